@@ -1,0 +1,67 @@
+"""One call in a thread of its own, awaited as long as the caller likes, as often as the caller likes.
+
+Opening a connection resolves names and tries addresses one after the other; no driver lets that be cut off at
+an arbitrary moment. So it is done here, and whoever waits may come back for the result later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["BackgroundCall"]
+
+T = TypeVar("T")
+
+
+class BackgroundCall(Generic[T]):
+    """Starts `call` at once. `on_done` is called in its thread when the outcome is there.
+
+    >>> call = BackgroundCall(lambda: 6 * 7)
+    >>> call.result()
+    42
+    """
+
+    def __init__(self, call: Callable[[], T], on_done: Callable[[], None] = lambda: None) -> None:
+        self._call = call
+        self._on_done = on_done
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._dispose: Callable[[T | None], None] | None = None
+        self._done = threading.Event()
+        threading.Thread(target=self._run, name="pgpubsub-background-call", daemon=True).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is there."""
+        return self._done.is_set()
+
+    def result(self) -> T:
+        """Wait for the outcome: return it, or raise what the call raised."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # set where there is no error
+
+    def abandon(self, dispose: Callable[[T | None], None]) -> None:
+        """Nobody will ask for the outcome. `dispose` gets the result (None after an error): now, or in the
+        call's thread when it comes."""
+        with self._lock:
+            self._dispose = dispose
+            come = self.done
+        if come:
+            dispose(self._value)
+
+    def _run(self) -> None:
+        try:
+            self._value = self._call()
+        except BaseException as error:  # raised where the result is asked for
+            self._error = error
+        with self._lock:
+            self._done.set()
+            dispose = self._dispose
+        if dispose is not None:
+            dispose(self._value)
+        self._on_done()

@@ -1,0 +1,153 @@
+"""Which channels are wanted and by whom, against which the server has acknowledged.
+
+The difference of the two is the work list, so that a first connection, a reconnection, a subscription
+and its end are one path: `changes` says what to tell the server, the facts say what it has acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+__all__ = ["Changes", "Registry"]
+
+Owner = TypeVar("Owner", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to tell the server now. Falsy when that is nothing."""
+
+    listen: tuple[str, ...] = ()
+    unlisten: tuple[str, ...] = ()
+    sweep: bool = False
+    """Unlisten everything, also what this registry never heard of."""
+
+    def __bool__(self) -> bool:
+        return bool(self.listen or self.unlisten or self.sweep)
+
+    def __len__(self) -> int:
+        return len(self.listen) + len(self.unlisten) + self.sweep
+
+    def first(self) -> Changes:
+        """Only one of them, for finding out which one the server refuses."""
+        if self.listen:
+            return Changes(listen=self.listen[:1])
+        return Changes(unlisten=self.unlisten[:1]) if self.unlisten else self
+
+
+class Registry(Generic[Owner]):
+    """Owners and their channels. An owner is any hashable; a channel is wanted while it has one.
+
+    >>> registry = Registry[str]()
+    >>> registry.add("subscriber 1", "orders")
+    >>> registry.changes()
+    Changes(listen=('orders',), unlisten=(), sweep=False)
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[str, dict[Owner, None]] = {}
+        self._acknowledged: set[str] = set()
+        self._due: dict[str, None] = {}
+        self._sweep = False
+        self._lost: set[str] = set()
+
+    # -- what is wanted
+
+    def add(self, owner: Owner, channel: str) -> None:
+        """`owner` wants `channel`. One that repeats itself makes the server be told again: whoever runs
+        statements of their own on the session may have unlistened it without our knowing."""
+        owners = self._owners.setdefault(channel, {})
+        if owner in owners or channel not in self._acknowledged:
+            self._due[channel] = None
+        owners[owner] = None
+
+    def discard(self, owner: Owner, channel: str) -> None:
+        """`owner` does not want `channel` any more. When nobody else does, the server is told, even if the
+        channel was never added: it may have been listened to without our knowing."""
+        owners = self._owners.get(channel, {})
+        owners.pop(owner, None)
+        if not owners:
+            self._owners.pop(channel, None)
+            self._lost.discard(channel)
+            self._due[channel] = None
+
+    def discard_all(self, owner: Owner) -> None:
+        """`owner` wants nothing any more."""
+        for channel in self.channels(owner):
+            self.discard(owner, channel)
+
+    def sweep(self) -> None:
+        """Have the server forget also what this registry never heard of, if nothing is wanted by anybody."""
+        self._sweep = not self._owners
+
+    def owners(self, channel: str) -> Collection[Owner]:
+        """Who wants `channel`, in the order in which they came."""
+        return self._owners.get(channel, ())
+
+    def channels(self, owner: Owner) -> frozenset[str]:
+        """What `owner` wants."""
+        return frozenset(channel for channel, owners in self._owners.items() if owner in owners)
+
+    @property
+    def desired(self) -> frozenset[str]:
+        """What anybody wants."""
+        return frozenset(self._owners)
+
+    # -- what the server knows
+
+    @property
+    def acknowledged(self) -> frozenset[str]:
+        """What the server of the present session has acknowledged."""
+        return frozenset(self._acknowledged)
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """What an earlier session listened to, is still wanted, and has not been reported as lost."""
+        return frozenset(self._lost)
+
+    def changes(self) -> Changes:
+        """What to tell the server so that it acknowledges what is wanted."""
+        if self._sweep:
+            return Changes(sweep=True)
+        return Changes(
+            listen=tuple(channel for channel in self._due if channel in self._owners),
+            unlisten=tuple(channel for channel in self._due if channel not in self._owners),
+        )
+
+    def on_executed(self, changes: Changes) -> None:
+        """The server has acknowledged `changes`. What became due in the meantime stays due."""
+        if changes.sweep:
+            self._sweep = False
+            self._acknowledged.clear()
+            self._due = dict.fromkeys(self._owners)
+        self._acknowledged.update(changes.listen)
+        self._acknowledged.difference_update(changes.unlisten)
+        self._settle(changes)
+
+    def on_refused(self, changes: Changes) -> None:
+        """The server will not do `changes`: do not ask it again of your own accord."""
+        self._sweep = False
+        for channel in (*changes.listen, *changes.unlisten):
+            self._due.pop(channel, None)
+
+    def on_session_ended(self) -> None:
+        """The session is gone, and with it all that its server had acknowledged."""
+        self._lost.update(self._acknowledged & self._owners.keys())
+        self._acknowledged.clear()
+        self._due = dict.fromkeys(self._owners)
+        self._sweep = False
+
+    def on_loss_reported(self, channels: Iterable[str]) -> None:
+        """Those who want `channels` have been told."""
+        self._lost.difference_update(channels)
+
+    def _settle(self, changes: Changes) -> None:
+        """Strike from the work list what is done, unless it was turned round while it was under way."""
+        for channel in changes.listen:
+            if channel in self._owners:
+                self._due.pop(channel, None)
+        for channel in changes.unlisten:
+            if channel not in self._owners:
+                self._due.pop(channel, None)

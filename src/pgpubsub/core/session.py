@@ -1,0 +1,203 @@
+"""The connection's state machine: what a shell has to do next, decided from the facts that it reports.
+
+A shell loops: it asks `Session.next_step`, does what the step says, and reports the fact that came of it.
+A step that was not answered by a fact is simply given again, so a shell may be interrupted anywhere.
+
+    step        the shell ...                                ... and reports
+    Connect     opens a connection                           on_connected or on_connect_failed
+    Execute     runs the statements in one round trip        on_executed, on_refused or on_lost
+    Report      tells subscribers of the loss                on_reported
+    Wait        reads notifications until the time given     on_heard, on_lost
+    Stop        gives up: nothing more will happen
+
+It promises: at most one `Report` for each session lost, and only after the lost channels are live again;
+no statement for a session that has ended; no attempt to connect before its delay has passed. It does not
+know what a notification is, and does not deliver any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Generic
+
+from pgpubsub.core import sql
+from pgpubsub.core.registry import Changes, Owner, Registry
+
+__all__ = ["Connect", "Execute", "Report", "Session", "Step", "Stop", "Wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Bring the server in line with what is wanted."""
+
+    session: int
+    """Number of the session that this is for; a fact about another one is ignored."""
+
+    changes: Changes
+
+    @property
+    def script(self) -> str:
+        """The statements, to be run in one round trip."""
+        if self.changes.sweep:
+            return sql.UNLISTEN_ALL
+        return sql.script([*map(sql.unlisten, self.changes.unlisten), *map(sql.listen, self.changes.listen)])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The lost channels are live again: tell their subscribers."""
+
+    channels: tuple[str, ...]
+    since: float
+    """When the lost session was last known to be healthy."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until` (None: until something happens)."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The session has ended and there will be no other."""
+
+    why: str
+
+
+Step = Connect | Execute | Report | Wait | Stop
+
+
+@dataclass(slots=True)
+class Session(Generic[Owner]):
+    """One connection after another, as one subject.
+
+    Times are in seconds, of any clock that only moves forwards.
+
+    Args:
+        reconnect: whether a lost session is followed by another.
+        new_delays: makes the delays between attempts, such as `functools.partial(backoff, random.random)`.
+        healthy_after: how long a session must have lasted, in seconds, before the delays start over. A
+            server that accepts connections and drops them at once is not tried again at full speed.
+    """
+
+    reconnect: bool
+    new_delays: Callable[[], Iterator[float]]
+    healthy_after: float = 5.0
+    registry: Registry[Owner] = field(default_factory=Registry)
+
+    up: bool = field(default=False, init=False)
+    """Whether there is a connection."""
+    failure: str = field(default="not connected yet", init=False)
+    """Why there is none."""
+
+    _number: int = field(default=0, init=False)
+    _connected_at: float = field(default=0.0, init=False)
+    _heard_at: float = field(default=0.0, init=False)
+    _attempt_at: float = field(default=0.0, init=False)
+    _delays: Iterator[float] = field(init=False)
+    _one_by_one: bool = field(default=False, init=False)
+    _lost_since: float = field(default=0.0, init=False)
+    _lost_why: str = field(default="", init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._delays = self.new_delays()
+
+    @property
+    def number(self) -> int:
+        """Number of the present or the last session; the first is 1."""
+        return self._number
+
+    @property
+    def attempt_at(self) -> float:
+        """When the next attempt to connect is due, while there is no connection."""
+        return self._attempt_at
+
+    def next_step(self, now: float) -> Step:
+        """What the shell has to do now. Asking changes nothing."""
+        if self._stopped:
+            return Stop(self.failure)
+        if not self.up:
+            return Connect() if now >= self._attempt_at else Wait(self._attempt_at)
+        changes = self.registry.changes()
+        if changes:
+            return Execute(self._number, changes.first() if self._one_by_one else changes)
+        if self.registry.lost:
+            return Report(tuple(sorted(self.registry.lost)), self._lost_since, self._lost_why)
+        return Wait(None)
+
+    # -- facts
+
+    def on_connected(self, now: float) -> None:
+        """A new session exists; nothing is listened to on it."""
+        self.up = True
+        self._number += 1
+        self._connected_at = self._heard_at = now
+        self._one_by_one = False
+
+    def on_connect_failed(self, now: float, why: str) -> None:
+        """The attempt failed. The next one comes after a delay."""
+        self.failure = why
+        self._attempt_at = now + next(self._delays)
+
+    def on_executed(self, step: Execute, now: float) -> None:
+        """The server has acknowledged all of `step`."""
+        if step.session != self._number or not self.up:
+            return
+        self.on_heard(now)
+        self.registry.on_executed(step.changes)
+        if not self.registry.changes():
+            self._one_by_one = False
+
+    def on_refused(self, step: Execute, now: float, why: str) -> Collection[str]:
+        """The server answered `step` with an error. Returns the channels that whoever asked for them must
+        be told about.
+
+        Of several statements nobody knows which one was refused, so they are tried one by one. A refused
+        channel that an earlier session listened to is nobody's request: that session is of no use.
+        """
+        if step.session != self._number or not self.up:
+            return ()
+        self.on_heard(now)
+        if len(step.changes) > 1:
+            self._one_by_one = True
+            return ()
+        if self.registry.lost.intersection(step.changes.listen):
+            self.on_lost(step.session, now, why)
+            return ()
+        self.registry.on_refused(step.changes)
+        return (*step.changes.listen, *step.changes.unlisten)
+
+    def on_heard(self, now: float) -> None:
+        """The session was seen to be healthy."""
+        self._heard_at = now
+
+    def on_lost(self, session: int, now: float, why: str) -> None:
+        """The session is gone. Reported twice, it counts once."""
+        if session != self._number or not self.up:
+            return
+        self.up = False
+        self.failure = why
+        if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
+            self._lost_since = self._heard_at
+        self._lost_why = why
+        self.registry.on_session_ended()
+        if now - self._connected_at >= self.healthy_after:
+            self._delays = self.new_delays()
+        if self.reconnect:
+            self._attempt_at = now + next(self._delays)
+        else:
+            self._stopped = True
+
+    def on_reported(self, step: Report) -> None:
+        """The subscribers have been told."""
+        self.registry.on_loss_reported(step.channels)

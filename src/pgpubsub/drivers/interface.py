@@ -1,0 +1,128 @@
+"""What every driver is adapted to."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+from pgpubsub.errors import (
+    ConnectionLost,
+    ConnectionUnusable,
+    PubSubError,
+    SendUncertain,
+    ServerInRecovery,
+    ServerRefused,
+)
+from pgpubsub.events import Notify
+
+__all__ = ["DriverConnection", "Records", "check_usable", "statement_error"]
+
+Records = deque[Any]
+"""Notifications as the driver left them, oldest first, among those already decoded to `Notify`."""
+
+READ_ONLY_SQL_TRANSACTION = "25006"
+"""What a standby answers to LISTEN, NOTIFY and pg_notify (PostgreSQL manual, "Error Codes", "Hot Standby")."""
+
+
+class DriverConnection(Protocol):
+    """One connection of some driver. Wrapping it changes nothing about it before `attach`. Not for two threads
+    at once, `idle` and `fileno` excepted.
+
+    Every method that talks to the server raises `ConnectionLost` when the connection is gone, and
+    `ServerRefused` when the server answered with an error, with the driver's error as the cause.
+    """
+
+    raw: Any
+    """The connection as the user knows it."""
+
+    records: Records
+    """What has been received and not been taken. Filled by *every* call that reads from the socket, in one
+    step that no signal handler can interrupt, so that an exception from a handler loses nothing."""
+
+    database_error: type[Exception]
+    """The driver's DB-API `DatabaseError`."""
+
+    @property
+    def backend_pid(self) -> int:
+        """Process id of the server backend, also after the connection was lost."""
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether a statement outside of an explicit transaction commits by itself."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: the server delivers nothing before its end."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether a statement could be run now without waiting for anybody."""
+
+    @property
+    def in_recovery(self) -> bool:
+        """Whether the server said, when it last told us, that it is a standby (from version 14 on)."""
+
+    def attach(self) -> None:
+        """Have notifications go to `records` from now on, those included that the driver has set aside."""
+
+    def release(self) -> None:
+        """Undo `attach`."""
+
+    def fileno(self) -> int:
+        """The socket to wait on. Raises `ConnectionLost`."""
+
+    def decode(self, record: Any) -> Notify:
+        """Decode one of `records`."""
+
+    def read(self) -> None:
+        """Move to `records` what has arrived, without waiting."""
+
+    def execute(self, script: str) -> None:
+        """Run statements without parameters or results, in one round trip."""
+
+    def notify(self, channel: str, payload: str) -> None:
+        """Send one notification: at once, or with the transaction that is open."""
+
+    def close(self) -> None:
+        """Close the connection; of a lost or closed one, forget it."""
+
+
+def statement_error(
+    what: str, error: Exception, *, lost: bool, sqlstate: str | None, sending: bool = False
+) -> PubSubError:
+    """The error to raise when a driver raised `error` from the statement `what`."""
+    words = str(error).strip() or type(error).__name__
+    if lost:
+        if sending:
+            return SendUncertain(
+                f"the connection broke during {what}: it may or may not have been sent, and is not repeated ({words})"
+            )
+        return ConnectionLost(f"the connection broke during {what}: {words}")
+    if sqlstate == READ_ONLY_SQL_TRANSACTION:
+        return ServerInRecovery(_in_recovery(f"{what}: {words}"), sqlstate=sqlstate)
+    return ServerRefused(f"the server refused {what}: {words}", sqlstate=sqlstate)
+
+
+def check_usable(driver: DriverConnection) -> None:
+    """Raise unless notifications can arrive on this connection.
+
+    Raises:
+        ConnectionUnusable: it is not in autocommit mode, or inside a transaction.
+        ServerInRecovery: its server is a standby.
+    """
+    if driver.in_transaction:
+        raise ConnectionUnusable("the connection is inside an open transaction: commit or roll back first")
+    if not driver.autocommit:
+        raise ConnectionUnusable(
+            "the connection is not in autocommit mode: every statement opens a transaction, inside which the"
+            " server delivers nothing; set connection.autocommit = True first"
+        )
+    if driver.in_recovery:
+        raise ServerInRecovery(_in_recovery("in_hot_standby is on"))
+
+
+def _in_recovery(detail: str) -> str:
+    return (
+        f"the server is in recovery, a standby, where LISTEN and NOTIFY do not work ({detail}); connect to the"
+        " primary, for example with all hosts in the DSN and target_session_attrs=read-write"
+    )

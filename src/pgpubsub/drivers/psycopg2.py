@@ -1,0 +1,101 @@
+"""psycopg2, for connections that are brought."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+from pgpubsub.core import sql
+from pgpubsub.drivers.interface import Records, statement_error
+from pgpubsub.errors import ConnectionLost, PayloadError
+from pgpubsub.events import Notify
+
+__all__ = ["Psycopg2Connection"]
+
+NOTIFY = sql.notify("%s", "%s")
+
+
+class Psycopg2Connection:
+    """A blocking `psycopg2` connection.
+
+    psycopg2 appends notifications to `connection.notifies`, which may be any object with an `append`
+    (its manual, "Asynchronous notifications"): here it is the deque from which they are taken.
+    """
+
+    database_error: type[Exception] = psycopg2.DatabaseError
+
+    def __init__(self, conn: Any) -> None:
+        self.raw = conn
+        self.records: Records = deque()
+        self.backend_pid: int = 0 if conn.closed else conn.get_backend_pid()
+
+    def attach(self) -> None:
+        self.records.extend(self.raw.notifies)
+        self.raw.notifies = self.records
+
+    def release(self) -> None:
+        self.raw.notifies = list(self.records)
+
+    @property
+    def autocommit(self) -> bool:
+        return bool(self.raw.autocommit)
+
+    @property
+    def in_transaction(self) -> bool:
+        return not self.raw.closed and self.raw.info.transaction_status in (
+            psycopg2.extensions.TRANSACTION_STATUS_INTRANS,
+            psycopg2.extensions.TRANSACTION_STATUS_INERROR,
+            psycopg2.extensions.TRANSACTION_STATUS_ACTIVE,
+        )
+
+    @property
+    def idle(self) -> bool:
+        return not self.raw.closed and not self.in_transaction
+
+    @property
+    def in_recovery(self) -> bool:
+        return not self.raw.closed and self.raw.get_parameter_status("in_hot_standby") == "on"
+
+    def fileno(self) -> int:
+        if self.raw.closed:
+            raise ConnectionLost(self._obituary("it is closed"))
+        return int(self.raw.fileno())
+
+    def decode(self, record: psycopg2.extensions.Notify) -> Notify:
+        return Notify(record.pid, record.channel, record.payload)
+
+    def read(self) -> None:
+        try:
+            self.raw.poll()
+        except psycopg2.Error as error:
+            if not self.raw.closed:
+                raise statement_error("poll", error, lost=False, sqlstate=error.pgcode) from error
+            raise ConnectionLost(self._obituary(str(error))) from error
+
+    def execute(self, script: str) -> None:
+        self._run(script, script, None)
+
+    def notify(self, channel: str, payload: str) -> None:
+        self._run(f"NOTIFY {channel!r}", NOTIFY, (channel, payload), sending=True)
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def _run(self, what: str, query: str, parameters: tuple[str, ...] | None, *, sending: bool = False) -> None:
+        if self.raw.closed:
+            raise ConnectionLost(self._obituary(f"{what} was not sent"))
+        try:
+            with self.raw.cursor() as cursor:
+                cursor.execute(query, parameters)
+        except UnicodeEncodeError as error:
+            raise PayloadError(f"{what}: the connection's client_encoding cannot express it: {error}") from error
+        except psycopg2.Error as error:
+            lost = bool(self.raw.closed)
+            raise statement_error(what, error, lost=lost, sqlstate=error.pgcode, sending=sending) from error
+
+    def _obituary(self, detail: str) -> str:
+        last_words = [notice for notice in self.raw.notices if notice.startswith(("FATAL", "PANIC"))]
+        return f"the connection to PostgreSQL is lost: {(last_words or [detail])[-1].strip()}"

@@ -1,0 +1,220 @@
+"""psycopg 3, the driver that pgpubsub opens its own connections with.
+
+psycopg's `notifies()` generator holds the connection's lock between its items and loses the rest of a batch
+when it is left early, so notifications are taken from libpq itself (`PGconn.notifies`), in whole batches.
+Those that arrive with a statement's result come through `PGconn.notify_handler`. Both belong to psycopg's
+documented `pq` layer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import Any
+
+try:
+    import psycopg
+except ImportError as error:
+    raise ImportError(
+        "pgpubsub needs psycopg 3 with the PostgreSQL client library libpq: install both with"
+        " pip install 'pgpubsub[binary]', or install libpq with your system's packages (Debian: libpq5)."
+        f" The import said: {error}"
+    ) from error
+
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgpubsub.core import sql
+from pgpubsub.drivers.interface import Records, statement_error
+from pgpubsub.errors import ConnectionFailed, ConnectionLost, ConninfoError, PayloadError
+from pgpubsub.events import Notify
+
+__all__ = ["Connection", "Psycopg3Connection", "open_connection", "parse_conninfo", "psycopg"]
+
+NOTIFY = sql.notify("%s", "%s")
+
+DEFAULTS: Mapping[str, str] = {
+    "fallback_application_name": "pgpubsub",
+    "client_encoding": "UTF8",
+    "connect_timeout": "10",
+    # A listener is silent for hours: without these a peer that vanished would be noticed after two hours,
+    # or never (PostgreSQL manual, "Parameter Key Words"). They concern TCP only.
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""libpq keywords used where the caller does not say otherwise. What the environment or a service file says
+comes first too, but for `client_encoding`: it is there for terminals, and we speak Unicode."""
+
+
+class Connection(psycopg.Connection[Any]):
+    """A psycopg 3 connection that also answers to psycopg2's name for the backend's process id."""
+
+    def get_backend_pid(self) -> int:
+        """The server process of this connection. Another one after a reconnection: see `PubSub.backend_pid`."""
+        return self.info.backend_pid
+
+
+def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any]) -> str:
+    """Merge a DSN (key=value string or URI), libpq keywords and our defaults into one connection string.
+
+    As in psycopg2, a keyword overrides the DSN, `database` is `dbname`, and None means "not given".
+
+    Raises:
+        ConninfoError: libpq does not understand it, or `database` and `dbname` are both given.
+    """
+    given = {name: value for name, value in keywords.items() if value is not None}
+    if "database" in given:
+        if "dbname" in given:
+            raise ConninfoError("give 'database' or 'dbname', which mean the same, not both")
+        given["dbname"] = given.pop("database")
+    if dsn is not None and not isinstance(dsn, str):
+        raise TypeError(f"dsn is a str, not {type(dsn).__name__}; to use an open connection: PubSub(connection)")
+    try:
+        conninfo = make_conninfo(dsn or "", **given)
+    except psycopg.ProgrammingError as error:
+        raise ConninfoError(f"invalid connection string or keyword: {error}") from error
+    settled = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}
+    settled = (settled - {"client_encoding"}) | conninfo_to_dict(conninfo).keys()
+    return make_conninfo(conninfo, **{name: DEFAULTS[name] for name in DEFAULTS.keys() - settled})
+
+
+def open_connection(conninfo: str) -> Connection:
+    """Open a connection in autocommit mode, waiting as long as `connect_timeout` allows for each address.
+
+    Raises:
+        ConnectionFailed: with the driver's error as the cause.
+    """
+    try:
+        return Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
+
+
+class Psycopg3Connection:
+    """A `psycopg.Connection`, our own or one that was brought."""
+
+    database_error: type[Exception] = psycopg.DatabaseError
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self.raw = conn
+        self.records: Records = deque()
+        self.backend_pid = 0 if conn.closed else conn.info.backend_pid
+        self._pgconn = conn.pgconn
+        self._encoding = conn.info.encoding
+        self._channels: dict[bytes, str] = {}
+        self._last_words: list[str] = []
+        self._on_notice = partial(_remember_last_words, self._last_words)
+        self._handlers_of_user: Callable[[pq.PGnotify], None] | None = None
+
+    def attach(self) -> None:
+        self.raw.add_notice_handler(self._on_notice)
+        if isinstance(self.raw, Connection):
+            self._pgconn.notify_handler = self.records.append
+        else:
+            self._share_with_user()
+
+    def release(self) -> None:
+        self.raw.remove_notice_handler(self._on_notice)
+        if self._handlers_of_user is not None:
+            self.raw.remove_notify_handler(_ignore)
+            self._pgconn.notify_handler = self._handlers_of_user
+
+    @property
+    def autocommit(self) -> bool:
+        return bool(self.raw.autocommit)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._pgconn.transaction_status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
+
+    @property
+    def idle(self) -> bool:
+        return not self.raw.lock.locked() and self._pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    @property
+    def in_recovery(self) -> bool:
+        return self._pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+    def fileno(self) -> int:
+        if self._pgconn.status != pq.ConnStatus.OK:
+            raise ConnectionLost(self._obituary("it is closed"))
+        return self._pgconn.socket
+
+    def decode(self, record: pq.PGnotify) -> Notify:
+        name = record.relname
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = name.decode(self._encoding, "surrogateescape")
+        return Notify(record.be_pid, channel, record.extra.decode(self._encoding, "surrogateescape"))
+
+    def read(self) -> None:
+        if (encoding := self.raw.info.encoding) != self._encoding:
+            self._encoding = encoding
+            self._channels.clear()
+        seen = len(self.records)
+        try:
+            self._pgconn.consume_input()
+        except psycopg.Error as error:
+            raise ConnectionLost(self._obituary(str(error))) from error
+        finally:
+            # extend() takes the whole batch inside one call, in which no signal handler can run.
+            self.records.extend(iter(self._pgconn.notifies, None))
+            if self._handlers_of_user is not None:
+                for record in list(islice(self.records, seen, None)):
+                    self._handlers_of_user(record)
+
+    def execute(self, script: str) -> None:
+        self._run(script, script, None)
+
+    def notify(self, channel: str, payload: str) -> None:
+        self._run(f"NOTIFY {channel!r}", NOTIFY, (channel, payload), sending=True)
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def _share_with_user(self) -> None:
+        """Take what psycopg set aside for its generator, and go on calling the handlers that the user
+        registered. A handler that does nothing keeps psycopg from setting more aside for nobody."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that the generator and handlers do not mix
+            with suppress(psycopg.Error):  # a connection that is lost: the first use will tell
+                self.records.extend([Notify(n.pid, n.channel, n.payload) for n in self.raw.notifies(timeout=0)])
+        self.raw.add_notify_handler(_ignore)
+        handlers = self._handlers_of_user = self._pgconn.notify_handler or (lambda record: None)
+        self._pgconn.notify_handler = partial(_hand_over, self.records, handlers)
+
+    def _run(self, what: str, query: str, parameters: tuple[str, ...] | None, *, sending: bool = False) -> None:
+        if self._pgconn.status != pq.ConnStatus.OK:
+            raise ConnectionLost(self._obituary(f"{what} was not sent"))
+        statement: Any = query  # psycopg wants a literal; quoting is the business of core.sql
+        try:
+            self.raw.execute(statement, parameters, prepare=False)
+        except UnicodeEncodeError as error:
+            raise PayloadError(f"{what}: the connection's client_encoding cannot express it: {error}") from error
+        except psycopg.Error as error:
+            lost = self._pgconn.status != pq.ConnStatus.OK
+            raise statement_error(what, error, lost=lost, sqlstate=error.sqlstate, sending=sending) from error
+
+    def _obituary(self, detail: str) -> str:
+        """What to say of the lost connection: the server's last words, if it had any, say most."""
+        return f"the connection to PostgreSQL is lost: {self._last_words[-1] if self._last_words else detail}"
+
+
+def _remember_last_words(last_words: list[str], notice: psycopg.errors.Diagnostic) -> None:
+    if notice.severity_nonlocalized in ("FATAL", "PANIC"):
+        last_words.append(f"{notice.severity}: {notice.message_primary}")
+
+
+def _hand_over(records: Records, handlers_of_user: Callable[[pq.PGnotify], None], record: pq.PGnotify) -> None:
+    records.append(record)
+    handlers_of_user(record)
+
+
+def _ignore(notify: psycopg.Notify) -> None:
+    """A notify handler that does nothing."""

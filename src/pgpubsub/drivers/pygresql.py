@@ -1,0 +1,123 @@
+"""PyGreSQL's classic interface (`pg`), for connections that are brought."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import pg
+
+from pgpubsub.core import sql
+from pgpubsub.drivers.interface import Records, statement_error
+from pgpubsub.errors import ConnectionLost, ConnectionUnusable
+from pgpubsub.events import Notify
+
+__all__ = ["PyGreSQLConnection"]
+
+NOTIFY = sql.notify("$1", "$2")
+
+CONNECTION_OK = 1
+"""`pg.Connection.status` of a connection that works (PyGreSQL manual, "Object attributes")."""
+
+
+class PyGreSQLConnection:
+    """A `pg.DB`, or the `pg.Connection` that it wraps.
+
+    `getnotify()` returns None for a lost connection as it does for a quiet one, so the status is looked at
+    after each read; and it decodes UTF-8 whatever the client encoding is, so another one is refused before
+    anything is taken from libpq.
+    """
+
+    database_error: type[Exception] = pg.DatabaseError
+
+    def __init__(self, conn: Any) -> None:
+        self.raw = conn
+        self.records: Records = deque()
+        wrapped: Any = conn.db if isinstance(conn, pg.DB) else conn
+        self._conn = wrapped
+        self.backend_pid: int = self._conn.backend_pid if self._open else 0
+
+    def attach(self) -> None:
+        """Nothing to do: libpq keeps what has not been read."""
+
+    def release(self) -> None:
+        """Nothing to undo."""
+
+    @property
+    def autocommit(self) -> bool:
+        return not self.in_transaction
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._open and self._conn.transaction() in (pg.TRANS_INTRANS, pg.TRANS_INERROR, pg.TRANS_ACTIVE)
+
+    @property
+    def idle(self) -> bool:
+        return self._open and self._conn.transaction() == pg.TRANS_IDLE
+
+    @property
+    def in_recovery(self) -> bool:
+        return self._open and self._conn.parameter("in_hot_standby") == "on"
+
+    def fileno(self) -> int:
+        if not self._open:
+            raise ConnectionLost(f"{LOST}: it is closed")
+        return int(self._conn.fileno())
+
+    def decode(self, record: tuple[str, int, str]) -> Notify:
+        channel, pid, payload = record
+        return Notify(pid, channel, payload)
+
+    def read(self) -> None:
+        if not self._open:
+            raise ConnectionLost(f"{LOST}: it is closed")
+        encoding = self._conn.parameter("client_encoding")
+        if encoding not in ("UTF8", "SQL_ASCII"):
+            raise ConnectionUnusable(
+                f"PyGreSQL reads notifications as UTF-8 but this connection's client_encoding is {encoding}:"
+                " run SET client_encoding TO 'UTF8' on it"
+            )
+        try:
+            # extend() takes the whole batch inside one call, in which no signal handler can run.
+            self.records.extend(iter(self._conn.getnotify, None))
+        except pg.Error as error:
+            if self._open:
+                raise
+            raise ConnectionLost(f"{LOST}: {error}") from error
+        if not self._open:
+            raise ConnectionLost(f"{LOST}: {self._conn.error.strip() or 'the server closed it'}")
+
+    def execute(self, script: str) -> None:
+        self._run(script, script, ())
+
+    def notify(self, channel: str, payload: str) -> None:
+        self._run(f"NOTIFY {channel!r}", NOTIFY, (channel, payload), sending=True)
+
+    def close(self) -> None:
+        try:
+            self.raw.close()
+        except pg.Error:  # of a connection that is closed already
+            if self._open:
+                raise
+
+    @property
+    def _open(self) -> bool:
+        try:
+            return bool(self._conn.status == CONNECTION_OK)
+        except (AttributeError, pg.Error, TypeError):  # closed by its user
+            return False
+
+    def _run(self, what: str, query: str, parameters: tuple[str, ...], *, sending: bool = False) -> None:
+        if not self._open:
+            raise ConnectionLost(f"{LOST}: {what} was not sent")
+        try:
+            self._conn.query(query, parameters) if parameters else self._conn.query(query)
+        except (pg.Error, LookupError) as error:  # LookupError: the encoding of a connection that has just died
+            lost = not self._open
+            if isinstance(error, LookupError) and not lost:
+                raise
+            sqlstate = getattr(error, "sqlstate", None)
+            raise statement_error(what, error, lost=lost, sqlstate=sqlstate, sending=sending) from error
+
+
+LOST = "the connection to PostgreSQL is lost"

@@ -1,0 +1,114 @@
+"""The errors, all below one root.
+
+    PubSubError
+    ├── ChannelNameError        (ValueError)   no channel can have this name
+    ├── PayloadError            (ValueError)   no notification can carry this payload
+    ├── ConninfoError           (ValueError)   the connection string or a keyword is malformed
+    ├── UnsupportedConnection   (TypeError)    the object brought is no connection that can be listened on
+    ├── ConnectionUnusable                     the connection brought is not in a state in which it can deliver
+    ├── ConnectionFailed                       no connection could be made
+    ├── ConnectionLost                         the connection is gone
+    │   └── SendUncertain                      ... while a notification was in flight
+    ├── ServerRefused                          the server answered a statement with an error
+    │   └── ServerInRecovery                   ... because it is a standby
+    ├── UnexpectedChannel                      a handler was notified of a channel that nobody registered
+    ├── ConcurrentUse                          used from two threads at once, or after fork()
+    └── Closed                                 closed by its owner
+
+Where an error was caused by a driver's, that one is in `__cause__`. A loss of notifications is never an
+error but a `Gap`; an error is never reported as a `Gap`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChannelNameError",
+    "Closed",
+    "ConcurrentUse",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ConnectionUnusable",
+    "ConninfoError",
+    "PayloadError",
+    "PubSubError",
+    "SendUncertain",
+    "ServerInRecovery",
+    "ServerRefused",
+    "UnexpectedChannel",
+    "UnsupportedConnection",
+]
+
+
+class PubSubError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class ChannelNameError(PubSubError, ValueError):
+    """A channel name that PostgreSQL cannot carry: empty, over 63 bytes, containing NUL or not valid text."""
+
+
+class PayloadError(PubSubError, ValueError):
+    """A payload that one notification cannot carry.
+
+    `size` is its length in bytes of UTF-8 and `limit` the largest that fits; both are None when the
+    payload is refused for what it contains and not for its length.
+    """
+
+    def __init__(self, message: str, *, size: int | None = None, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
+class ConninfoError(PubSubError, ValueError):
+    """A connection string or keyword that libpq does not understand."""
+
+
+class UnsupportedConnection(PubSubError, TypeError):
+    """An object that is no blocking psycopg 3, psycopg2 or PyGreSQL connection."""
+
+
+class ConnectionUnusable(PubSubError):
+    """A connection that could not deliver as it is: not in autocommit, or inside an open transaction."""
+
+
+class ConnectionFailed(PubSubError):
+    """A connection could not be made: wrong password, unknown database, nobody answers."""
+
+
+class ConnectionLost(PubSubError):
+    """The connection is gone, and with it every LISTEN. Raised where it is not, or not yet, replaced."""
+
+
+class SendUncertain(ConnectionLost):
+    """The connection broke while a notification was in flight: it was sent, or it was not.
+
+    It is never repeated for you, since that could send it twice.
+    """
+
+
+class ServerRefused(PubSubError):
+    """The server answered a statement with an error; `sqlstate` is its five-character code, if it gave one."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class ServerInRecovery(ServerRefused):
+    """The server is a standby: LISTEN and NOTIFY work on a primary only (PostgreSQL manual, "Hot Standby")."""
+
+
+class UnexpectedChannel(PubSubError):
+    """A `NotificationHandler` was notified of a channel that nobody registered on its connection.
+
+    The error raised is also the driver's `DatabaseError`, which programs written for PyGreSQL catch.
+    """
+
+
+class ConcurrentUse(PubSubError):
+    """The object was used from two threads at once, re-entered by a signal handler, or used after `fork()`."""
+
+
+class Closed(PubSubError):
+    """The object was closed by its owner and cannot be used any more."""

@@ -1,0 +1,77 @@
+"""What a subscriber receives: `Notify`, one notification, and `Gap`, the place where some may be missing.
+
+Both are plain immutable values. Nothing here knows how they were received.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+__all__ = ["Gap", "GapReason", "Notify"]
+
+
+class Notify(NamedTuple):
+    """One notification, as PostgreSQL delivered it (protocol message NotificationResponse).
+
+    It prints, unpacks and compares as the tuple `(pid, channel, payload)`:
+
+    >>> event = Notify(9425, "test", "message 1")
+    >>> event
+    Notify(9425, 'test', 'message 1')
+    >>> pid, channel, payload = event
+    >>> event == (9425, "test", "message 1")
+    True
+    """
+
+    pid: int
+    """Process id of the server backend that sent it; see `PubSub.backend_pid`."""
+
+    channel: str
+    """The channel's exact name, case kept."""
+
+    payload: str
+    """The text sent with it; empty when there was none. Bytes that are not valid text in the
+    connection's encoding (possible in a SQL_ASCII database) arrive as surrogate escapes."""
+
+    def __repr__(self) -> str:
+        return f"Notify({self.pid!r}, {self.channel!r}, {self.payload!r})"
+
+
+class GapReason(StrEnum):
+    """Why notifications may be missing, and what a subscriber should do about it."""
+
+    CONNECTION_LOST = "connection_lost"
+    """The connection broke. PostgreSQL keeps no notifications for a session that is gone, so whatever was
+    sent until the new session listened is lost. Read the state that the notifications are about again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """From here on notifications arrive again; between `since` and here some may be missing.
+
+    A gap is reported once its channels are live again, so a subscriber that reads its state anew upon a
+    gap misses nothing that is committed later.
+
+    >>> from datetime import UTC
+    >>> gap = Gap(GapReason.CONNECTION_LOST, ("orders",), datetime(2026, 1, 1, tzinfo=UTC), None, "reset")
+    >>> print(f"{gap.reason}: {', '.join(gap.channels)}")
+    connection_lost: orders
+    """
+
+    reason: GapReason
+
+    channels: tuple[str, ...]
+    """The channels on which something may be missing, sorted."""
+
+    since: datetime
+    """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived,
+    a statement succeeded or the socket was read without finding it broken."""
+
+    count: int | None
+    """How many notifications are missing; None where nobody can know."""
+
+    detail: str
+    """What happened, for a log: the driver's or the server's own words."""

@@ -1,0 +1,198 @@
+"""The classic API of PyGreSQL: a callback for each notification, until a stop event.
+
+A program written for `pg.NotificationHandler` runs with only the import changed. What was kept on purpose:
+every callback receives the one `arg_dict`, and a stop event that is sent before anybody listens is not heard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel, check_payload
+from pgpubsub.delivery import Inbox
+from pgpubsub.drivers import adapt
+from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
+from pgpubsub.events import Gap, Notify
+from pgpubsub.listener import Listener
+
+if TYPE_CHECKING:
+    from pgpubsub.pubsub import PubSub
+
+__all__ = ["Callback", "NotificationHandler"]
+
+logger = logging.getLogger("pgpubsub.gap")
+
+Callback = Callable[[dict[str, Any] | None], object]
+"""Called with the handler's `arg_dict`, which holds `pid`, `event` and `extra`; with None upon a time-out."""
+
+
+class NotificationHandler:
+    """Listens for an event and calls back, until it is notified of the stop event.
+
+    Call the handler to run it. Several handlers, and a `PubSub`, may share one connection: what arrives
+    for one of them while another one runs waits for it.
+
+    Args:
+        db: a `PubSub`, or a connection in autocommit mode of psycopg 3, psycopg2 or PyGreSQL (`pg.DB` too).
+        event: the channel to listen to.
+        callback: called with `arg_dict` for each notification, the stop event included, and with None
+            upon a time-out.
+        arg_dict: where `pid`, `event` and `extra` (the payload) are put; the same object each time. A new
+            one by default.
+        timeout: seconds without a notification after which the handler stops listening, calls
+            `callback(None)` and returns. None: never. 0: handle what has arrived and return, still listening.
+        stop_event: the channel that ends it, `"stop_" + event` by default.
+
+    Raises:
+        ChannelNameError: `event` or the stop event cannot be a channel, for example is longer than 63 bytes.
+
+    All arguments are attributes of the same name; `listening` says whether it listens.
+
+    >>> import pgpubsub
+    >>> pubsub = pgpubsub.connect(dsn)
+    >>> handler = pubsub.notification_handler("news", lambda news: print(news and news["extra"]), timeout=0)
+    >>> handler.listen()
+    >>> handler.notify(payload="it's here")
+    >>> handler()
+    it's here
+    >>> handler.close()
+    """
+
+    listening = False
+
+    def __init__(
+        self,
+        db: PubSub | Any,
+        event: str,
+        callback: Callback,
+        arg_dict: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        stop_event: str | None = None,
+    ) -> None:
+        self.db = db
+        self.event = event
+        self.stop_event = stop_event or f"stop_{event}"
+        self.callback = callback
+        self.arg_dict = {} if arg_dict is None else arg_dict
+        self.timeout = timeout
+        self._check_events()
+        self._inbox = Inbox()
+        self._listener: Listener | None = None if db is None else Listener.of(db)
+
+    def __del__(self) -> None:
+        listener = getattr(self, "_listener", None)
+        if listener is not None and self.listening:
+            with suppress(Exception):  # whatever is left of the interpreter
+                listener.depart(self._inbox)
+                listener.tidy()
+
+    def __call__(self) -> None:
+        """Listen, and call back for each notification, until the stop event, the time-out or `close()`.
+
+        An exception from the callback ends the call; the handler listens on and the next call goes on with
+        the next notification.
+
+        Raises:
+            UnexpectedChannel: the connection was notified of a channel that nobody registered on it. It is
+                also the driver's `DatabaseError`.
+            ConnectionLost: the connection is gone and is not replaced.
+            ValueError: `timeout` is negative.
+        """
+        if self.db is None or self._listener is None:
+            return
+        if self.timeout is not None and self.timeout < 0:
+            raise ValueError(f"timeout must be None, 0 or a positive number of seconds, not {self.timeout}")
+        self.listen()
+        while self.listening:
+            try:
+                arrived = self._listener.receive(self._inbox, self.timeout)
+            except Closed:
+                return
+            if not arrived:
+                if self.timeout != 0:
+                    self.unlisten()
+                    self.callback(None)
+                return
+            event = self._inbox.queue[0]
+            if isinstance(event, Gap):
+                logger.warning("notifications may have been lost on %s since %s", event.channels, event.since)
+                del self._inbox.queue[0]
+            else:
+                self._handle(event)
+
+    def _handle(self, event: Notify) -> None:
+        """Handle the first event of the inbox, which leaves it just before the callback gets it."""
+        if event.channel not in (self.event, self.stop_event):
+            assert self._listener is not None
+            del self._inbox.queue[0]
+            self.unlisten()
+            raise _unexpected(self._listener.driver.database_error)(
+                f'Listening for "{self.event}" and "{self.stop_event}", but notified of "{event.channel}"'
+            )
+        if event.channel == self.stop_event:
+            self.unlisten()
+        self.arg_dict.update(pid=event.pid, event=event.channel, extra=event.payload)
+        if self._inbox.queue and self._inbox.queue[0] is event:
+            del self._inbox.queue[0]
+        self.callback(self.arg_dict)
+
+    def listen(self) -> None:
+        """Start listening for the event and the stop event; done implicitly when the handler is called."""
+        if self._listener is not None and not self.listening:
+            self._check_events()
+            self._listener.listen(self._inbox, self.event, self.stop_event)
+            self.listening = True
+
+    def unlisten(self) -> None:
+        """Stop listening, and drop what has not been handled; done implicitly upon the stop event, a
+        time-out, when the handler is closed and when it is deleted."""
+        if self._listener is not None and self.listening:
+            self.listening = False
+            self._listener.unlisten(self._inbox, *self._listener.channels(self._inbox))
+
+    def notify(self, db: PubSub | Any = None, stop: bool = False, payload: str | None = None) -> None:
+        """Send the event, or the stop event. Does nothing while this handler is not listening.
+
+        Args:
+            db: the connection to send on, `self.db` by default. Give another one when the handler runs in
+                another thread.
+            stop: send the stop event.
+            payload: at most 7,999 bytes.
+        """
+        if not self.listening or self._listener is None:
+            return
+        channel = self.stop_event if stop else self.event
+        check_channel(channel)
+        check_payload(channel, payload or "")
+        listener = self._listener if db is None else Listener.find(db)
+        if listener is not None:
+            listener.notify(self._inbox, channel, payload or "")
+        else:
+            adapt(db).notify(channel, payload or "")
+
+    def close(self) -> None:
+        """Stop listening and close the connection, for everybody who shares it. A call of the handler that
+        waits in another thread returns."""
+        listener, self._listener, self.db = self._listener, None, None
+        self.listening = False
+        if listener is not None:
+            listener.close()
+
+    def _check_events(self) -> None:
+        check_channel(self.event)
+        try:
+            check_channel(self.stop_event)
+        except ChannelNameError as error:
+            raise ChannelNameError(
+                f"{error}; it is the stop event of {self.event!r}: give another one with stop_event="
+                f" (the default adds 5 bytes to the event, so an event of up to {CHANNEL_LIMIT - 5} bytes has one)"
+            ) from None
+
+
+def _unexpected(database_error: type[Exception]) -> type[Exception]:
+    """Our error and the driver's in one, for programs that catch either."""
+    bases: Any = (UnexpectedChannel, database_error)
+    return type("UnexpectedChannel", bases, {"__module__": UnexpectedChannel.__module__})

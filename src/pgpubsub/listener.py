@@ -1,0 +1,360 @@
+"""One LISTEN connection and everybody in this process who receives from it.
+
+`PubSub` and `NotificationHandler` are two faces of this. It does what the session in `core` decides and
+waits where that says so. All I/O happens in the caller's thread and for the time of a call, with the one
+exception of what a reconnection takes: no driver lets that be cut off when the caller's time is up.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import monotonic
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
+
+from pgpubsub.background import BackgroundCall
+from pgpubsub.core.backoff import backoff
+from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
+from pgpubsub.delivery import Inbox, deliver
+from pgpubsub.drivers import DriverConnection, adapt, identity
+from pgpubsub.drivers.interface import check_usable
+from pgpubsub.errors import Closed, ConnectionLost, ConnectionUnusable, PubSubError, ServerRefused
+from pgpubsub.events import Gap, GapReason
+from pgpubsub.exclusive import Exclusive
+from pgpubsub.waiting import Waiter
+
+__all__ = ["Listener"]
+
+logger = logging.getLogger("pgpubsub.connection")
+
+T = TypeVar("T")
+
+ROUNDS = 64
+"""Reads in one go, so that a sender who never stops cannot keep a call from returning."""
+
+
+class Listener:
+    """See the module. `reopen`, where given, opens the connection that replaces a lost one."""
+
+    _by_connection: ClassVar[WeakValueDictionary[int, Listener]] = WeakValueDictionary()
+    _driver: DriverConnection
+
+    def __init__(self, conn: Any, reopen: Callable[[], Any] | None = None) -> None:
+        self.losses = 0
+        self._use = Exclusive()
+        self._waiter = Waiter()
+        self._reopen = reopen
+        self._session = Session[Inbox](reopen is not None, partial(backoff, random.random))
+        self._in_background: tuple[Connect | Execute, BackgroundCall[Any]] | None = None
+        self._last_error: Exception | None = None
+        self._departed: deque[Inbox] = deque()
+        self._reader = Inbox()  # on whose behalf the present call is made
+        driver = adapt(conn)
+        check_usable(driver)
+        self._adopt(driver)
+
+    @classmethod
+    def find(cls, conn: Any) -> Listener | None:
+        """The listener of a `PubSub`, or the one that a driver's connection has, if any."""
+        shared = getattr(conn, "_listener", None)
+        return shared if isinstance(shared, Listener) else cls._by_connection.get(identity(conn))
+
+    @classmethod
+    def of(cls, conn: Any) -> Listener:
+        """The listener of what a user brings: the one that it has, or a new one."""
+        return cls.find(conn) or cls(conn)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_driver") and self._use.free and self._session.up:
+            with suppress(Exception):
+                self._driver.release()
+
+    # -- for everybody who shares it
+
+    @property
+    def driver(self) -> DriverConnection:
+        """The connection, or the last one while there is none."""
+        return self._driver
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._use.closed
+
+    def fileno(self) -> int:
+        """The socket to wait on, -1 while there is none."""
+        self._use.check()
+        if self._session.up:
+            return self._driver.fileno()
+        if self._reopen is None:
+            raise ConnectionLost(self._session.failure) from self._last_error
+        return -1
+
+    def channels(self, inbox: Inbox) -> frozenset[str]:
+        """What `inbox` listens to."""
+        return self._session.registry.channels(inbox)
+
+    def wanted(self, channel: str) -> bool:
+        """Whether anybody here listens to `channel`."""
+        return bool(self._session.registry.owners(channel))
+
+    def listen(self, inbox: Inbox, *channels: str) -> None:
+        """Have `channels` delivered to `inbox`: all of them, or an error and none."""
+        self._run(inbox, partial(self._listen, inbox, channels))
+
+    def unlisten(self, inbox: Inbox, *channels: str) -> None:
+        """Have `channels` not delivered to `inbox` any more, not even what has arrived."""
+        self._run(inbox, partial(self._unlisten, inbox, channels))
+
+    def unlisten_all(self, inbox: Inbox) -> None:
+        """The same for all of its channels, and for those that the user listened to by other means."""
+        self._run(inbox, partial(self._unlisten, inbox, None))
+
+    def notify(self, inbox: Inbox, channel: str, payload: str) -> None:
+        """Send one notification on behalf of `inbox`, reconnecting first if that is due."""
+        self._run(inbox, partial(self._notify, channel, payload))
+
+    def receive(self, inbox: Inbox, timeout: float | None) -> bool:
+        """Wait until `inbox` holds something, at most `timeout` seconds (None: for ever); say whether it does."""
+        deadline = None if timeout is None else monotonic() + timeout
+        return self._run(inbox, partial(self._receive, inbox, deadline))
+
+    def depart(self, inbox: Inbox) -> None:
+        """`inbox` is gone; the server is told with the next call. For destructors, which run at any moment,
+        in any thread."""
+        self._departed.append(inbox)
+
+    def tidy(self) -> None:
+        """Tell the server now what is due, if the connection is idle. For destructors too."""
+        if self._use.free and self._session.up and self._in_background is None and self._driver.idle:
+            with suppress(PubSubError):
+                self._run(Inbox(), self._settle)
+
+    def close(self) -> None:
+        """Close the connection. A call that waits, in another thread or below a signal handler, ends at once."""
+        self._use.close(self._dispose)
+        self._waiter.wake()
+
+    # -- what they ask for; each runs as the only user of the connection
+
+    def _run(self, inbox: Inbox, action: Callable[[], T]) -> T:
+        def act() -> T:
+            self._reader = inbox
+            return action()
+
+        return self._use.run(act, dispose=self._dispose)
+
+    def _listen(self, inbox: Inbox, channels: Collection[str]) -> None:
+        self._check_no_transaction("LISTEN would be undone if it is rolled back")
+        registry = self._session.registry
+        new = [channel for channel in channels if inbox not in registry.owners(channel)]
+        try:
+            for channel in channels:
+                registry.add(inbox, channel)
+            self._settle()
+        except BaseException:
+            for channel in new:
+                registry.discard(inbox, channel)
+            raise
+
+    def _unlisten(self, inbox: Inbox, channels: Collection[str] | None) -> None:
+        self._check_no_transaction("UNLISTEN would be undone if it is rolled back")
+        registry = self._session.registry
+        unwanted = registry.channels(inbox) if channels is None else channels
+        for channel in unwanted:
+            registry.discard(inbox, channel)
+        if channels is None:
+            registry.sweep()
+        with suppress(ConnectionLost):  # without a session there is nothing to unlisten
+            if self._session.up:
+                self._settle()
+                self._read(unwanted)
+        inbox.forget(unwanted)
+
+    def _notify(self, channel: str, payload: str) -> None:
+        self._settle()
+        lost = self._take_from_socket()
+        if lost is not None:  # known before anything was sent, so a new connection may send it
+            self._on_lost(lost)
+            self._settle()
+        try:
+            self._driver.notify(channel, payload)
+        except ConnectionLost as error:
+            self._on_lost(error)
+            raise
+        self._session.on_heard(monotonic())
+
+    def _receive(self, inbox: Inbox, deadline: float | None) -> bool:
+        while True:
+            retry_at = self._progress(deadline)
+            live = self._session.up and self._in_background is None
+            if live:
+                self._read()
+            if inbox.queue:
+                return True
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            if not live:
+                self._wait(None, _earlier(retry_at, deadline))
+            elif self._session.up:
+                self._check_no_transaction("the server delivers nothing before its end")
+                self._wait(self._driver.fileno(), deadline)
+
+    # -- doing what the session decides
+
+    def _settle(self) -> None:
+        """Have a session that is in line with what is wanted, or raise."""
+        self._progress(None)
+        if not self._session.up:
+            seconds = max(0.0, self._session.attempt_at - monotonic())
+            raise ConnectionLost(
+                f"not connected to PostgreSQL, next attempt in {seconds:.1f} s: {self._session.failure}"
+            ) from self._last_error
+
+    def _progress(self, deadline: float | None) -> float | None:
+        """Take steps until the session only waits, or the deadline has passed. Returns until when it waits."""
+        while self._departed:
+            self._session.registry.discard_all(self._departed.popleft())
+        while True:
+            step = self._session.next_step(monotonic())
+            if isinstance(step, Wait):
+                return step.until
+            if isinstance(step, Stop):
+                raise ConnectionLost(step.why) from self._last_error
+            if isinstance(step, Report):
+                self._report(step)
+            elif isinstance(step, Execute) and not self._session.registry.lost and self._in_background is None:
+                self._conclude(step, partial(self._driver.execute, step.script))
+            elif not self._go_on_in_background(step, deadline):
+                return deadline
+
+    def _go_on_in_background(self, step: Connect | Execute, deadline: float | None) -> bool:
+        """What a reconnection takes must not hold up the caller. Do it, or go on waiting for what was begun;
+        False when the deadline has come first."""
+        if self._in_background is None:
+            work = self._open if isinstance(step, Connect) else partial(self._driver.execute, step.script)
+            self._in_background = step, BackgroundCall(work, self._waiter.wake)
+        begun, call = self._in_background
+        while not call.done:
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            self._wait(None, deadline)
+        self._in_background = None
+        self._conclude(begun, call.result)
+        return True
+
+    def _conclude(self, step: Connect | Execute, outcome: Callable[[], Any]) -> None:
+        """Report to the session what became of a step."""
+        session = self._session
+        try:
+            value = outcome()
+        except Exception as error:
+            self._last_error = error
+            if isinstance(step, Connect):
+                logger.warning("reconnection failed: %s", error)
+                session.on_connect_failed(monotonic(), str(error))
+            elif isinstance(error, ConnectionLost):
+                self._on_lost(error)
+            elif not isinstance(error, ServerRefused) or session.on_refused(step, monotonic(), str(error)):
+                raise
+            elif not session.up:
+                self._on_lost(error)
+        else:
+            if isinstance(step, Connect):
+                self._adopt(value)
+            else:
+                session.on_executed(step, monotonic())
+
+    def _open(self) -> DriverConnection:
+        assert self._reopen is not None
+        driver = adapt(self._reopen())
+        try:
+            check_usable(driver)
+        except PubSubError:
+            driver.close()
+            raise
+        return driver
+
+    def _adopt(self, driver: DriverConnection) -> None:
+        driver.attach()
+        self._driver = driver
+        self._by_connection[identity(driver.raw)] = self
+        self._session.on_connected(monotonic())
+
+    def _on_lost(self, error: Exception) -> None:
+        deliver(self._driver, self._session.registry.owners, self._reader)
+        self._last_error = error
+        self._session.on_lost(self._session.number, monotonic(), str(error))
+        self._by_connection.pop(identity(self._driver.raw), None)
+        if self._reopen is not None:
+            _close(self._driver)
+        logger.warning("connection lost: %s", error)
+
+    def _report(self, step: Report) -> None:
+        since = datetime.now(UTC) - timedelta(seconds=monotonic() - step.since)
+        affected: dict[Inbox, list[str]] = {}
+        for channel in step.channels:
+            for inbox in self._session.registry.owners(channel):
+                affected.setdefault(inbox, []).append(channel)
+        for inbox, channels in affected.items():
+            inbox.queue.append(Gap(GapReason.CONNECTION_LOST, tuple(channels), since, None, step.why))
+        self.losses += 1
+        self._session.on_reported(step)
+        logger.info("listening again, channels: %s", ", ".join(step.channels))
+
+    # -- reading and waiting
+
+    def _read(self, unwanted: Collection[str] = ()) -> None:
+        """Take what has arrived and deliver it."""
+        lost = self._take_from_socket()
+        deliver(self._driver, self._session.registry.owners, self._reader, unwanted)
+        if lost is not None:
+            self._on_lost(lost)
+
+    def _take_from_socket(self) -> ConnectionLost | None:
+        """Take what has arrived; return the error if the connection turned out to be broken."""
+        records, before = self._driver.records, -1
+        try:
+            for _ in range(ROUNDS):
+                if len(records) == before:
+                    break
+                before = len(records)
+                self._driver.read()
+        except ConnectionLost as error:
+            return error
+        self._session.on_heard(monotonic())
+        return None
+
+    def _wait(self, fd: int | None, deadline: float | None) -> None:
+        if not self._use.closed:
+            self._waiter.wait(fd, None if deadline is None else max(0.0, deadline - monotonic()))
+        if self._use.closed:
+            raise Closed("this connection was closed while it was waited on")
+
+    def _check_no_transaction(self, consequence: str) -> None:
+        if self._session.up and self._in_background is None and self._driver.in_transaction:
+            raise ConnectionUnusable(
+                f"the connection is inside an open transaction and {consequence}: commit or roll back first"
+            )
+
+    def _dispose(self) -> None:
+        if self._in_background is None:
+            _close(self._driver)
+        else:  # its thread uses the connection, and will close it
+            driver, (_, call) = self._driver, self._in_background
+            call.abandon(lambda opened: _close(opened or driver))
+
+
+def _close(driver: DriverConnection) -> None:
+    with suppress(Exception):
+        driver.close()
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((t for t in (one, other) if t is not None), default=None)
