@@ -1,0 +1,58 @@
+# Everything runs in a virtual environment inside the project; it needs python3 (3.11 or newer) with venv, and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+demo: $(VENV)/.demo ## see it work on a PostgreSQL server of its own, in half a minute
+	@$(BIN)/pgpubsub demo
+
+test: $(VENV)/.test ## run all tests, on an embedded PostgreSQL or on PGPUBSUB_TEST_DSN; ARGS="..." goes to pytest
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+
+check: $(VENV)/.check ## formatting, lint, types and layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.check ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.bench ## measure against other clients and print the ratios
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove what the commands above have made
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgpubsub needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml
+	$(PIP) install -e '.[binary,demo]'
+	@touch $@
+
+# PyGreSQL is compiled here, which needs a compiler and libpq's headers. Its tests are skipped where it fails.
+$(VENV)/.test: $(VENV)/.pip pyproject.toml
+	$(PIP) install -e '.[binary,demo]' --group test
+	@$(PIP) install --group pygresql 2>$(VENV)/pygresql.log || \
+	  echo 'PyGreSQL cannot be built here (Debian: apt-get install gcc libpq-dev): its tests will be skipped'
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(PIP) install --group check --group bench
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) install --group bench
+	@touch $@
+
+.PHONY: help demo test check format bench clean

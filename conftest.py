@@ -1,0 +1,87 @@
+"""What all tests, and the examples in docstrings, share: one server a session, and names of one's own on it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import pgpubsub
+from pgpubsub.testing import TemporaryServer
+
+REQUIRE_ALL = os.environ.get("PGPUBSUB_REQUIRE_ALL") == "1"
+
+
+def server_binaries() -> Path | None:
+    """Which PostgreSQL to test on: PGPUBSUB_TEST_BINARIES is the directory with `initdb` and `postgres`."""
+    directory = os.environ.get("PGPUBSUB_TEST_BINARIES")
+    return Path(directory) if directory else None
+
+
+@pytest.fixture(scope="session")
+def dsn() -> Iterator[str]:
+    """A server that is only connected to: PGPUBSUB_TEST_DSN, or one of our own."""
+    external = os.environ.get("PGPUBSUB_TEST_DSN")
+    if external:
+        yield external
+        return
+    with TemporaryServer(server_binaries(), tcp=True) as server:
+        yield server.dsn()
+
+
+@pytest.fixture(scope="session")
+def session_server() -> Iterator[TemporaryServer]:
+    """A server that tests may reconfigure, but not stop."""
+    with TemporaryServer(server_binaries(), tcp=True, settings={"max_connections": "20"}) as server:
+        yield server
+
+
+@pytest.fixture
+def server() -> Iterator[TemporaryServer]:
+    """A server that belongs to one test, to be stopped, crashed and frozen."""
+    with TemporaryServer(server_binaries(), tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection beside those under test."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def new_channel() -> Callable[[], str]:
+    """Makes channel names that nobody else uses."""
+    return lambda: f"Channel {os.getpid()} {next(_numbers)}"
+
+
+@pytest.fixture
+def channel(new_channel: Callable[[], str]) -> str:
+    return new_channel()
+
+
+@pytest.fixture(autouse=True)
+def _names_in_docstrings(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
+    if isinstance(request.node, pytest.DoctestItem):
+        doctest_namespace["pgpubsub"] = pgpubsub
+        if any("dsn" in example.source for example in request.node.dtest.examples):  # type: ignore[union-attr]
+            doctest_namespace["dsn"] = request.getfixturevalue("dsn")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With PGPUBSUB_REQUIRE_ALL=1, what is skipped has failed."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although PGPUBSUB_REQUIRE_ALL=1: {report.longrepr}"
+    return report

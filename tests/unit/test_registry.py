@@ -1,0 +1,152 @@
+"""Who wants which channels, and what the server is to be told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgpubsub.core.registry import Changes, Registry
+
+
+@pytest.fixture
+def registry() -> Registry[str]:
+    return Registry[str]()
+
+
+def acknowledge(registry: Registry[str]) -> Changes:
+    changes = registry.changes()
+    registry.on_executed(changes)
+    return changes
+
+
+def test_a_channel_is_listened_to_once_for_all_its_owners(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("two", "a")
+    assert acknowledge(registry) == Changes(listen=("a",))
+    registry.add("three", "a")
+    assert not registry.changes()
+    assert list(registry.owners("a")) == ["one", "two", "three"]
+
+
+def test_the_last_owner_out_unlistens(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("two", "a")
+    acknowledge(registry)
+    registry.discard("one", "a")
+    assert not registry.changes()
+    registry.discard("two", "a")
+    assert acknowledge(registry) == Changes(unlisten=("a",))
+    assert registry.acknowledged == frozenset()
+
+
+def test_what_is_added_and_discarded_before_anything_was_said_is_only_unlistened(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.discard("one", "a")
+    assert registry.changes() == Changes(unlisten=("a",))
+
+
+def test_an_owner_who_repeats_itself_has_the_server_told_again(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.add("one", "a")
+    assert registry.changes() == Changes(listen=("a",))
+
+
+def test_discarding_what_was_never_added_unlistens_it(registry: Registry[str]) -> None:
+    registry.discard("one", "a")
+    assert registry.changes() == Changes(unlisten=("a",))
+
+
+def test_an_owner_may_discard_all_that_it_wants(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("one", "b")
+    registry.add("two", "b")
+    acknowledge(registry)
+    assert registry.channels("one") == {"a", "b"}
+    registry.discard_all("one")
+    assert registry.desired == {"b"}
+    assert registry.changes() == Changes(unlisten=("a",))
+
+
+def test_a_sweep_forgets_also_what_nobody_told_us_of(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.discard_all("one")
+    registry.sweep()
+    assert registry.changes() == Changes(sweep=True)
+    assert len(registry.changes()) == 1
+    acknowledge(registry)
+    assert not registry.changes()
+    assert registry.acknowledged == frozenset()
+
+
+def test_a_sweep_spares_what_somebody_else_wants(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("two", "b")
+    acknowledge(registry)
+    registry.discard_all("one")
+    registry.sweep()
+    assert registry.changes() == Changes(unlisten=("a",))
+
+
+def test_what_is_wanted_during_a_sweep_is_listened_to_after_it(registry: Registry[str]) -> None:
+    registry.sweep()
+    sweep = registry.changes()
+    registry.add("one", "a")
+    registry.on_executed(sweep)
+    assert registry.changes() == Changes(listen=("a",))
+
+
+def test_what_is_turned_round_while_it_is_under_way_stays_due(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    listening = registry.changes()
+    registry.discard("one", "a")
+    registry.on_executed(listening)
+    unlistening = registry.changes()
+    assert unlistening == Changes(unlisten=("a",))
+    registry.add("one", "a")
+    registry.on_executed(unlistening)
+    assert registry.changes() == Changes(listen=("a",))
+
+
+def test_the_end_of_a_session_makes_everything_due_and_remembers_what_was_lost(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.add("one", "b")
+    registry.discard("one", "c")
+    registry.sweep()
+    registry.on_session_ended()
+    assert registry.changes() == Changes(listen=("a", "b"))
+    assert registry.lost == {"a"}
+    registry.on_loss_reported(["a"])
+    assert registry.lost == frozenset()
+
+
+def test_a_loss_that_concerns_nobody_any_more_is_forgotten(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.discard("one", "a")
+    assert registry.lost == frozenset()
+
+
+def test_what_the_server_refuses_is_not_asked_again(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.discard("one", "b")
+    registry.on_refused(registry.changes())
+    assert not registry.changes()
+    registry.sweep()
+    registry.on_refused(Changes(sweep=True))
+    assert not registry.changes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        (Changes(listen=("a", "b"), unlisten=("c",)), Changes(listen=("a",))),
+        (Changes(unlisten=("c", "d")), Changes(unlisten=("c",))),
+        (Changes(sweep=True), Changes(sweep=True)),
+    ],
+)
+def test_one_change_at_a_time(changes: Changes, first: Changes) -> None:
+    assert changes.first() == first
+    assert len(first) == 1
