@@ -24,10 +24,12 @@ class Inbox:
     runs no signal handler between that statement and the return or yield that follows.
     """
 
-    __slots__ = ("__weakref__", "queue")
+    __slots__ = ("__weakref__", "delivered", "queue")
 
     def __init__(self) -> None:
         self.queue: deque[Notify | Gap] = deque()
+        self.delivered: Notify | None = None
+        """The event delivered last, whether or not it was taken since."""
 
     def forget(self, channels: Collection[str]) -> None:
         """Drop what came on `channels`."""
@@ -56,7 +58,7 @@ def deliver(
         if not inboxes and event.channel not in unwanted:
             inboxes = (reader,)
         for inbox in inboxes:
-            queue = inbox.queue
-            if not queue or queue[-1] is not event:
-                queue.append(event)
+            if inbox.delivered is not event:
+                inbox.delivered = event
+                inbox.queue.append(event)
         del records[0]

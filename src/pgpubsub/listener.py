@@ -62,8 +62,11 @@ class Listener:
     @classmethod
     def find(cls, conn: Any) -> Listener | None:
         """The listener of a `PubSub`, or the one that a driver's connection has, if any."""
-        shared = getattr(conn, "_listener", None)
-        return shared if isinstance(shared, Listener) else cls._by_connection.get(identity(conn))
+        try:
+            shared = conn._listener
+        except Exception:  # a closed pg.Connection answers every question with a TypeError
+            shared = cls._by_connection.get(identity(conn))
+        return shared if isinstance(shared, Listener) else None
 
     @classmethod
     def of(cls, conn: Any) -> Listener:
@@ -198,13 +201,15 @@ class Listener:
                 self._read()
             if inbox.queue:
                 return True
+            if live and not self._session.up:
+                continue  # lost just now: raise, or begin to reconnect, before time is up
             if deadline is not None and monotonic() >= deadline:
                 return False
-            if not live:
-                self._wait(None, _earlier(retry_at, deadline))
-            elif self._session.up:
+            if live:
                 self._check_no_transaction("the server delivers nothing before its end")
                 self._wait(self._driver.fileno(), deadline)
+            else:
+                self._wait(None, _earlier(retry_at, deadline))
 
     # -- doing what the session decides
 

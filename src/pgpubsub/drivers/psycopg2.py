@@ -23,6 +23,9 @@ class Psycopg2Connection:
 
     psycopg2 appends notifications to `connection.notifies`, which may be any object with an `append`
     (its manual, "Asynchronous notifications"): here it is the deque from which they are taken.
+
+    One thing cannot be mended from here: an exception that a signal handler raises in the microseconds in which
+    psycopg2 decodes a notification is discarded by psycopg2, and the notification with it.
     """
 
     database_error: type[Exception] = psycopg2.DatabaseError

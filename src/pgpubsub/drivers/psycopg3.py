@@ -157,17 +157,25 @@ class Psycopg3Connection:
         if (encoding := self.raw.info.encoding) != self._encoding:
             self._encoding = encoding
             self._channels.clear()
-        seen = len(self.records)
+        lost: psycopg.Error | None = None
         try:
             self._pgconn.consume_input()
         except psycopg.Error as error:
-            raise ConnectionLost(self._obituary(str(error))) from error
-        finally:
-            # extend() takes the whole batch inside one call, in which no signal handler can run.
+            lost = error  # there may be notifications that came before the end
+        self._take_from_libpq()
+        if lost is not None:
+            raise ConnectionLost(self._obituary(str(lost))) from lost
+
+    def _take_from_libpq(self) -> None:
+        seen = len(self.records)
+        try:
             self.records.extend(iter(self._pgconn.notifies, None))
-            if self._handlers_of_user is not None:
-                for record in list(islice(self.records, seen, None)):
-                    self._handlers_of_user(record)
+        except BaseException as error:
+            _rescue(error, self.records)
+            raise
+        if self._handlers_of_user is not None:
+            for record in list(islice(self.records, seen, None)):
+                self._handlers_of_user(record)
 
     def execute(self, script: str) -> None:
         self._run(script, script, None)
@@ -200,6 +208,9 @@ class Psycopg3Connection:
         except psycopg.Error as error:
             lost = self._pgconn.status != pq.ConnStatus.OK
             raise statement_error(what, error, lost=lost, sqlstate=error.sqlstate, sending=sending) from error
+        except BaseException as error:
+            _rescue(error, self.records)
+            raise
 
     def _obituary(self, detail: str) -> str:
         """What to say of the lost connection: the server's last words, if it had any, say most."""
@@ -209,6 +220,25 @@ class Psycopg3Connection:
 def _remember_last_words(last_words: list[str], notice: psycopg.errors.Diagnostic) -> None:
     if notice.severity_nonlocalized in ("FATAL", "PANIC"):
         last_words.append(f"{notice.severity}: {notice.message_primary}")
+
+
+def _rescue(error: BaseException, records: Records) -> None:
+    """Save the notification that was on its way from libpq to us when a signal handler raised `error`.
+
+    psycopg makes a `PGnotify` of it, a class written in Python, so a signal handler can run in the middle of that,
+    when libpq has forgotten it and nobody else has it. What it is made of is still in that frame.
+    """
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code is _MAKING_A_RECORD:
+            records.append(pq.PGnotify(*map(frame.f_locals.__getitem__, pq.PGnotify._fields)))
+        elif frame.f_code is _hand_over.__code__ and not (records and records[-1] is frame.f_locals["record"]):
+            records.append(frame.f_locals["record"])
+        traceback = traceback.tb_next
+
+
+_MAKING_A_RECORD = getattr(pq.PGnotify.__new__, "__code__", None)
 
 
 def _hand_over(records: Records, handlers_of_user: Callable[[pq.PGnotify], None], record: pq.PGnotify) -> None:

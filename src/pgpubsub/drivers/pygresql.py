@@ -33,7 +33,7 @@ class PyGreSQLConnection:
     def __init__(self, conn: Any) -> None:
         self.raw = conn
         self.records: Records = deque()
-        wrapped: Any = conn.db if isinstance(conn, pg.DB) else conn
+        wrapped: Any = conn.db if issubclass(type(conn), pg.DB) else conn
         self._conn = wrapped
         self.backend_pid: int = self._conn.backend_pid if self._open else 0
 

@@ -61,14 +61,15 @@ class TemporaryServer:
         self._facts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", SUPERVISOR, json.dumps(self._configuration)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # what is typed at our terminal does not concern it
-        )
         try:
+            # Interrupted in here, it is nobody's, and the pipe to the supervisor closes: that is enough.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", SUPERVISOR, json.dumps(self._configuration)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # what is typed at our terminal does not concern it
+            )
             self._await_reply()
         except BaseException:
             self.__exit__(None, None, None)
@@ -78,6 +79,13 @@ class TemporaryServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            self._end()
+        except BaseException:
+            self._end()  # interrupted: it takes a moment only, so nothing shall remain when we are back
+            raise
+
+    def _end(self) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
             assert self._process.stdout is not None

@@ -30,17 +30,26 @@ class Supervisor:
         self.tcp: bool = configuration["tcp"]
         self.binaries = Path(configuration["binaries"])
         self.as_user: dict[str, Any] = {}
-        self.port = free_port()
+        self.port = 0
         self.postgres: subprocess.Popen[bytes] | None = None
 
     def initialise(self) -> None:
+        self.port = free_port()
         if os.geteuid() == 0:
             self.as_user = {"user": "nobody", "group": "nogroup" if group_exists("nogroup") else "nobody"}
             self.as_user["extra_groups"] = []
             shutil.chown(self.directory, self.as_user["user"], self.as_user["group"])
             if not self.reachable():
                 self.binaries = copy_installation(self.binaries, self.directory)
-        command = [self.binaries / "initdb", "-D", self.directory / "data", "-U", "postgres", "-A", "trust"]
+        command: list[str | Path] = [
+            self.binaries / "initdb",
+            "-D",
+            self.directory / "data",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+        ]
         command += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, **self.as_user)
         if done.returncode:
@@ -113,8 +122,7 @@ class Supervisor:
     def reply(self, **facts: object) -> None:
         pid = self.postgres.pid if self.postgres is not None else 0
         facts = facts or {"directory": str(self.directory), "port": self.port, "pid": pid}
-        sys.stdout.write(json.dumps(facts) + "\n")
-        sys.stdout.flush()
+        os.write(1, json.dumps(facts).encode() + b"\n")  # not by sys.stdout, which would try again at exit
 
 
 def free_port() -> int:
@@ -141,8 +149,7 @@ def copy_installation(binaries: Path, directory: Path) -> Path:
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the end of our standard input is the only reason to end
-    directory = Path(tempfile.mkdtemp(prefix="pgpubsub-"))
-    supervisor = Supervisor(json.loads(sys.argv[1]), directory)
+    supervisor = Supervisor(json.loads(sys.argv[1]), Path(tempfile.mkdtemp(prefix="pgpubsub-")))
     try:
         for command in chain(["initialise"], sys.stdin):
             try:
@@ -151,9 +158,11 @@ def main() -> None:
                 supervisor.reply(error=str(error))
             else:
                 supervisor.reply()
+    except BrokenPipeError:
+        pass  # killed while we worked for it: nobody is left to tell
     finally:
         supervisor.stop("immediate")
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(supervisor.directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""One turn of one contestant, in some tens of milliseconds: open, warm up, measure, close.
+
+Throughput, `drain` and `flow`: time and CPU time of this process per notification, of each burst. The sender is
+another process and the server has its own, so the CPU time is the receiver's alone.
+
+- `drain`: a burst is sent and committed, and all of its bytes have arrived in the receiver's socket before
+  the clock starts, which runs from asking for the first to holding the last. Nobody else works meanwhile. The
+  receive buffer is enlarged so that a burst fits. It costs the receiver's work, and nothing else.
+- `flow`: the clock starts when the sender is told to send several bursts in a row. The server's work is part
+  of it, and the receiver reads in smaller pieces, as they come.
+
+Latency, `echo` and `wake`: of one notification at a time.
+
+- `echo`: from before notifying to after receiving, on one connection.
+- `wake`: from just before the other process executes NOTIFY to the receiver holding the event, which was
+  blocked: the next one is asked for after the last was received, and sent after a pause.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from time import monotonic, monotonic_ns, process_time_ns, sleep
+from typing import NamedTuple
+
+from bench.contestants import Arrival, Echo, Receiver
+from bench.sender import PAYLOAD_SIZE, Bursts, Sender, Stamp, payload
+
+__all__ = ["Cost", "Effort", "Ground", "drain", "echo", "flow", "wake"]
+
+CHANNEL = "bench_channel"
+RECEIVE_BUFFER = 1 << 20
+FRAME = 1 + 4 + 4 + len(CHANNEL) + 1 + PAYLOAD_SIZE + 1
+"""Bytes of a NotificationResponse: type, length, pid, channel and payload, each ended by a zero byte."""
+
+
+class Cost(NamedTuple):
+    """What one notification cost, in nanoseconds."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int = 30
+    burst: int = 1000
+    throughput_turns: int = 2
+    """Turns of each contestant in each round."""
+    drained_bursts: int = 3
+    """In a turn."""
+    flowing_bursts: int = 5
+    latency_turns: int = 8
+    samples: int = 25
+    """In a turn."""
+    warm_up_samples: int = 10
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where it takes place."""
+
+    dsn: str
+    sender: Sender
+    effort: Effort
+
+
+def drain(make: Callable[[], Receiver], ground: Ground) -> list[Cost]:
+    """Throughput of bursts that wait at the receiver."""
+    burst = ground.effort.burst
+    costs = []
+    with _receiving(make, ground) as receiver:
+        for _ in range(ground.effort.drained_bursts):
+            ground.sender.run(Bursts(CHANNEL, burst))
+            _await_bytes(receiver.fileno(), burst * FRAME)
+            cpu_before, start = process_time_ns(), monotonic_ns()
+            last = receiver.receive(burst)
+            cpu = process_time_ns() - cpu_before
+            _check(last, ground)
+            costs.append(Cost((last.at - start) / burst, cpu / burst))
+    return costs
+
+
+def flow(make: Callable[[], Receiver], ground: Ground) -> list[Cost]:
+    """Throughput of bursts on their way."""
+    burst, times = ground.effort.burst, ground.effort.flowing_bursts
+    with _receiving(make, ground) as receiver:
+        cpu_before, start = process_time_ns(), monotonic_ns()
+        ground.sender.begin(Bursts(CHANNEL, burst, times))
+        last = receiver.receive(burst * times)
+        cpu = process_time_ns() - cpu_before
+        ground.sender.finish()
+        _check(last, ground)
+    return [Cost((last.at - start) / (burst * times), cpu / (burst * times))]
+
+
+def wake(make: Callable[[], Receiver], ground: Ground) -> list[int]:
+    """Latency from another process to a blocked receiver, in nanoseconds."""
+    samples = []
+    with _receiving(make, ground) as receiver:
+        for _ in range(ground.effort.warm_up_samples + ground.effort.samples):
+            ground.sender.begin(Stamp(CHANNEL))
+            arrival = receiver.receive(1)
+            ground.sender.finish()
+            samples.append(arrival.at - int(arrival.payload))
+    return samples[ground.effort.warm_up_samples :]
+
+
+def echo(make: Callable[[], Echo], ground: Ground) -> list[int]:
+    """Latency on one connection, in nanoseconds."""
+    samples = []
+    contestant = make()
+    gc.collect()
+    contestant.open(ground.dsn, CHANNEL)
+    with closing(contestant):
+        for number in range(ground.effort.warm_up_samples + ground.effort.samples):
+            sent = payload(number)
+            start = monotonic_ns()
+            received = contestant.echo(sent)
+            samples.append(monotonic_ns() - start)
+            assert received == sent, (contestant, received)
+    return samples[ground.effort.warm_up_samples :]
+
+
+@contextmanager
+def _receiving(make: Callable[[], Receiver], ground: Ground) -> Iterator[Receiver]:
+    """A receiver that has received one burst already."""
+    receiver = make()
+    gc.collect()  # what others left behind
+    receiver.open(ground.dsn, CHANNEL)
+    with closing(receiver):
+        with socket.socket(fileno=os.dup(receiver.fileno())) as same_socket:
+            same_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        ground.sender.run(Bursts(CHANNEL, ground.effort.burst))
+        _check(receiver.receive(ground.effort.burst), ground)
+        yield receiver
+
+
+def _await_bytes(fd: int, expected: int) -> None:
+    deadline = monotonic() + 5
+    while (waiting := struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]) < expected:
+        if monotonic() > deadline:
+            raise TimeoutError(f"{waiting} of {expected} bytes have arrived: the receive buffer is too small")
+        sleep(0.0002)
+
+
+def _check(last: Arrival, ground: Ground) -> None:
+    """That it is the last of a burst, so none is missing; and whole, so nobody saves work."""
+    assert last[:3] == (ground.sender.pid, CHANNEL, payload(ground.effort.burst)), last

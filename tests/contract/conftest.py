@@ -1,0 +1,99 @@
+"""The same cases for every driver: each `kind` is one way to come to a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+import pgpubsub
+from pgpubsub import PubSub
+
+DRIVERS = {"psycopg3": "psycopg", "psycopg2": "psycopg2", "pg.DB": "pg", "pg.Connection": "pg"}
+BROUGHT = list(DRIVERS)
+KINDS = ["connect()", *BROUGHT]
+
+
+def connect_with(kind: str, dsn: str) -> Any:
+    """A driver's own connection, in autocommit mode."""
+    if find_spec(DRIVERS[kind]) is None:
+        pytest.skip(f"{DRIVERS[kind]} is not installed")
+    if kind == "psycopg3":
+        return psycopg.connect(dsn, autocommit=True)
+    if kind == "psycopg2":
+        import psycopg2
+
+        conn = psycopg2.connect(dsn)
+        conn.autocommit = True
+        return conn
+    import pg
+
+    options = conninfo_to_dict(dsn)
+    arguments = {
+        "dbname": options.get("dbname"),
+        "host": options.get("host"),
+        "port": int(options.get("port") or 5432),
+        "user": options.get("user"),
+        "passwd": options.get("password"),
+    }
+    return pg.DB(**arguments) if kind == "pg.DB" else pg.connect(**arguments)
+
+
+def run_on(conn: Any, statement: str) -> None:
+    """Run a statement of the user's own, with the driver's own means."""
+    if hasattr(conn, "query"):
+        conn.query(statement)
+    elif isinstance(conn, psycopg.Connection):
+        conn.execute(statement)  # type: ignore[call-overload]
+    else:
+        conn.cursor().execute(statement)
+
+
+@pytest.fixture
+def connect_raw(dsn: str) -> Iterator[Callable[[str], Any]]:
+    opened = []
+
+    def connect(kind: str) -> Any:
+        opened.append(connect_with(kind, dsn))
+        return opened[-1]
+
+    yield connect
+    for conn in opened:
+        try:
+            conn.close()
+        except Exception:  # noqa: S110 - PyGreSQL's way to say that it is closed
+            pass
+
+
+@pytest.fixture
+def connect_pubsub(dsn: str, connect_raw: Callable[[str], Any]) -> Iterator[Callable[[str], PubSub]]:
+    opened = []
+
+    def connect(kind: str) -> PubSub:
+        opened.append(pgpubsub.connect(dsn) if kind == "connect()" else PubSub(connect_raw(kind)))
+        return opened[-1]
+
+    yield connect
+    for pubsub in opened:
+        pubsub.close()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pubsub(kind: str, connect_pubsub: Callable[[str], PubSub]) -> PubSub:
+    return connect_pubsub(kind)
+
+
+@pytest.fixture
+def other(dsn: str) -> Iterator[PubSub]:
+    """Somebody else, who sends."""
+    with pgpubsub.connect(dsn) as pubsub:
+        yield pubsub
