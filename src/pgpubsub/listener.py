@@ -324,13 +324,12 @@ class Listener:
 
     def _take_from_socket(self) -> ConnectionLost | None:
         """Take what has arrived; return the error if the connection turned out to be broken."""
-        records, before = self._driver.records, -1
         try:
             for _ in range(ROUNDS):
-                if len(records) == before:
-                    break
-                before = len(records)
                 self._driver.read()
+                # One read may return before the end of what is there, which may be the end of the connection.
+                if not self._waiter.wait(self._driver.fileno(), 0):
+                    break
         except ConnectionLost as error:
             return error
         self._session.on_heard(monotonic())

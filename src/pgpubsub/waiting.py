@@ -32,14 +32,18 @@ class Waiter:
         # Closed with this object and not before: a thread may still be in wake().
         weakref.finalize(self, _close, receiving, self._sending)
 
-    def wait(self, fd: int | None, timeout: float | None) -> None:
+    def wait(self, fd: int | None, timeout: float | None) -> bool:
         """Return when `fd` is readable or broken, when `wake` was called since the last wait, after
-        `timeout` seconds (None: never), or without any reason."""
+        `timeout` seconds (None: never), or without any reason. Says whether it was `fd`."""
+        ready = False
         if fd != self._fd:
             self._watch(fd)
         for key, _ in self._selector.select(LONGEST if timeout is None else min(timeout, LONGEST)):
             if key.fileobj is self._receiving:
                 self._receiving.recv(4096)
+            else:
+                ready = True
+        return ready
 
     def wake(self) -> None:
         """End the wait that is going on or the next one. For any thread and for signal handlers."""

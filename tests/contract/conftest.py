@@ -65,7 +65,7 @@ def connect_raw(dsn: str) -> Iterator[Callable[[str], Any]]:
     for conn in opened:
         try:
             conn.close()
-        except Exception:  # noqa: S110 - PyGreSQL's way to say that it is closed
+        except Exception:
             pass
 
 

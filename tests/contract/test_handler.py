@@ -284,9 +284,7 @@ def test_an_unexpected_channel_is_our_error_and_the_drivers(
     assert recorder.extras == ["expected"]
 
 
-def test_handlers_on_one_connection_wait_for_each_others_messages(
-    db: Any, new_channel: Callable[[], str]
-) -> None:
+def test_handlers_on_one_connection_wait_for_each_others_messages(db: Any, new_channel: Callable[[], str]) -> None:
     one, other, both = Recorder(), Recorder(), new_channel()
     first = NotificationHandler(db, new_channel(), one, timeout=0)
     second = NotificationHandler(db, new_channel(), other, timeout=0)
@@ -400,13 +398,18 @@ def test_a_lost_connection_is_an_error_also_when_polling(
     handler.listen()
     handler.notify(payload="before")
     terminate(admin, pid_of(db))
-    with pytest.raises(ConnectionLost):  # a poll may come before the news
-        for _ in range(1000 if timeout == 0 else 1):
-            handler()
+    with pytest.raises(ConnectionLost):
+        poll_or_call(handler, polls=1000 if timeout == 0 else 1)
     with pytest.raises(ConnectionLost):
         handler()
     assert recorder.extras == ["before"]
     handler.close()
+
+
+def poll_or_call(handler: NotificationHandler, polls: int) -> None:
+    """A poll may come before the news."""
+    for _ in range(polls):
+        handler()
 
 
 def test_it_goes_on_after_a_reconnection(

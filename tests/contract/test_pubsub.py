@@ -151,9 +151,7 @@ def test_listen_repairs_what_somebody_unlistened_behind_our_back(pubsub: PubSub,
     assert len(pubsub.get_events()) == 1
 
 
-def test_nothing_comes_of_a_channel_once_it_is_unlistened(
-    pubsub: PubSub, new_channel: Callable[[], str]
-) -> None:
+def test_nothing_comes_of_a_channel_once_it_is_unlistened(pubsub: PubSub, new_channel: Callable[[], str]) -> None:
     gone, kept = new_channel(), new_channel()
     pubsub.listen(gone)
     pubsub.listen(kept)
@@ -195,9 +193,7 @@ def test_what_the_user_listened_to_with_a_statement_arrives_in_order(
     assert [event.channel for event in pubsub.get_events()] == [ours, theirs, ours]
 
 
-def test_what_arrived_with_a_statement_of_the_user_is_seen_at_once(
-    pubsub: PubSub, other: PubSub, channel: str
-) -> None:
+def test_what_arrived_with_a_statement_of_the_user_is_seen_at_once(pubsub: PubSub, other: PubSub, channel: str) -> None:
     """It does not make the socket readable again, so whoever waits for that waits in vain."""
     pubsub.listen(channel)
     other.notify(channel, "1")
@@ -221,18 +217,14 @@ def test_what_had_arrived_before_the_connection_was_brought_is_delivered(
         assert [event.payload for event in pubsub.get_events()] == ["early"]
 
 
-def test_a_burst_arrives_whole_and_in_order(
-    pubsub: PubSub, admin: psycopg.Connection[Any], channel: str
-) -> None:
+def test_a_burst_arrives_whole_and_in_order(pubsub: PubSub, admin: psycopg.Connection[Any], channel: str) -> None:
     pubsub.listen(channel)
     admin.execute("SELECT pg_notify(%s, i::text) FROM generate_series(0, 9999) i", [channel])
     events = pubsub.events()
     assert [next(events).payload for _ in range(10_000)] == [str(i) for i in range(10_000)]
 
 
-def test_get_events_returns_all_that_has_arrived(
-    pubsub: PubSub, admin: psycopg.Connection[Any], channel: str
-) -> None:
+def test_get_events_returns_all_that_has_arrived(pubsub: PubSub, admin: psycopg.Connection[Any], channel: str) -> None:
     pubsub.listen(channel)
     admin.execute("SELECT pg_notify(%s, lpad(i::text, 1000, '.')) FROM generate_series(1, 200) i", [channel])
     run_on(pubsub.conn, "SELECT pg_sleep(0.1)")
@@ -358,9 +350,7 @@ def test_a_connection_that_was_brought_is_not_replaced(
     assert pubsub.gaps == 0
 
 
-def test_a_connection_that_its_user_closed_is_lost(
-    kind: str, pubsub: PubSub, channel: str
-) -> None:
+def test_a_connection_that_its_user_closed_is_lost(kind: str, pubsub: PubSub, channel: str) -> None:
     if kind == "connect()":
         return  # it would reconnect
     pubsub.listen(channel)

@@ -57,9 +57,9 @@ class Schedule:
     def disturb(self) -> None:
         """Anything that may come between a step and its outcome."""
         for _ in range(self.random.choice((0, 0, 1, 1, 2, 5))):
-            self.random.choices(
-                (self.subscribe, self.unsubscribe, self.lose, self.pass_time), weights=(5, 4, 1, 2)
-            )[0]()
+            self.random.choices((self.subscribe, self.unsubscribe, self.lose, self.pass_time), weights=(5, 4, 1, 2))[
+                0
+            ]()
 
     def subscribe(self) -> None:
         owner, channel = self.random.choice(OWNERS), self.random.choice(CHANNELS)

@@ -14,7 +14,21 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 @pytest.mark.parametrize(
     "name",
-    ["a", "Upper Case", 'quo"ted', "it's", "a;b", "a--b", "%s", "日本語", "é" * 31, "x" * 63, "\n\t ", "*", "\U0001f418"],
+    [
+        "a",
+        "Upper Case",
+        'quo"ted',
+        "it's",
+        "a;b",
+        "a--b",
+        "%s",
+        "日本語",
+        "é" * 31,
+        "x" * 63,
+        "\n\t ",
+        "*",
+        "\U0001f418",
+    ],
 )
 def test_any_text_of_up_to_63_bytes_is_a_channel_name(name: str) -> None:
     sql.check_channel(name)
