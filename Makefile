@@ -1,18 +1,23 @@
 # Everything runs in a virtual environment inside the project; it needs python3 (3.11 or newer) with venv, and make.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
-demo: $(VENV)/.demo ## see it work on a PostgreSQL server of its own, in half a minute
+demo: $(VENV)/.demo ## see it work on a PostgreSQL server of its own, in ten seconds
 	@$(BIN)/pgpubsub demo
 
-test: $(VENV)/.test ## run all tests, on an embedded PostgreSQL or on PGPUBSUB_TEST_DSN; ARGS="..." goes to pytest
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --durations=10 $(ARGS)
+test: $(VENV)/.test ## run all tests, or those that ARGS="..." names to pytest
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest tests/unit --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest tests src --ignore=tests/unit --durations=10
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: $(VENV)/.check ## formatting, lint, types and layering
 	$(BIN)/ruff format --check .

@@ -75,7 +75,7 @@ class Comparison:
 
     metric: Metric
     fastest: str
-    """The raw loop whose median is the best."""
+    """The raw loop with the best ratio to the one on psycopg 3."""
     rows: Sequence[Row]
 
     def as_json(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequ
     }
     peers = [contestant.name for contestant in contestants if contestant.role is Role.PEER]
     best = max if metric.more_is_better else min
-    fastest = best(peers, key=lambda name: median(figures[name]))
+    fastest = best(peers, key=lambda name: Ratio.of(figures[name], figures[metric.same_driver]).median)
     rows = [_row(metric, contestant, figures, fastest) for contestant in contestants]
     return Comparison(metric, fastest, rows)
 

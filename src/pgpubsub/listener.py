@@ -91,9 +91,9 @@ class Listener:
         return self._use.closed
 
     def fileno(self) -> int:
-        """The socket to wait on, -1 while there is none."""
+        """The socket to wait on, -1 while there is none that brings notifications."""
         self._use.check()
-        if self._session.up:
+        if self._live:
             return self._driver.fileno()
         if self._reopen is None:
             raise ConnectionLost(self._session.failure) from self._last_error
@@ -135,7 +135,7 @@ class Listener:
 
     def tidy(self) -> None:
         """Tell the server now what is due, if the connection is idle. For destructors too."""
-        if self._use.free and self._session.up and self._in_background is None and self._driver.idle:
+        if self._use.free and self._live and self._driver.idle:
             with suppress(PubSubError):
                 self._run(Inbox(), self._settle)
 
@@ -196,12 +196,12 @@ class Listener:
     def _receive(self, inbox: Inbox, deadline: float | None) -> bool:
         while True:
             retry_at = self._progress(deadline)
-            live = self._session.up and self._in_background is None
+            live = self._live
             if live:
                 self._read()
             if inbox.queue:
                 return True
-            if live and not self._session.up:
+            if live and not self._live:
                 continue  # lost just now: raise, or begin to reconnect, before time is up
             if deadline is not None and monotonic() >= deadline:
                 return False
@@ -210,6 +210,11 @@ class Listener:
                 self._wait(self._driver.fileno(), deadline)
             else:
                 self._wait(None, _earlier(retry_at, deadline))
+
+    @property
+    def _live(self) -> bool:
+        """Whether there is a connection, and no other thread that is still preparing it."""
+        return self._session.up and self._in_background is None
 
     # -- doing what the session decides
 
@@ -342,7 +347,7 @@ class Listener:
             raise Closed("this connection was closed while it was waited on")
 
     def _check_no_transaction(self, consequence: str) -> None:
-        if self._session.up and self._in_background is None and self._driver.in_transaction:
+        if self._live and self._driver.in_transaction:
             raise ConnectionUnusable(
                 f"the connection is inside an open transaction and {consequence}: commit or roll back first"
             )

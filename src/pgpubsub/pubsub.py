@@ -140,11 +140,12 @@ class PubSub:
         return self._listener.losses
 
     def fileno(self) -> int:
-        """The socket's file descriptor, for `select` and event loops; -1 while there is no connection.
+        """The socket's file descriptor, for `select` and event loops; -1 while a lost connection is replaced.
 
-        A reconnection changes it. And what has been read already does not make it readable again: call
-        `get_events()` after each statement of your own and whenever the descriptor has changed, not only
-        when it is readable, and from time to time while it is -1.
+        A reconnection replaces the socket, perhaps by one of the same number: register it anew whenever
+        `conn` is another object. What has been read already does not make it readable again: call
+        `get_events()` also after each statement of your own and after registering, and every now and then
+        while it is -1. The file `examples/event_loop.py` does all of this.
 
         Raises:
             ConnectionLost: the connection is gone for good.

@@ -1,0 +1,60 @@
+"""The examples of the README and of `examples/`, run as they stand by a new process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def environment(dsn: str) -> Iterator[dict[str, str]]:
+    """The examples connect to the database `test` as `postgres`; libpq's environment says where that is."""
+    part = conninfo_to_dict(dsn)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        if admin.execute("SELECT 1 FROM pg_database WHERE datname = 'test'").fetchone() is None:
+            admin.execute("CREATE DATABASE test")
+    names = {"PGHOST": "host", "PGPORT": "port", "PGPASSWORD": "password"}
+    yield os.environ | {variable: str(part[name]) for variable, name in names.items() if part.get(name)}
+
+
+def run(*arguments: str, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-W", "error::DeprecationWarning", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    return re.sub(r"Notify\(\d+,", "Notify(9425,", done.stdout)
+
+
+def test_there_are_five_short_examples() -> None:
+    assert len(EXAMPLES) == 5
+    assert max(code.count("\n") for code, _ in EXAMPLES) <= 15
+
+
+@pytest.mark.parametrize(("code", "output"), EXAMPLES)
+def test_an_example_prints_what_the_readme_says(code: str, output: str, environment: dict[str, str]) -> None:
+    assert run("-c", code, environment=environment) == output
+
+
+def test_the_event_loop_example_follows_reconnections(environment: dict[str, str]) -> None:
+    assert run(str(ROOT / "examples" / "event_loop.py"), environment=environment).splitlines() == [
+        "Notify(9425, 'news', 'one')",
+        "a gap on news",
+        "Notify(9425, 'news', 'two')",
+        "a gap on news",
+        "Notify(9425, 'news', 'three')",
+    ]
+
+
+def test_the_readme_links_to_what_is_there() -> None:
+    for link in re.findall(r"\]\(([^):#]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), link
