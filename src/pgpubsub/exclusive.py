@@ -22,10 +22,9 @@ class Exclusive:
     """Guards one resource.
 
     >>> use = Exclusive()
-    >>> use.run(lambda: use.run(lambda: None), dispose=lambda: None)
+    >>> use.run(lambda: use.run(print, dispose=print), dispose=print)
     Traceback (most recent call last):
-    pgpubsub.errors.ConcurrentUse: this connection is in use by another thread, or by the code that this \
-signal handler interrupted; give each thread a connection of its own
+    pgpubsub.errors.ConcurrentUse: this connection is in use by another thread, ...
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel, check_payload
 from pgpubsub.delivery import Inbox
@@ -17,9 +17,6 @@ from pgpubsub.drivers import adapt
 from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
 from pgpubsub.events import Gap, Notify
 from pgpubsub.listener import Listener
-
-if TYPE_CHECKING:
-    from pgpubsub.pubsub import PubSub
 
 __all__ = ["Callback", "NotificationHandler"]
 
@@ -65,7 +62,7 @@ class NotificationHandler:
 
     def __init__(
         self,
-        db: PubSub | Any,
+        db: Any,
         event: str,
         callback: Callback,
         arg_dict: dict[str, Any] | None = None,
@@ -153,7 +150,7 @@ class NotificationHandler:
             self.listening = False
             self._listener.unlisten(self._inbox, *self._listener.channels(self._inbox))
 
-    def notify(self, db: PubSub | Any = None, stop: bool = False, payload: str | None = None) -> None:
+    def notify(self, db: Any = None, stop: bool = False, payload: str | None = None) -> None:
         """Send the event, or the stop event. Does nothing while this handler is not listening.
 
         Args:

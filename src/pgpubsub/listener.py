@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from pgpubsub.background import BackgroundCall
 from pgpubsub.core.backoff import backoff
 from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
-from pgpubsub.delivery import Inbox, deliver
+from pgpubsub.delivery import Delivery, Inbox
 from pgpubsub.drivers import DriverConnection, adapt, identity
 from pgpubsub.drivers.interface import check_usable
 from pgpubsub.errors import Closed, ConnectionLost, ConnectionUnusable, PubSubError, ServerRefused
@@ -53,6 +53,7 @@ class Listener:
         self._session = Session[Inbox](reopen is not None, partial(backoff, random.random))
         self._in_background: tuple[Connect | Execute, BackgroundCall[Any]] | None = None
         self._last_error: Exception | None = None
+        self._delivery = Delivery(self._session.registry.owners)
         self._departed: deque[Inbox] = deque()
         self._reader = Inbox()  # on whose behalf the present call is made
         driver = adapt(conn)
@@ -298,7 +299,7 @@ class Listener:
         self._session.on_connected(monotonic())
 
     def _on_lost(self, error: Exception) -> None:
-        deliver(self._driver, self._session.registry.owners, self._reader)
+        self._delivery.deliver(self._driver, self._reader)
         self._last_error = error
         self._session.on_lost(self._session.number, monotonic(), str(error))
         self._by_connection.pop(identity(self._driver.raw), None)
@@ -323,7 +324,7 @@ class Listener:
     def _read(self, unwanted: Collection[str] = ()) -> None:
         """Take what has arrived and deliver it."""
         lost = self._take_from_socket()
-        deliver(self._driver, self._session.registry.owners, self._reader, unwanted)
+        self._delivery.deliver(self._driver, self._reader, unwanted)
         if lost is not None:
             self._on_lost(lost)
 

@@ -232,7 +232,7 @@ class PubSub:
         inbox = self._inbox
         while inbox.queue or self._listener.receive(inbox, timeout):
             event = inbox.queue[0]
-            if yield_gaps or isinstance(event, Notify):
+            if type(event) is Notify or yield_gaps:
                 del inbox.queue[0]
                 return event
             _log(event)
@@ -250,8 +250,8 @@ class PubSub:
         deadline = None if timeout is None else monotonic() + timeout
         inbox = self._inbox
         while self._listener.receive(inbox, timeout):
-            events = [event for event in inbox.queue if yield_gaps or isinstance(event, Notify)]
-            if not yield_gaps:
+            events = [event for event in inbox.queue if type(event) is Notify or yield_gaps]
+            if len(events) < len(inbox.queue):
                 for gap in [event for event in inbox.queue if isinstance(event, Gap)]:
                     _log(gap)
             nothing: deque[Notify | Gap] = deque()
@@ -295,14 +295,14 @@ class PubSub:
     def _events(self, timeout: float | None, yield_timeouts: bool, yield_gaps: bool) -> Iterator[Notify | Gap | None]:
         inbox, receive = self._inbox, self._listener.receive
         while True:
-            while inbox.queue:
-                event = inbox.queue[0]
-                if yield_gaps or isinstance(event, Notify):
-                    del inbox.queue[0]
+            while queue := inbox.queue:
+                event = queue[0]
+                if type(event) is Notify or yield_gaps:
+                    del queue[0]
                     yield event
                 else:
                     _log(event)
-                    del inbox.queue[0]
+                    del queue[0]
             try:
                 if not receive(inbox, timeout) and yield_timeouts:
                     yield None
@@ -335,7 +335,8 @@ def _check_timeout(timeout: float | None) -> float | None:
     return timeout
 
 
-def _log(gap: Gap) -> None:
+def _log(gap: Notify | Gap) -> None:
+    assert isinstance(gap, Gap)
     logger.warning(
         "notifications may have been lost on %s since %s: %s", ", ".join(gap.channels), gap.since, gap.detail
     )

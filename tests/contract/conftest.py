@@ -33,7 +33,7 @@ def connect_with(kind: str, dsn: str) -> Any:
     import pg
 
     options = conninfo_to_dict(dsn)
-    arguments = {
+    arguments: dict[str, Any] = {
         "dbname": options.get("dbname"),
         "host": options.get("host"),
         "port": int(options.get("port") or 5432),
@@ -48,7 +48,7 @@ def run_on(conn: Any, statement: str) -> None:
     if hasattr(conn, "query"):
         conn.query(statement)
     elif isinstance(conn, psycopg.Connection):
-        conn.execute(statement)  # type: ignore[call-overload]
+        conn.execute(statement)
     else:
         conn.cursor().execute(statement)
 

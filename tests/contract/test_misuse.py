@@ -246,7 +246,7 @@ def on_signal() -> Iterator[Callable[[float, Callable[[], object]], None]]:
             while not stop.wait(interval):
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-        signal.signal(signal.SIGUSR1, lambda number, frame: action())  # type: ignore[arg-type,return-value]
+        signal.signal(signal.SIGUSR1, lambda number, frame: action())
         threads.append(in_thread(send))
 
     yield start
@@ -256,18 +256,19 @@ def on_signal() -> Iterator[Callable[[float, Callable[[], object]], None]]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("seconds", [30, None])
 def test_an_exception_from_a_signal_handler_ends_the_wait_at_once(
     pubsub: PubSub, on_signal: Callable[[float, Callable[[], object]], None], channel: str, seconds: float | None
 ) -> None:
     pubsub.listen(channel)
     started = time.monotonic()
-    once: list[bool] = [True]
-    on_signal(0.05, lambda: once and once.pop() and interrupt())
+    once = [KeyboardInterrupt()]
+
+    def interrupt() -> None:
+        if once:
+            raise once.pop()
+
+    on_signal(0.05, interrupt)
     with pytest.raises(KeyboardInterrupt):
         pubsub.get_event(seconds)
     assert time.monotonic() - started < 10

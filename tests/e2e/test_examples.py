@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -18,14 +17,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", (ROOT / "README
 
 
 @pytest.fixture(scope="module")
-def environment(dsn: str) -> Iterator[dict[str, str]]:
+def environment(dsn: str) -> dict[str, str]:
     """The examples connect to the database `test` as `postgres`; libpq's environment says where that is."""
     part = conninfo_to_dict(dsn)
     with psycopg.connect(dsn, autocommit=True) as admin:
         if admin.execute("SELECT 1 FROM pg_database WHERE datname = 'test'").fetchone() is None:
             admin.execute("CREATE DATABASE test")
     names = {"PGHOST": "host", "PGPORT": "port", "PGPASSWORD": "password"}
-    yield os.environ | {variable: str(part[name]) for variable, name in names.items() if part.get(name)}
+    return {**os.environ} | {variable: str(part[name]) for variable, name in names.items() if part.get(name)}
 
 
 def run(*arguments: str, environment: dict[str, str]) -> str:

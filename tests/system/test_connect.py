@@ -76,8 +76,9 @@ def test_the_environment_applies(dsn: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["connection_factory", "cursor_factory", "async", "async_"])
 def test_what_cannot_be_is_a_type_error_that_says_what_to_use(name: str) -> None:
+    forbidden: dict[str, Any] = {name: object()}
     with pytest.raises(TypeError, match=rf"connect\(\) takes no '{name}': .*(PubSub|fileno)"):
-        pgpubsub.connect("dbname=x", **{name: object()})
+        pgpubsub.connect("dbname=x", **forbidden)
 
 
 def test_the_defaults_of_psycopg2_may_be_given(dsn: str) -> None:

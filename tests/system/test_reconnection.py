@@ -125,7 +125,7 @@ def test_a_restarted_server_is_found_again(server: TemporaryServer, channel: str
     with pgpubsub.connect(server.dsn()) as pubsub:
         pubsub.listen(channel)
         for mode in ("fast", "immediate"):
-            server.restart(mode)  # type: ignore[arg-type]
+            server.restart(mode)
             next_gap(pubsub)
             pubsub.notify(channel, "x")
             assert len(pubsub.get_events(20)) == 1
@@ -251,7 +251,7 @@ def test_a_send_that_breaks_in_flight_raises_and_is_not_repeated(
             sender.notify(channel, "in flight")
         assert isinstance(caught.value, ConnectionLost)
         sender.notify(channel, "the next one")
-        payloads = []
+        payloads: list[str] = []
         while payloads[-1:] != ["the next one"]:
             payloads += [event.payload for event in receiver.get_events(20)]
         assert payloads in (["in flight", "the next one"], ["the next one"])
@@ -332,9 +332,9 @@ def test_closing_ends_an_attempt_to_reconnect(
     pubsub.listen(channel)
     proxy.silent = True
     proxy.reset()
-    ended = threading.Event()
-    in_thread(lambda: (list(pubsub.events()), ended.set()))
+    thread = in_thread(lambda: list(pubsub.events()))
     while pubsub.fileno() != -1:
         threading.Event().wait(0.001)
     pubsub.close()
-    assert ended.wait(5)
+    thread.join(5)
+    assert not thread.is_alive()

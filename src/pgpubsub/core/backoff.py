@@ -23,9 +23,9 @@ def backoff(
         factor: what the delay is multiplied with after each attempt.
         maximum: the largest delay, in seconds, before jitter.
 
-    >>> delays = backoff(lambda: 0.5)
-    >>> [next(delays) for _ in range(4)]
-    [0.0, 0.075, 0.15, 0.3]
+    >>> delays = backoff(lambda: 0.5, initial=1.0)
+    >>> [next(delays) for _ in range(5)]
+    [0.0, 0.75, 1.5, 3.0, 6.0]
     """
     yield 0.0
     delay = initial

@@ -37,6 +37,9 @@ class Changes:
         return Changes(unlisten=self.unlisten[:1]) if self.unlisten else self
 
 
+NOTHING = Changes()
+
+
 class Registry(Generic[Owner]):
     """Owners and their channels. An owner is any hashable; a channel is wanted while it has one.
 
@@ -111,6 +114,8 @@ class Registry(Generic[Owner]):
         """What to tell the server so that it acknowledges what is wanted."""
         if self._sweep:
             return Changes(sweep=True)
+        if not self._due:
+            return NOTHING
         return Changes(
             listen=tuple(channel for channel in self._due if channel in self._owners),
             unlisten=tuple(channel for channel in self._due if channel not in self._owners),

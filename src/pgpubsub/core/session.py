@@ -73,6 +73,8 @@ class Stop:
     why: str
 
 
+UNTIL_SOMETHING_HAPPENS = Wait(None)
+
 Step = Connect | Execute | Report | Wait | Stop
 
 
@@ -133,7 +135,7 @@ class Session(Generic[Owner]):
             return Execute(self._number, changes.first() if self._one_by_one else changes)
         if self.registry.lost:
             return Report(tuple(sorted(self.registry.lost)), self._lost_since, self._lost_why)
-        return Wait(None)
+        return UNTIL_SOMETHING_HAPPENS
 
     # -- facts
 

@@ -27,12 +27,12 @@ def adapt(conn: Any) -> DriverConnection:
     kind = type(conn)  # not isinstance(): a closed pg.Connection answers that with a TypeError
     if issubclass(kind, psycopg.Connection):
         return Psycopg3Connection(conn)
-    if "psycopg2" in sys.modules and issubclass(kind, sys.modules["psycopg2"].extensions.connection):
+    if (module := sys.modules.get("psycopg2")) and issubclass(kind, module.extensions.connection):
         from pgpubsub.drivers import psycopg2
 
         if not conn.async_:
             return psycopg2.Psycopg2Connection(conn)
-    if "pg" in sys.modules and issubclass(kind, (sys.modules["pg"].DB, sys.modules["pg"].Connection)):
+    if (module := sys.modules.get("pg")) and issubclass(kind, (module.DB, module.Connection)):
         from pgpubsub.drivers import pygresql
 
         return pygresql.PyGreSQLConnection(conn)
@@ -41,7 +41,7 @@ def adapt(conn: Any) -> DriverConnection:
 
 def identity(conn: Any) -> int:
     """A number that two objects share exactly when they are, or wrap, the same connection."""
-    if "pg" in sys.modules and issubclass(type(conn), sys.modules["pg"].DB):
+    if (module := sys.modules.get("pg")) and issubclass(type(conn), module.DB):
         return id(conn.db or conn)
     return id(conn)
 

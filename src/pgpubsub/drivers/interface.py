@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pgpubsub.errors import (
@@ -17,8 +17,8 @@ from pgpubsub.events import Notify
 
 __all__ = ["DriverConnection", "Records", "check_usable", "statement_error"]
 
-Records = deque[Any]
-"""Notifications as the driver left them, oldest first, among those already decoded to `Notify`."""
+Records = list[Any]
+"""Notifications as the driver left them, oldest first."""
 
 READ_ONLY_SQL_TRANSACTION = "25006"
 """What a standby answers to LISTEN, NOTIFY and pg_notify (PostgreSQL manual, "Error Codes", "Hot Standby")."""
@@ -71,8 +71,8 @@ class DriverConnection(Protocol):
     def fileno(self) -> int:
         """The socket to wait on. Raises `ConnectionLost`."""
 
-    def decode(self, record: Any) -> Notify:
-        """Decode one of `records`."""
+    def decode(self, records: Sequence[Any]) -> list[Notify]:
+        """Decode some of `records`."""
 
     def read(self) -> None:
         """Move to `records` what has arrived, without waiting."""

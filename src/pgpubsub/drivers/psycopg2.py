@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg2
@@ -21,9 +21,6 @@ NOTIFY = sql.notify("%s", "%s")
 class Psycopg2Connection:
     """A blocking `psycopg2` connection.
 
-    psycopg2 appends notifications to `connection.notifies`, which may be any object with an `append`
-    (its manual, "Asynchronous notifications"): here it is the deque from which they are taken.
-
     One thing cannot be mended from here: an exception that a signal handler raises in the microseconds in which
     psycopg2 decodes a notification is discarded by psycopg2, and the notification with it.
     """
@@ -32,15 +29,16 @@ class Psycopg2Connection:
 
     def __init__(self, conn: Any) -> None:
         self.raw = conn
-        self.records: Records = deque()
+        self.records: Records = []
         self.backend_pid: int = 0 if conn.closed else conn.get_backend_pid()
 
     def attach(self) -> None:
-        self.records.extend(self.raw.notifies)
-        self.raw.notifies = self.records
+        if not isinstance(self.raw.notifies, list):  # its user may have put any other collection there
+            self.raw.notifies = list(self.raw.notifies)
+        self.records = self.raw.notifies
 
     def release(self) -> None:
-        self.raw.notifies = list(self.records)
+        """Nothing to undo."""
 
     @property
     def autocommit(self) -> bool:
@@ -67,8 +65,8 @@ class Psycopg2Connection:
             raise ConnectionLost(self._obituary("it is closed"))
         return int(self.raw.fileno())
 
-    def decode(self, record: psycopg2.extensions.Notify) -> Notify:
-        return Notify(record.pid, record.channel, record.payload)
+    def decode(self, records: Sequence[psycopg2.extensions.Notify]) -> list[Notify]:
+        return [Notify(record.pid, record.channel, record.payload) for record in records]
 
     def read(self) -> None:
         try:

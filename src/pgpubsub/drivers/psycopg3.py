@@ -9,11 +9,9 @@ documented `pq` layer.
 from __future__ import annotations
 
 import warnings
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import Any
 
 try:
@@ -36,6 +34,8 @@ from pgpubsub.events import Notify
 __all__ = ["Connection", "Psycopg3Connection", "open_connection", "parse_conninfo", "psycopg"]
 
 NOTIFY = sql.notify("%s", "%s")
+
+_new = tuple.__new__
 
 DEFAULTS: Mapping[str, str] = {
     "fallback_application_name": "pgpubsub",
@@ -91,7 +91,7 @@ def open_connection(conninfo: str) -> Connection:
         ConnectionFailed: with the driver's error as the cause.
     """
     try:
-        return Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        return Connection.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
 
@@ -103,9 +103,11 @@ class Psycopg3Connection:
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.raw = conn
-        self.records: Records = deque()
+        self.records: Records = []
         self.backend_pid = 0 if conn.closed else conn.info.backend_pid
         self._pgconn = conn.pgconn
+        self._cursor = psycopg.Cursor(conn)  # one for all statements: making it costs as much as using it
+        self._client_encoding: bytes | None = None
         self._encoding = conn.info.encoding
         self._channels: dict[bytes, str] = {}
         self._last_words: list[str] = []
@@ -146,20 +148,24 @@ class Psycopg3Connection:
             raise ConnectionLost(self._obituary("it is closed"))
         return self._pgconn.socket
 
-    def decode(self, record: pq.PGnotify) -> Notify:
-        name = record.relname
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = name.decode(self._encoding, "surrogateescape")
-        return Notify(record.be_pid, channel, record.extra.decode(self._encoding, "surrogateescape"))
+    def decode(self, records: Sequence[pq.PGnotify]) -> list[Notify]:
+        channels, encoding = self._channels, self._encoding
+        for name in {record[0] for record in records} - channels.keys():
+            channels[name] = name.decode(encoding, "surrogateescape")
+        # tuple.__new__ is what Notify() comes to, without a Python function for each.
+        return [
+            _new(Notify, (pid, channels[name], payload.decode(encoding, "surrogateescape")))
+            for name, pid, payload in records
+        ]
 
     def read(self) -> None:
-        if (encoding := self.raw.info.encoding) != self._encoding:
-            self._encoding = encoding
-            self._channels.clear()
         lost: psycopg.Error | None = None
         try:
             self._pgconn.consume_input()
+            if (client_encoding := self._pgconn.parameter_status(b"client_encoding")) != self._client_encoding:
+                self._client_encoding = client_encoding
+                self._encoding = self.raw.info.encoding
+                self._channels.clear()
         except psycopg.Error as error:
             lost = error  # there may be notifications that came before the end
         self._take_from_libpq()
@@ -174,7 +180,7 @@ class Psycopg3Connection:
             _rescue(error, self.records)
             raise
         if self._handlers_of_user is not None:
-            for record in list(islice(self.records, seen, None)):
+            for record in self.records[seen:]:
                 self._handlers_of_user(record)
 
     def execute(self, script: str) -> None:
@@ -192,7 +198,12 @@ class Psycopg3Connection:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # that the generator and handlers do not mix
             with suppress(psycopg.Error):  # a connection that is lost: the first use will tell
-                self.records.extend([Notify(n.pid, n.channel, n.payload) for n in self.raw.notifies(timeout=0)])
+                self.records.extend(
+                    [
+                        pq.PGnotify(n.channel.encode(self._encoding), n.pid, n.payload.encode(self._encoding))
+                        for n in self.raw.notifies(timeout=0)
+                    ]
+                )
         self.raw.add_notify_handler(_ignore)
         handlers = self._handlers_of_user = self._pgconn.notify_handler or (lambda record: None)
         self._pgconn.notify_handler = partial(_hand_over, self.records, handlers)
@@ -202,7 +213,7 @@ class Psycopg3Connection:
             raise ConnectionLost(self._obituary(f"{what} was not sent"))
         statement: Any = query  # psycopg wants a literal; quoting is the business of core.sql
         try:
-            self.raw.execute(statement, parameters, prepare=False)
+            self._cursor.execute(statement, parameters, prepare=None if parameters else False)
         except UnicodeEncodeError as error:
             raise PayloadError(f"{what}: the connection's client_encoding cannot express it: {error}") from error
         except psycopg.Error as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import pg
@@ -32,7 +32,7 @@ class PyGreSQLConnection:
 
     def __init__(self, conn: Any) -> None:
         self.raw = conn
-        self.records: Records = deque()
+        self.records: Records = []
         wrapped: Any = conn.db if issubclass(type(conn), pg.DB) else conn
         self._conn = wrapped
         self.backend_pid: int = self._conn.backend_pid if self._open else 0
@@ -64,9 +64,8 @@ class PyGreSQLConnection:
             raise ConnectionLost(f"{LOST}: it is closed")
         return int(self._conn.fileno())
 
-    def decode(self, record: tuple[str, int, str]) -> Notify:
-        channel, pid, payload = record
-        return Notify(pid, channel, payload)
+    def decode(self, records: Sequence[tuple[str, int, str]]) -> list[Notify]:
+        return [Notify(pid, channel, payload) for channel, pid, payload in records]
 
     def read(self) -> None:
         if not self._open:
