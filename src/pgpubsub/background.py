@@ -7,6 +7,7 @@ an arbitrary moment. So it is done here, and whoever waits may come back for the
 from __future__ import annotations
 
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -16,9 +17,10 @@ T = TypeVar("T")
 
 
 class BackgroundCall(Generic[T]):
-    """Starts `call` at once. `on_done` is called in its thread when the outcome is there.
+    """Makes `call` in a thread from `start` on. `on_done` is called there when the outcome is there.
 
     >>> call = BackgroundCall(lambda: 6 * 7)
+    >>> call.start()
     >>> call.result()
     42
     """
@@ -31,7 +33,18 @@ class BackgroundCall(Generic[T]):
         self._lock = threading.Lock()
         self._dispose: Callable[[T | None], None] | None = None
         self._done = threading.Event()
-        threading.Thread(target=self._run, name="pgpubsub-background-call", daemon=True).start()
+        self._started = False
+
+    def start(self) -> None:
+        """Start it, unless it was started. In one step, since a signal may interrupt `threading.Thread.start` and
+        leave nobody to know whether it did."""
+        if not self._started:
+            self._started = True
+            try:
+                start_new_thread(self._run, ())
+            except RuntimeError:  # there can be no more threads
+                self._started = False
+                raise
 
     @property
     def done(self) -> bool:

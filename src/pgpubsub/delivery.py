@@ -24,10 +24,18 @@ class Inbox:
     before the return or yield.
     """
 
-    __slots__ = ("__weakref__", "queue")
+    __slots__ = ("__weakref__", "queue", "reported")
 
     def __init__(self) -> None:
         self.queue: deque[Notify | Gap] = deque()
+        self.reported = 0
+        """Number of the newest gap's report, by which a repetition is known."""
+
+    def report(self, number: int, gap: Gap) -> None:
+        """Put `gap` into the stream, once for each number."""
+        if self.reported != number:
+            self.reported = number
+            self.queue.append(gap)
 
     def forget(self, channels: Collection[str]) -> None:
         """Drop what came on `channels`."""
@@ -45,31 +53,31 @@ class Delivery:
         self._owners = owners
         self._planned: list[tuple[Inbox, list[Notify]]] = []
 
-    def deliver(self, driver: DriverConnection, reader: Inbox, unwanted: Collection[str] = ()) -> None:
+    def deliver(
+        self, driver: DriverConnection, reader: Inbox, *, late: Collection[str] = (), covered: Collection[str] = ()
+    ) -> None:
         """Move all of `driver.records` to the inboxes of their channels' owners.
 
-        `reader` gets what nobody listens to through us, such as a channel that the user listened to with a
-        statement of their own; `unwanted` are channels on which that is merely late.
+        Args:
+            reader: gets what nobody listens to through us, such as a channel that the user listened to with a
+                statement of their own.
+            late: channels that were unlistened; what nobody wants of them any more is dropped.
+            covered: channels whose gap is still to be reported, and covers whatever has come on them.
         """
+
+        def takers(channel: str) -> Collection[Inbox]:
+            if channel in covered:
+                return ()
+            return self._owners(channel) or (() if channel in late else (reader,))
+
         self._carry_out()
         records = driver.records
         count = len(records)
         if count:
-            planned = self._plan(driver.decode(records[:count]), reader, unwanted)
+            planned = _plan(driver.decode(records[:count]), takers)
             self._planned = planned
             del records[:count]
             self._carry_out()
-
-    def _plan(self, events: list[Notify], reader: Inbox, unwanted: Collection[str]) -> list[tuple[Inbox, list[Notify]]]:
-        """Which events go to which inbox. Most batches are of one channel and go as they are."""
-        takers = {channel: self._takers(channel, reader, unwanted) for channel in {event[1] for event in events}}
-        inboxes = dict.fromkeys(inbox for taking in takers.values() for inbox in taking)
-        if len(takers) == 1:
-            return [(inbox, events) for inbox in inboxes]
-        return [(inbox, [event for event in events if inbox in takers[event[1]]]) for inbox in inboxes]
-
-    def _takers(self, channel: str, reader: Inbox, unwanted: Collection[str]) -> Collection[Inbox]:
-        return self._owners(channel) or (() if channel in unwanted else (reader,))
 
     def _carry_out(self) -> None:
         planned = self._planned
@@ -77,3 +85,12 @@ class Delivery:
             inbox, events = planned[-1]
             inbox.queue += events
             del planned[-1]
+
+
+def _plan(events: list[Notify], takers: Callable[[str], Collection[Inbox]]) -> list[tuple[Inbox, list[Notify]]]:
+    """Which events go to which inbox. Most batches are of one channel and go as they are."""
+    taking = {channel: takers(channel) for channel in {event[1] for event in events}}
+    inboxes = dict.fromkeys(inbox for takers_of_one in taking.values() for inbox in takers_of_one)
+    if len(taking) == 1:
+        return [(inbox, events) for inbox in inboxes]
+    return [(inbox, [event for event in events if inbox in taking[event[1]]]) for inbox in inboxes]

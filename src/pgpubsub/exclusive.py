@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from threading import Lock
 from typing import TypeVar
 
 from pgpubsub.errors import Closed, ConcurrentUse
@@ -30,21 +29,18 @@ class Exclusive:
     def __init__(self) -> None:
         self.closed = False
         self._process = os.getpid()
-        self._busy = Lock()
-
-    @property
-    def inherited(self) -> bool:
-        """Whether `fork()` has brought us into a process to which the resource does not belong."""
-        return self._process != os.getpid()
+        # The user, under the only key. Not a lock, which a signal can interrupt after it was taken and before
+        # anybody knows: setdefault() takes it in one step, and whoever finds itself there afterwards leaves.
+        self._user: dict[str, object] = {}
 
     @property
     def free(self) -> bool:
         """Whether `run` would be let in, at the moment of asking."""
-        return not (self.closed or self.inherited or self._busy.locked())
+        return not (self.closed or self._user or self._inherited)
 
     def check(self) -> None:
         """Raise if the resource cannot be used by anybody, or not in this process."""
-        if self.inherited:
+        if self._inherited:
             raise ConcurrentUse(
                 f"this connection belongs to process {self._process}, which forked this one ({os.getpid()}):"
                 " connect after the fork"
@@ -55,25 +51,34 @@ class Exclusive:
     def run(self, action: Callable[[], T], *, dispose: Callable[[], None]) -> T:
         """Do `action` as the only user; `dispose` of the resource if it was closed meanwhile."""
         self.check()
-        # Asked first and then waited for: taking a lock in a with statement is the one way that a signal
-        # cannot interrupt half-way. Two threads that ask at the very same time just take turns.
-        if self._busy.locked():
-            raise ConcurrentUse(
-                "this connection is in use by another thread, or by the code that this signal handler"
-                " interrupted; give each thread a connection of its own"
-            )
+        user, me = self._user, object()
         try:
-            with self._busy:
-                return action()
+            if user.setdefault("", me) is not me:
+                raise ConcurrentUse(
+                    "this connection is in use by another thread, or by the code that this signal handler"
+                    " interrupted; give each thread a connection of its own"
+                )
+            return action()
         finally:
+            if "" in user and user[""] is me:  # no calls here, after which a signal handler could run
+                del user[""]
             if self.closed:
                 self.close(dispose)
 
     def close(self, dispose: Callable[[], None]) -> None:
         """Let nobody in any more, and `dispose` of the resource, now or when its user leaves."""
         self.closed = True
-        if not self.inherited and self._busy.acquire(blocking=False):
-            try:
+        if self._inherited:
+            return
+        user, me = self._user, object()
+        try:
+            if user.setdefault("", me) is me:
                 dispose()
-            finally:
-                self._busy.release()
+        finally:
+            if "" in user and user[""] is me:
+                del user[""]
+
+    @property
+    def _inherited(self) -> bool:
+        """Whether `fork()` has brought us into a process to which the resource does not belong."""
+        return self._process != os.getpid()

@@ -17,6 +17,7 @@ from pgpubsub.drivers import adapt
 from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
 from pgpubsub.events import Gap, Notify
 from pgpubsub.listener import Listener
+from pgpubsub.waiting import check_timeout
 
 __all__ = ["Callback", "NotificationHandler"]
 
@@ -77,6 +78,7 @@ class NotificationHandler:
         self.timeout = timeout
         self._check_events()
         self._inbox = Inbox()
+        self._stop: Notify | None = None  # the stop event, when it was taken and not yet handed over
         self._listener: Listener | None = None if db is None else Listener.of(db)
 
     def __del__(self) -> None:
@@ -84,7 +86,7 @@ class NotificationHandler:
         if listener is not None and self.listening:
             with suppress(Exception):  # whatever is left of the interpreter
                 listener.depart(self._inbox)
-                listener.tidy()
+                listener.see_off()
 
     def __call__(self) -> None:
         """Listen, and call back for each notification, until the stop event, the time-out or `close()`.
@@ -98,57 +100,72 @@ class NotificationHandler:
             ConnectionLost: the connection is gone and is not replaced.
             ValueError: `timeout` is negative.
         """
-        if self.db is None or self._listener is None:
+        listener = self._listener
+        if listener is None:
             return
-        if self.timeout is not None and self.timeout < 0:
-            raise ValueError(f"timeout must be None, 0 or a positive number of seconds, not {self.timeout}")
+        check_timeout(self.timeout)
+        if self._stop is not None:
+            self._hand_over_stop(self._stop)
+            return
         self.listen()
-        while self.listening:
-            try:
-                arrived = self._listener.receive(self._inbox, self.timeout)
-            except Closed:
-                return
-            if not arrived:
-                if self.timeout != 0:
-                    self.unlisten()
-                    self.callback(None)
-                return
-            event = self._inbox.queue[0]
-            if isinstance(event, Gap):
-                logger.warning("notifications may have been lost on %s since %s", event.channels, event.since)
-                del self._inbox.queue[0]
-            else:
-                self._handle(event)
+        try:
+            while self.listening and listener.receive(self._inbox, self.timeout):
+                self._handle_first(listener)
+            if self.listening and self.timeout != 0:
+                self.unlisten()
+                self.callback(None)
+        except Closed:
+            if not listener.closed:  # somebody else's
+                raise
 
-    def _handle(self, event: Notify) -> None:
-        """Handle the first event of the inbox, which leaves it just before the callback gets it."""
-        if event.channel not in (self.event, self.stop_event):
-            assert self._listener is not None
-            del self._inbox.queue[0]
+    def _handle_first(self, listener: Listener) -> None:
+        """Handle the first event of the inbox. It leaves that just before the callback gets it."""
+        inbox = self._inbox
+        event = inbox.queue[0]
+        if isinstance(event, Gap):
+            logger.warning("notifications may have been lost on %s since %s", ", ".join(event.channels), event.since)
+            del inbox.queue[0]
+        elif event.channel == self.stop_event:
+            self._stop = event
+            del inbox.queue[0]
+            self._hand_over_stop(event)
+        elif event.channel == self.event:
+            self.arg_dict.update(pid=event.pid, event=event.channel, extra=event.payload)
+            del inbox.queue[0]
+            self.callback(self.arg_dict)
+        else:
+            del inbox.queue[0]
             self.unlisten()
-            raise _unexpected(self._listener.driver.database_error)(
+            raise _unexpected(listener.driver.database_error)(
                 f'Listening for "{self.event}" and "{self.stop_event}", but notified of "{event.channel}"'
             )
-        if event.channel == self.stop_event:
-            self.unlisten()
+
+    def _hand_over_stop(self, event: Notify) -> None:
+        self.unlisten()
         self.arg_dict.update(pid=event.pid, event=event.channel, extra=event.payload)
-        if self._inbox.queue and self._inbox.queue[0] is event:
-            del self._inbox.queue[0]
+        self._stop = None
         self.callback(self.arg_dict)
 
     def listen(self) -> None:
         """Start listening for the event and the stop event; done implicitly when the handler is called."""
-        if self._listener is not None and not self.listening:
-            self._check_events()
-            self._listener.listen(self._inbox, self.event, self.stop_event)
+        listener = self._listener
+        if listener is None or self.listening:
+            return
+        self._check_events()
+        try:
+            listener.listen(self._inbox, self.event, self.stop_event)
             self.listening = True
+        except BaseException:
+            listener.depart(self._inbox)  # an interruption may have left it half done
+            raise
 
     def unlisten(self) -> None:
         """Stop listening, and drop what has not been handled; done implicitly upon the stop event, a
         time-out, when the handler is closed and when it is deleted."""
-        if self._listener is not None and self.listening:
+        listener = self._listener
+        if listener is not None and self.listening:
             self.listening = False
-            self._listener.unlisten(self._inbox, *self._listener.channels(self._inbox))
+            listener.unlisten(self._inbox, *listener.channels(self._inbox))
 
     def notify(self, db: Any = None, stop: bool = False, payload: str | None = None) -> None:
         """Send the event, or the stop event. Does nothing while this handler is not listening.
@@ -166,15 +183,15 @@ class NotificationHandler:
         check_payload(channel, payload or "")
         listener = self._listener if db is None else Listener.find(db)
         if listener is not None:
-            listener.notify(self._inbox, channel, payload or "")
+            listener.notify(channel, payload or "")
         else:
             adapt(db).notify(channel, payload or "")
 
     def close(self) -> None:
         """Stop listening and close the connection, for everybody who shares it. A call of the handler that
         waits in another thread returns."""
-        listener, self._listener, self.db = self._listener, None, None
         self.listening = False
+        listener, self._listener, self.db = self._listener, None, None
         if listener is not None:
             listener.close()
 

@@ -24,7 +24,15 @@ from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
 from pgpubsub.delivery import Delivery, Inbox
 from pgpubsub.drivers import DriverConnection, adapt, identity
 from pgpubsub.drivers.interface import check_usable
-from pgpubsub.errors import Closed, ConnectionLost, ConnectionUnusable, PubSubError, ServerRefused
+from pgpubsub.errors import (
+    ChannelNameError,
+    Closed,
+    ConnectionLost,
+    ConnectionUnusable,
+    PubSubError,
+    ServerRefused,
+    UnsupportedConnection,
+)
 from pgpubsub.events import Gap, GapReason
 from pgpubsub.exclusive import Exclusive
 from pgpubsub.waiting import Waiter
@@ -47,6 +55,7 @@ class Listener:
 
     def __init__(self, conn: Any, reopen: Callable[[], Any] | None = None) -> None:
         self.losses = 0
+        self._reported = 0
         self._use = Exclusive()
         self._waiter = Waiter()
         self._reopen = reopen
@@ -55,7 +64,9 @@ class Listener:
         self._last_error: Exception | None = None
         self._delivery = Delivery(self._session.registry.owners)
         self._departed: deque[Inbox] = deque()
-        self._reader = Inbox()  # on whose behalf the present call is made
+        self._late: set[str] = set()  # unlistened channels of which something may still arrive
+        self._strays = Inbox()  # what came on channels that nobody asked us for, while nobody was receiving
+        self._reader = self._strays
         driver = adapt(conn)
         check_usable(driver)
         self._adopt(driver)
@@ -91,6 +102,10 @@ class Listener:
         """Whether `close` was called."""
         return self._use.closed
 
+    def check(self) -> None:
+        """Raise if it was closed, or belongs to another process."""
+        self._use.check()
+
     def fileno(self) -> int:
         """The socket to wait on, -1 while there is none that brings notifications."""
         self._use.check()
@@ -110,35 +125,35 @@ class Listener:
 
     def listen(self, inbox: Inbox, *channels: str) -> None:
         """Have `channels` delivered to `inbox`: all of them, or an error and none."""
-        self._run(inbox, partial(self._listen, inbox, channels))
+        self._run(partial(self._listen, inbox, channels))
 
     def unlisten(self, inbox: Inbox, *channels: str) -> None:
         """Have `channels` not delivered to `inbox` any more, not even what has arrived."""
-        self._run(inbox, partial(self._unlisten, inbox, channels))
+        self._run(partial(self._unlisten, inbox, channels))
 
     def unlisten_all(self, inbox: Inbox) -> None:
         """The same for all of its channels, and for those that the user listened to by other means."""
-        self._run(inbox, partial(self._unlisten, inbox, None))
+        self._run(partial(self._unlisten, inbox, None))
 
-    def notify(self, inbox: Inbox, channel: str, payload: str) -> None:
-        """Send one notification on behalf of `inbox`, reconnecting first if that is due."""
-        self._run(inbox, partial(self._notify, channel, payload))
+    def notify(self, channel: str, payload: str) -> None:
+        """Send one notification, reconnecting first if that is due."""
+        self._run(partial(self._notify, channel, payload))
 
     def receive(self, inbox: Inbox, timeout: float | None) -> bool:
         """Wait until `inbox` holds something, at most `timeout` seconds (None: for ever); say whether it does."""
         deadline = None if timeout is None else monotonic() + timeout
-        return self._run(inbox, partial(self._receive, inbox, deadline))
+        return self._run(partial(self._receive, inbox, deadline), reader=inbox)
 
     def depart(self, inbox: Inbox) -> None:
-        """`inbox` is gone; the server is told with the next call. For destructors, which run at any moment,
-        in any thread."""
+        """`inbox` wants nothing any more; the server is told with the next call. For destructors, which run at
+        any moment, in any thread."""
         self._departed.append(inbox)
 
-    def tidy(self) -> None:
-        """Tell the server now what is due, if the connection is idle. For destructors too."""
+    def see_off(self) -> None:
+        """Tell the server now of those that departed, if the connection is idle. For destructors too."""
         if self._use.free and self._live and self._driver.idle:
             with suppress(PubSubError):
-                self._run(Inbox(), self._settle)
+                self._run(partial(self._progress, monotonic()))
 
     def close(self) -> None:
         """Close the connection. A call that waits, in another thread or below a signal handler, ends at once."""
@@ -147,9 +162,13 @@ class Listener:
 
     # -- what they ask for; each runs as the only user of the connection
 
-    def _run(self, inbox: Inbox, action: Callable[[], T]) -> T:
+    def _run(self, action: Callable[[], T], *, reader: Inbox | None = None) -> T:
         def act() -> T:
-            self._reader = inbox
+            self._reader = reader or self._strays
+            while self._departed:
+                self._late |= self._session.registry.channels(self._departed[0])
+                self._session.registry.discard_all(self._departed[0])
+                self._departed.popleft()
             return action()
 
         return self._use.run(act, dispose=self._dispose)
@@ -162,23 +181,27 @@ class Listener:
             for channel in channels:
                 registry.add(inbox, channel)
             self._settle()
-        except BaseException:
+        except BaseException as error:
             for channel in new:
-                registry.discard(inbox, channel)
+                if isinstance(error, PubSubError):
+                    registry.withdraw(inbox, channel)
+                else:  # an interruption: the server may have done it
+                    registry.discard(inbox, channel)
             raise
 
     def _unlisten(self, inbox: Inbox, channels: Collection[str] | None) -> None:
         self._check_no_transaction("UNLISTEN would be undone if it is rolled back")
         registry = self._session.registry
         unwanted = registry.channels(inbox) if channels is None else channels
+        self._late.update(unwanted)
         for channel in unwanted:
             registry.discard(inbox, channel)
         if channels is None:
             registry.sweep()
-        with suppress(ConnectionLost):  # without a session there is nothing to unlisten
-            if self._session.up:
-                self._settle()
-                self._read(unwanted)
+        with suppress(ConnectionLost):  # without a session there is nothing to unlisten, and nothing to wait for
+            self._progress(monotonic())
+            if self._live:
+                self._read()
         inbox.forget(unwanted)
 
     def _notify(self, channel: str, payload: str) -> None:
@@ -195,6 +218,9 @@ class Listener:
         self._session.on_heard(monotonic())
 
     def _receive(self, inbox: Inbox, deadline: float | None) -> bool:
+        strays = self._strays
+        inbox.queue += strays.queue
+        strays.queue = deque()
         while True:
             retry_at = self._progress(deadline)
             live = self._live
@@ -204,6 +230,8 @@ class Listener:
                 return True
             if live and not self._live:
                 continue  # lost just now: raise, or begin to reconnect, before time is up
+            if live:
+                self._check_autocommit()
             if deadline is not None and monotonic() >= deadline:
                 return False
             if live:
@@ -230,8 +258,6 @@ class Listener:
 
     def _progress(self, deadline: float | None) -> float | None:
         """Take steps until the session only waits, or the deadline has passed. Returns until when it waits."""
-        while self._departed:
-            self._session.registry.discard_all(self._departed.popleft())
         while True:
             step = self._session.next_step(monotonic())
             if isinstance(step, Wait):
@@ -241,6 +267,8 @@ class Listener:
             if isinstance(step, Report):
                 self._report(step)
             elif isinstance(step, Execute) and not self._session.registry.lost and self._in_background is None:
+                if self._driver.in_transaction:
+                    return None  # it would be undone by a rollback, so it has to wait
                 self._conclude(step, partial(self._driver.execute, step.script))
             elif not self._go_on_in_background(step, deadline):
                 return deadline
@@ -252,6 +280,7 @@ class Listener:
             work = self._open if isinstance(step, Connect) else partial(self._driver.execute, step.script)
             self._in_background = step, BackgroundCall(work, self._waiter.wake)
         begun, call = self._in_background
+        call.start()
         while not call.done:
             if deadline is not None and monotonic() >= deadline:
                 return False
@@ -270,9 +299,13 @@ class Listener:
             if isinstance(step, Connect):
                 logger.warning("reconnection failed: %s", error)
                 session.on_connect_failed(monotonic(), str(error))
+                if isinstance(error, UnsupportedConnection):  # which trying again will not mend
+                    raise
             elif isinstance(error, ConnectionLost):
                 self._on_lost(error)
-            elif not isinstance(error, ServerRefused) or session.on_refused(step, monotonic(), str(error)):
+            elif not isinstance(error, ServerRefused | ChannelNameError) or session.on_refused(
+                step, monotonic(), str(error)
+            ):
                 raise
             elif not session.up:
                 self._on_lost(error)
@@ -299,7 +332,7 @@ class Listener:
         self._session.on_connected(monotonic())
 
     def _on_lost(self, error: Exception) -> None:
-        self._delivery.deliver(self._driver, self._reader)
+        self._delivery.deliver(self._driver, self._reader, late=self._late, covered=self._session.registry.lost)
         self._last_error = error
         self._session.on_lost(self._session.number, monotonic(), str(error))
         self._by_connection.pop(identity(self._driver.raw), None)
@@ -314,19 +347,25 @@ class Listener:
             for inbox in self._session.registry.owners(channel):
                 affected.setdefault(inbox, []).append(channel)
         for inbox, channels in affected.items():
-            inbox.queue.append(Gap(GapReason.CONNECTION_LOST, tuple(channels), since, None, step.why))
-        self.losses += 1
+            inbox.report(step.session, Gap(GapReason.CONNECTION_LOST, tuple(channels), since, None, step.why))
+        if self._reported != step.session:  # else it was interrupted, and is repeated
+            self._reported = step.session
+            self.losses += 1
         self._session.on_reported(step)
         logger.info("listening again, channels: %s", ", ".join(step.channels))
 
     # -- reading and waiting
 
-    def _read(self, unwanted: Collection[str] = ()) -> None:
+    def _read(self) -> None:
         """Take what has arrived and deliver it."""
+        in_line = not self._session.registry.changes()
         lost = self._take_from_socket()
-        self._delivery.deliver(self._driver, self._reader, unwanted)
         if lost is not None:
             self._on_lost(lost)
+            return
+        self._delivery.deliver(self._driver, self._reader, late=self._late)
+        if in_line and self._late:  # all of them had been unlistened, and now their last has been read
+            self._late.clear()
 
     def _take_from_socket(self) -> ConnectionLost | None:
         """Take what has arrived; return the error if the connection turned out to be broken."""
@@ -347,7 +386,15 @@ class Listener:
         if self._use.closed:
             raise Closed("this connection was closed while it was waited on")
 
+    def _check_autocommit(self) -> None:
+        if not (self._driver.autocommit or self._driver.in_transaction):
+            raise ConnectionUnusable(
+                "the connection is not in autocommit mode any more, so nothing arrives: set it to autocommit again"
+            )
+
     def _check_no_transaction(self, consequence: str) -> None:
+        if self._live:
+            self._check_autocommit()
         if self._live and self._driver.in_transaction:
             raise ConnectionUnusable(
                 f"the connection is inside an open transaction and {consequence}: commit or roll back first"

@@ -12,7 +12,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import isnan
 from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -24,6 +23,7 @@ from pgpubsub.errors import Closed
 from pgpubsub.events import Gap, Notify
 from pgpubsub.handler import Callback, NotificationHandler
 from pgpubsub.listener import Listener
+from pgpubsub.waiting import check_timeout
 
 __all__ = ["PubSub", "connect"]
 
@@ -125,7 +125,9 @@ class PubSub:
     @property
     def conn(self) -> Any:
         """The driver's connection: the one you brought, or a `psycopg.Connection` that also has
-        psycopg2's `get_backend_pid()`. A reconnection replaces it, so do not keep it."""
+        psycopg2's `get_backend_pid()`. A reconnection replaces it, so do not keep it. Notifications come out
+        of the `PubSub` and not of its `notifies()` and notify handlers; only a connection that you brought goes
+        on calling the handlers that you registered."""
         return self._listener.driver.raw
 
     @property
@@ -209,7 +211,7 @@ class PubSub:
         """
         check_channel(channel)
         check_payload(channel, payload)
-        self._listener.notify(self._inbox, channel, payload)
+        self._listener.notify(channel, payload)
 
     # -- receiving
 
@@ -227,9 +229,10 @@ class PubSub:
             ConnectionUnusable: it would wait inside an open transaction, where nothing arrives.
             Closed: it was closed.
         """
-        timeout = _check_timeout(select_timeout)
+        timeout = check_timeout(select_timeout)
         deadline = None if timeout is None else monotonic() + timeout
         inbox = self._inbox
+        self._listener.check()
         while inbox.queue or self._listener.receive(inbox, timeout):
             event = inbox.queue[0]
             if type(event) is Notify or yield_gaps:
@@ -246,7 +249,7 @@ class PubSub:
     def get_events(self, select_timeout: float | None = 0, *, yield_gaps: bool) -> list[Notify | Gap]: ...
     def get_events(self, select_timeout: float | None = 0, yield_gaps: bool = False) -> Any:
         """Return all events that have arrived, waiting for the first as `get_event` does. Empty when none comes."""
-        timeout = _check_timeout(select_timeout)
+        timeout = check_timeout(select_timeout)
         deadline = None if timeout is None else monotonic() + timeout
         inbox = self._inbox
         while self._listener.receive(inbox, timeout):
@@ -290,12 +293,12 @@ class PubSub:
         Raises:
             ConnectionLost: the connection is gone and is not replaced.
         """
-        return self._events(_check_timeout(select_timeout), yield_timeouts, yield_gaps)
+        return self._events(check_timeout(select_timeout), yield_timeouts, yield_gaps)
 
     def _events(self, timeout: float | None, yield_timeouts: bool, yield_gaps: bool) -> Iterator[Notify | Gap | None]:
-        inbox, receive = self._inbox, self._listener.receive
+        inbox, listener, receive = self._inbox, self._listener, self._listener.receive
         while True:
-            while queue := inbox.queue:
+            while (queue := inbox.queue) and not listener.closed:
                 event = queue[0]
                 if type(event) is Notify or yield_gaps:
                     del queue[0]
@@ -323,16 +326,6 @@ class PubSub:
         return NotificationHandler(self, event, callback, arg_dict, timeout, stop_event)
 
     connection_handler = notification_handler
-
-
-def _check_timeout(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
-    if timeout < 0 or isnan(timeout):
-        raise ValueError(f"a timeout cannot be {timeout}: give seconds, 0 not to wait, or None to wait for ever")
-    return timeout
 
 
 def _log(gap: Notify | Gap) -> None:

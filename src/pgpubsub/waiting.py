@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-import selectors
+import select
 import socket
 import weakref
+from math import ceil
+from numbers import Real
+from typing import Any
 
-__all__ = ["Waiter"]
+__all__ = ["Waiter", "check_timeout"]
 
-LONGEST = 86_400.0
-"""Seconds waited in one piece; the system call's argument is a 32-bit number of milliseconds."""
+LONGEST = 86_400_000
+"""Milliseconds waited in one piece; the system call's argument has 32 bits."""
 
-# poll() knows no limit of 1,024 file descriptors, and opens no descriptor of its own. Windows has select() alone.
-Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+FOR_EVER = 1e9
+"""Seconds after which nobody will notice that the wait had an end."""
+
+POLLIN = getattr(select, "POLLIN", 1)
+
+
+class SelectPoll:
+    """`select.poll`, as far as it is needed here, for Windows, which has `select.select` alone."""
+
+    def __init__(self) -> None:
+        self._descriptors: set[int] = set()
+
+    def register(self, descriptor: int, events: int) -> None:
+        self._descriptors.add(descriptor)
+
+    def poll(self, milliseconds: int | None) -> list[tuple[int, int]]:
+        seconds = None if milliseconds is None else milliseconds / 1000
+        return [(descriptor, POLLIN) for descriptor in select.select(self._descriptors, [], [], seconds)[0]]
+
+
+# poll() knows no limit of 1,024 file descriptors and opens none of its own. It is used directly, since the module
+# selectors takes three times as long, twice for every notification.
+Poll: Any = getattr(select, "poll", SelectPoll)
 
 
 class Waiter:
@@ -22,27 +46,24 @@ class Waiter:
     """
 
     def __init__(self) -> None:
-        self._selector = Selector()
-        receiving, self._sending = socket.socketpair()
-        self._receiving = receiving
-        for end in (receiving, self._sending):
+        self._receiving, self._sending = socket.socketpair()
+        for end in (self._receiving, self._sending):
             end.setblocking(False)
-        self._fd: int | None = None
-        self._selector.register(receiving, selectors.EVENT_READ)
+        self._watched: tuple[int | None, Any] = (None, self._poll_for(None))
         # Closed with this object and not before: a thread may still be in wake().
-        weakref.finalize(self, _close, receiving, self._sending)
+        weakref.finalize(self, _close, self._receiving, self._sending)
 
     def wait(self, fd: int | None, timeout: float | None) -> bool:
         """Return when `fd` is readable or broken, when `wake` was called since the last wait, after
         `timeout` seconds (None: never), or without any reason. Says whether it was `fd`."""
+        if fd != self._watched[0]:
+            self._watched = (fd, self._poll_for(fd))
         ready = False
-        if fd != self._fd:
-            self._watch(fd)
-        for key, _ in self._selector.select(LONGEST if timeout is None else min(timeout, LONGEST)):
-            if key.fileobj is self._receiving:
-                self._receiving.recv(4096)
-            else:
+        for descriptor, _ in self._watched[1].poll(None if timeout is None else min(ceil(timeout * 1000), LONGEST)):
+            if descriptor == fd:
                 ready = True
+            else:
+                self._receiving.recv(4096)
         return ready
 
     def wake(self) -> None:
@@ -52,13 +73,28 @@ class Waiter:
         except OSError:  # full: it has been woken often enough
             pass
 
-    def _watch(self, fd: int | None) -> None:
-        if self._fd is not None:
-            self._selector.unregister(self._fd)
-        self._fd = None
+    def _poll_for(self, fd: int | None) -> Any:
+        poll = Poll()
+        poll.register(self._receiving.fileno(), POLLIN)
         if fd is not None:
-            self._selector.register(fd, selectors.EVENT_READ)
-        self._fd = fd
+            poll.register(fd, POLLIN)
+        return poll
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return a usable time-out: seconds, or None for no limit.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is negative, or not a number in floating point's own sense.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout cannot be {timeout}: give seconds, 0 not to wait, or None to wait for ever")
+    return float(min(timeout, FOR_EVER))
 
 
 def _close(*sockets: socket.socket) -> None:

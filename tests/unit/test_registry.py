@@ -56,6 +56,19 @@ def test_discarding_what_was_never_added_unlistens_it(registry: Registry[str]) -
     assert registry.changes() == Changes(unlisten=("a",))
 
 
+def test_what_was_not_granted_is_as_if_it_had_never_been_asked_for(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.withdraw("one", "a")
+    assert not registry.changes()
+    registry.add("one", "b")
+    acknowledge(registry)
+    registry.add("two", "b")
+    registry.withdraw("two", "b")
+    assert not registry.changes()
+    registry.withdraw("one", "b")
+    assert registry.changes() == Changes(unlisten=("b",))
+
+
 def test_an_owner_may_discard_all_that_it_wants(registry: Registry[str]) -> None:
     registry.add("one", "a")
     registry.add("one", "b")

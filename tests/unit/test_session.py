@@ -68,7 +68,7 @@ def test_a_loss_is_reported_once_and_only_when_the_channels_are_live_again(sessi
     session.on_connected(6)
     execute(session, 7)
     step = session.next_step(7)
-    assert step == Report(("a",), since=3, why="reset")
+    assert step == Report(2, ("a",), since=3, why="reset")
     assert session.next_step(7) == step
     assert isinstance(step, Report)
     session.on_reported(step)
@@ -82,7 +82,7 @@ def test_losing_the_new_session_before_the_report_prolongs_the_loss(session: Ses
     session.on_lost(2, 7, "second")
     session.on_connected(8)
     execute(session, 8)
-    assert session.next_step(9) == Report(("a",), since=3, why="second")
+    assert session.next_step(9) == Report(3, ("a",), since=3, why="second")
 
 
 def test_a_session_on_which_nothing_was_listened_to_loses_nothing() -> None:
@@ -104,7 +104,7 @@ def test_since_is_that_of_the_loss_it_belongs_to(session: Session[str]) -> None:
     session.on_lost(2, 200, "reset")
     session.on_connected(201)
     execute(session, 202)
-    assert session.next_step(202) == Report(("b",), since=101, why="reset")
+    assert session.next_step(202) == Report(3, ("b",), since=101, why="reset")
 
 
 def test_attempts_wait_for_their_delays(session: Session[str]) -> None:

@@ -76,6 +76,13 @@ class Registry(Generic[Owner]):
             self._lost.discard(channel)
             self._due[channel] = None
 
+    def withdraw(self, owner: Owner, channel: str) -> None:
+        """`owner` asked for `channel` and the server did not grant it: as if it had never asked."""
+        due = channel in self._acknowledged
+        self.discard(owner, channel)
+        if channel not in self._owners and not due:
+            self._due.pop(channel, None)
+
     def discard_all(self, owner: Owner) -> None:
         """`owner` wants nothing any more."""
         for channel in self.channels(owner):

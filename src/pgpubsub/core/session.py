@@ -53,6 +53,8 @@ class Execute:
 class Report:
     """The lost channels are live again: tell their subscribers."""
 
+    session: int
+    """Number of the session on which they are live: the same report has the same number."""
     channels: tuple[str, ...]
     since: float
     """When the lost session was last known to be healthy."""
@@ -134,17 +136,17 @@ class Session(Generic[Owner]):
         if changes:
             return Execute(self._number, changes.first() if self._one_by_one else changes)
         if self.registry.lost:
-            return Report(tuple(sorted(self.registry.lost)), self._lost_since, self._lost_why)
+            return Report(self._number, tuple(sorted(self.registry.lost)), self._lost_since, self._lost_why)
         return UNTIL_SOMETHING_HAPPENS
 
     # -- facts
 
     def on_connected(self, now: float) -> None:
         """A new session exists; nothing is listened to on it."""
-        self.up = True
         self._number += 1
         self._connected_at = self._heard_at = now
         self._one_by_one = False
+        self.up = True
 
     def on_connect_failed(self, now: float, why: str) -> None:
         """The attempt failed. The next one comes after a delay."""
@@ -187,7 +189,6 @@ class Session(Generic[Owner]):
         """The session is gone. Reported twice, it counts once."""
         if session != self._number or not self.up:
             return
-        self.up = False
         self.failure = why
         if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
             self._lost_since = self._heard_at
@@ -195,10 +196,9 @@ class Session(Generic[Owner]):
         self.registry.on_session_ended()
         if now - self._connected_at >= self.healthy_after:
             self._delays = self.new_delays()
-        if self.reconnect:
-            self._attempt_at = now + next(self._delays)
-        else:
-            self._stopped = True
+        self._attempt_at = now + next(self._delays)
+        self._stopped = not self.reconnect
+        self.up = False  # last: an exception before it leaves a session whose loss will be reported again
 
     def on_reported(self, step: Report) -> None:
         """The subscribers have been told."""
