@@ -33,8 +33,8 @@ class Notify(NamedTuple):
     """The channel's exact name, case kept."""
 
     payload: str
-    """The text sent with it; empty when there was none. Bytes that are not valid text in the
-    connection's encoding (possible in a SQL_ASCII database) arrive as surrogate escapes."""
+    """The text sent with it; empty when there was none. Bytes that are not valid text (possible where the
+    database's and the connection's encoding are both SQL_ASCII) are surrogate escapes with psycopg 3."""
 
     def __repr__(self) -> str:
         return f"Notify({self.pid!r}, {self.channel!r}, {self.payload!r})"

@@ -165,7 +165,11 @@ class NotificationHandler:
         listener = self._listener
         if listener is not None and self.listening:
             self.listening = False
-            listener.unlisten(self._inbox, *listener.channels(self._inbox))
+            try:
+                listener.unlisten(self._inbox, *listener.channels(self._inbox))
+            except BaseException:
+                listener.depart(self._inbox)
+                raise
 
     def notify(self, db: Any = None, stop: bool = False, payload: str | None = None) -> None:
         """Send the event, or the stop event. Does nothing while this handler is not listening.

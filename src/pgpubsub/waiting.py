@@ -81,7 +81,7 @@ class Waiter:
         return poll
 
 
-def check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: Any) -> float | None:
     """Return a usable time-out: seconds, or None for no limit.
 
     Raises:
@@ -90,7 +90,8 @@ def check_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not is_number:
         raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
     if not timeout >= 0:
         raise ValueError(f"a timeout cannot be {timeout}: give seconds, 0 not to wait, or None to wait for ever")

@@ -129,6 +129,13 @@ def test_the_delays_start_over_only_after_a_session_that_lasted(session: Session
     assert session.next_step(13) == Connect()
 
 
+def test_delays_that_end_start_over() -> None:
+    session = Session[str](True, lambda: iter([1.0]))
+    session.on_connect_failed(0, "refused")
+    session.on_connect_failed(5, "refused")
+    assert session.attempt_at == 6
+
+
 def test_without_reconnection_a_loss_is_the_end(session: Session[str]) -> None:
     session = Session[str](False, delays)
     session.on_connected(0)

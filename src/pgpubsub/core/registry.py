@@ -145,11 +145,11 @@ class Registry(Generic[Owner]):
             self._due.pop(channel, None)
 
     def on_session_ended(self) -> None:
-        """The session is gone, and with it all that its server had acknowledged."""
+        """The session is gone, and with it all that its server had acknowledged. May be repeated."""
+        self._due = dict.fromkeys(self._owners)  # first: what is lost is not reported while anything is due
+        self._sweep = False
         self._lost.update(self._acknowledged & self._owners.keys())
         self._acknowledged.clear()
-        self._due = dict.fromkeys(self._owners)
-        self._sweep = False
 
     def on_loss_reported(self, channels: Iterable[str]) -> None:
         """Those who want `channels` have been told."""

@@ -151,7 +151,7 @@ class Session(Generic[Owner]):
     def on_connect_failed(self, now: float, why: str) -> None:
         """The attempt failed. The next one comes after a delay."""
         self.failure = why
-        self._attempt_at = now + next(self._delays)
+        self._attempt_at = now + self._next_delay()
 
     def on_executed(self, step: Execute, now: float) -> None:
         """The server has acknowledged all of `step`."""
@@ -196,9 +196,16 @@ class Session(Generic[Owner]):
         self.registry.on_session_ended()
         if now - self._connected_at >= self.healthy_after:
             self._delays = self.new_delays()
-        self._attempt_at = now + next(self._delays)
+        self._attempt_at = now + self._next_delay()
         self._stopped = not self.reconnect
         self.up = False  # last: an exception before it leaves a session whose loss will be reported again
+
+    def _next_delay(self) -> float:
+        delay = next(self._delays, None)
+        if delay is None:  # a generator that an exception interrupted has ended
+            self._delays = self.new_delays()
+            delay = next(self._delays)
+        return delay
 
     def on_reported(self, step: Report) -> None:
         """The subscribers have been told."""

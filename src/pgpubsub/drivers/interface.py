@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pgpubsub.errors import (
+    ChannelNameError,
     ConnectionLost,
     ConnectionUnusable,
+    PayloadError,
     PubSubError,
     SendUncertain,
     ServerInRecovery,
@@ -15,7 +17,7 @@ from pgpubsub.errors import (
 )
 from pgpubsub.events import Notify
 
-__all__ = ["DriverConnection", "Records", "check_usable", "statement_error"]
+__all__ = ["LOST", "DriverConnection", "Records", "check_usable", "encoding_error", "statement_error"]
 
 Records = list[Any]
 """Notifications as the driver left them, oldest first."""
@@ -49,6 +51,10 @@ class DriverConnection(Protocol):
     @property
     def autocommit(self) -> bool:
         """Whether a statement outside of an explicit transaction commits by itself."""
+
+    @property
+    def in_pipeline(self) -> bool:
+        """Whether results are put off, so that nobody knows when a LISTEN has been committed."""
 
     @property
     def in_transaction(self) -> bool:
@@ -87,6 +93,15 @@ class DriverConnection(Protocol):
         """Close the connection; of a lost or closed one, forget it."""
 
 
+LOST = "the connection to PostgreSQL is lost"
+
+
+def encoding_error(what: str, error: UnicodeEncodeError, *, sending: bool) -> PubSubError:
+    """The error to raise when the connection's client_encoding has no bytes for what is in a statement."""
+    message = f"{what}: the connection's client_encoding cannot express it: {error}"
+    return PayloadError(message) if sending else ChannelNameError(message)
+
+
 def statement_error(
     what: str, error: Exception, *, lost: bool, sqlstate: str | None, sending: bool = False
 ) -> PubSubError:
@@ -110,6 +125,8 @@ def check_usable(driver: DriverConnection) -> None:
         ConnectionUnusable: it is not in autocommit mode, or inside a transaction.
         ServerInRecovery: its server is a standby.
     """
+    if driver.in_pipeline:
+        raise ConnectionUnusable("the connection is in pipeline mode: leave its pipeline() block first")
     if driver.in_transaction:
         raise ConnectionUnusable("the connection is inside an open transaction: commit or roll back first")
     if not driver.autocommit:

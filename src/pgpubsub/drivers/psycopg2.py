@@ -9,8 +9,8 @@ import psycopg2
 import psycopg2.extensions
 
 from pgpubsub.core import sql
-from pgpubsub.drivers.interface import Records, statement_error
-from pgpubsub.errors import ConnectionLost, PayloadError
+from pgpubsub.drivers.interface import LOST, Records, encoding_error, statement_error
+from pgpubsub.errors import ConnectionLost
 from pgpubsub.events import Notify
 
 __all__ = ["Psycopg2Connection"]
@@ -45,11 +45,14 @@ class Psycopg2Connection:
         return bool(self.raw.autocommit)
 
     @property
+    def in_pipeline(self) -> bool:
+        return False
+
+    @property
     def in_transaction(self) -> bool:
         return not self.raw.closed and self.raw.info.transaction_status in (
             psycopg2.extensions.TRANSACTION_STATUS_INTRANS,
             psycopg2.extensions.TRANSACTION_STATUS_INERROR,
-            psycopg2.extensions.TRANSACTION_STATUS_ACTIVE,
         )
 
     @property
@@ -62,7 +65,7 @@ class Psycopg2Connection:
 
     def fileno(self) -> int:
         if self.raw.closed:
-            raise ConnectionLost(self._obituary("it is closed"))
+            raise ConnectionLost(self._lost("it is closed"))
         return int(self.raw.fileno())
 
     def decode(self, records: Sequence[psycopg2.extensions.Notify]) -> list[Notify]:
@@ -74,7 +77,7 @@ class Psycopg2Connection:
         except psycopg2.Error as error:
             if not self.raw.closed:
                 raise statement_error("poll", error, lost=False, sqlstate=error.pgcode) from error
-            raise ConnectionLost(self._obituary(str(error))) from error
+            raise ConnectionLost(self._lost(str(error))) from error
 
     def execute(self, script: str) -> None:
         self._run(script, script, None)
@@ -87,16 +90,16 @@ class Psycopg2Connection:
 
     def _run(self, what: str, query: str, parameters: tuple[str, ...] | None, *, sending: bool = False) -> None:
         if self.raw.closed:
-            raise ConnectionLost(self._obituary(f"{what} was not sent"))
+            raise ConnectionLost(self._lost(f"{what} was not sent"))
         try:
             with self.raw.cursor() as cursor:
                 cursor.execute(query, parameters)
         except UnicodeEncodeError as error:
-            raise PayloadError(f"{what}: the connection's client_encoding cannot express it: {error}") from error
+            raise encoding_error(what, error, sending=sending) from error
         except psycopg2.Error as error:
             lost = bool(self.raw.closed)
             raise statement_error(what, error, lost=lost, sqlstate=error.pgcode, sending=sending) from error
 
-    def _obituary(self, detail: str) -> str:
-        last_words = [notice for notice in self.raw.notices if notice.startswith(("FATAL", "PANIC"))]
-        return f"the connection to PostgreSQL is lost: {(last_words or [detail])[-1].strip()}"
+    def _lost(self, detail: str) -> str:
+        fatal = [notice for notice in self.raw.notices if notice.startswith(("FATAL", "PANIC"))]
+        return f"{LOST}: {(fatal or [detail])[-1].strip()}"

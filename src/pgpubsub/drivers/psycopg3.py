@@ -8,6 +8,7 @@ documented `pq` layer.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,13 +28,17 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgpubsub.core import sql
-from pgpubsub.drivers.interface import Records, statement_error
-from pgpubsub.errors import ConnectionFailed, ConnectionLost, ConninfoError, PayloadError
+from pgpubsub.drivers.interface import LOST, Records, encoding_error, statement_error
+from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, ConninfoError
 from pgpubsub.events import Notify
 
 __all__ = ["Connection", "Psycopg3Connection", "open_connection", "parse_conninfo", "psycopg"]
 
+logger = logging.getLogger("pgpubsub.connection")
+
 NOTIFY = sql.notify("%s", "%s")
+
+IDLE_SESSION_TIMEOUT_SINCE = 140000
 
 _new = tuple.__new__
 
@@ -79,6 +84,8 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any]) -> str:
         conninfo = make_conninfo(dsn or "", **given)
     except psycopg.ProgrammingError as error:
         raise ConninfoError(f"invalid connection string or keyword: {error}") from error
+    if "service" in conninfo_to_dict(conninfo):  # whose file libpq reads, and we do not
+        return make_conninfo(conninfo, client_encoding=DEFAULTS["client_encoding"])
     settled = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}
     settled = (settled - {"client_encoding"}) | conninfo_to_dict(conninfo).keys()
     return make_conninfo(conninfo, **{name: DEFAULTS[name] for name in DEFAULTS.keys() - settled})
@@ -91,9 +98,12 @@ def open_connection(conninfo: str) -> Connection:
         ConnectionFailed: with the driver's error as the cause.
     """
     try:
-        return Connection.connect(conninfo, autocommit=True)
-    except psycopg.Error as error:
+        conn = Connection.connect(conninfo, autocommit=True)
+        if conn.info.server_version >= IDLE_SESSION_TIMEOUT_SINCE:
+            conn.execute("SET idle_session_timeout TO 0")  # a listener is idle by profession
+    except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
+    return conn
 
 
 class Psycopg3Connection:
@@ -102,16 +112,18 @@ class Psycopg3Connection:
     database_error: type[Exception] = psycopg.DatabaseError
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        if conn.closed:
+            raise ConnectionLost(f"{LOST}: it is closed")
         self.raw = conn
         self.records: Records = []
-        self.backend_pid = 0 if conn.closed else conn.info.backend_pid
+        self.backend_pid = conn.info.backend_pid
         self._pgconn = conn.pgconn
         self._cursor = psycopg.Cursor(conn)  # one for all statements: making it costs as much as using it
         self._client_encoding: bytes | None = None
         self._encoding = conn.info.encoding
         self._channels: dict[bytes, str] = {}
-        self._last_words: list[str] = []
-        self._on_notice = partial(_remember_last_words, self._last_words)
+        self._fatal_notices: list[str] = []
+        self._on_notice = partial(_remember_if_fatal, self._fatal_notices)
         self._handlers_of_user: Callable[[pq.PGnotify], None] | None = None
 
     def attach(self) -> None:
@@ -132,8 +144,12 @@ class Psycopg3Connection:
         return bool(self.raw.autocommit)
 
     @property
+    def in_pipeline(self) -> bool:
+        return self._pgconn.pipeline_status != pq.PipelineStatus.OFF
+
+    @property
     def in_transaction(self) -> bool:
-        return self._pgconn.transaction_status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
+        return self._pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
     @property
     def idle(self) -> bool:
@@ -145,7 +161,7 @@ class Psycopg3Connection:
 
     def fileno(self) -> int:
         if self._pgconn.status != pq.ConnStatus.OK:
-            raise ConnectionLost(self._obituary("it is closed"))
+            raise ConnectionLost(self._lost("it is closed"))
         return self._pgconn.socket
 
     def decode(self, records: Sequence[pq.PGnotify]) -> list[Notify]:
@@ -170,7 +186,7 @@ class Psycopg3Connection:
             lost = error  # there may be notifications that came before the end
         self._take_from_libpq()
         if lost is not None:
-            raise ConnectionLost(self._obituary(str(lost))) from lost
+            raise ConnectionLost(self._lost(str(lost))) from lost
 
     def _take_from_libpq(self) -> None:
         seen = len(self.records)
@@ -181,7 +197,7 @@ class Psycopg3Connection:
             raise
         if self._handlers_of_user is not None:
             for record in self.records[seen:]:
-                self._handlers_of_user(record)
+                _pass_on(record, self._handlers_of_user)
 
     def execute(self, script: str) -> None:
         self._run(script, script, None)
@@ -210,12 +226,14 @@ class Psycopg3Connection:
 
     def _run(self, what: str, query: str, parameters: tuple[str, ...] | None, *, sending: bool = False) -> None:
         if self._pgconn.status != pq.ConnStatus.OK:
-            raise ConnectionLost(self._obituary(f"{what} was not sent"))
+            raise ConnectionLost(self._lost(f"{what} was not sent"))
+        if self.raw.lock.locked():
+            raise ConcurrentUse(f"{what}: psycopg's connection is in use, by another thread or by its notifies()")
         statement: Any = query  # psycopg wants a literal; quoting is the business of core.sql
         try:
             self._cursor.execute(statement, parameters, prepare=None if parameters else False)
         except UnicodeEncodeError as error:
-            raise PayloadError(f"{what}: the connection's client_encoding cannot express it: {error}") from error
+            raise encoding_error(what, error, sending=sending) from error
         except psycopg.Error as error:
             lost = self._pgconn.status != pq.ConnStatus.OK
             raise statement_error(what, error, lost=lost, sqlstate=error.sqlstate, sending=sending) from error
@@ -223,14 +241,14 @@ class Psycopg3Connection:
             _rescue(error, self.records)
             raise
 
-    def _obituary(self, detail: str) -> str:
-        """What to say of the lost connection: the server's last words, if it had any, say most."""
-        return f"the connection to PostgreSQL is lost: {self._last_words[-1] if self._last_words else detail}"
+    def _lost(self, detail: str) -> str:
+        """What to say of the lost connection: what the server said last, if it did, tells most."""
+        return f"{LOST}: {self._fatal_notices[-1] if self._fatal_notices else detail}"
 
 
-def _remember_last_words(last_words: list[str], notice: psycopg.errors.Diagnostic) -> None:
+def _remember_if_fatal(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
     if notice.severity_nonlocalized in ("FATAL", "PANIC"):
-        last_words.append(f"{notice.severity}: {notice.message_primary}")
+        fatal_notices.append(f"{notice.severity}: {notice.message_primary}")
 
 
 def _rescue(error: BaseException, records: Records) -> None:
@@ -254,7 +272,15 @@ _MAKING_A_RECORD = getattr(pq.PGnotify.__new__, "__code__", None)
 
 def _hand_over(records: Records, handlers_of_user: Callable[[pq.PGnotify], None], record: pq.PGnotify) -> None:
     records.append(record)
-    handlers_of_user(record)
+    _pass_on(record, handlers_of_user)
+
+
+def _pass_on(record: pq.PGnotify, handlers_of_user: Callable[[pq.PGnotify], None]) -> None:
+    """An error of theirs must not end a statement of ours half-way."""
+    try:
+        handlers_of_user(record)
+    except Exception:
+        logger.exception("a notify handler of psycopg's connection failed")
 
 
 def _ignore(notify: psycopg.Notify) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pg
 
 from pgpubsub.core import sql
-from pgpubsub.drivers.interface import Records, statement_error
+from pgpubsub.drivers.interface import LOST, Records, statement_error
 from pgpubsub.errors import ConnectionLost, ConnectionUnusable
 from pgpubsub.events import Notify
 
@@ -35,7 +35,10 @@ class PyGreSQLConnection:
         self.records: Records = []
         wrapped: Any = conn.db if issubclass(type(conn), pg.DB) else conn
         self._conn = wrapped
-        self.backend_pid: int = self._conn.backend_pid if self._open else 0
+        try:
+            self.backend_pid: int = self._conn.backend_pid
+        except (AttributeError, TypeError) as error:
+            raise ConnectionLost(f"{LOST}: it is closed") from error
 
     def attach(self) -> None:
         """Nothing to do: libpq keeps what has not been read."""
@@ -48,8 +51,12 @@ class PyGreSQLConnection:
         return not self.in_transaction
 
     @property
+    def in_pipeline(self) -> bool:
+        return False
+
+    @property
     def in_transaction(self) -> bool:
-        return self._open and self._conn.transaction() in (pg.TRANS_INTRANS, pg.TRANS_INERROR, pg.TRANS_ACTIVE)
+        return self._open and self._conn.transaction() in (pg.TRANS_INTRANS, pg.TRANS_INERROR)
 
     @property
     def idle(self) -> bool:
@@ -71,7 +78,7 @@ class PyGreSQLConnection:
         if not self._open:
             raise ConnectionLost(f"{LOST}: it is closed")
         encoding = self._conn.parameter("client_encoding")
-        if encoding not in ("UTF8", "SQL_ASCII"):
+        if encoding != "UTF8":
             raise ConnectionUnusable(
                 f"PyGreSQL reads notifications as UTF-8 but this connection's client_encoding is {encoding}:"
                 " run SET client_encoding TO 'UTF8' on it"
@@ -101,8 +108,9 @@ class PyGreSQLConnection:
 
     @property
     def _open(self) -> bool:
+        """Whether it is the connection that it was: DB.reset() makes another one of it, which listens to nothing."""
         try:
-            return bool(self._conn.status == CONNECTION_OK)
+            return bool(self._conn.status == CONNECTION_OK and self._conn.backend_pid == self.backend_pid)
         except (AttributeError, pg.Error, TypeError):  # closed by its user
             return False
 
@@ -117,6 +125,3 @@ class PyGreSQLConnection:
                 raise
             sqlstate = getattr(error, "sqlstate", None)
             raise statement_error(what, error, lost=lost, sqlstate=sqlstate, sending=sending) from error
-
-
-LOST = "the connection to PostgreSQL is lost"
