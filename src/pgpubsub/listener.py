@@ -186,6 +186,7 @@ class Listener:
                 if isinstance(error, PubSubError):
                     registry.withdraw(inbox, channel)
                 else:  # an interruption: the server may have done it
+                    self._late.add(channel)
                     registry.discard(inbox, channel)
             raise
 
@@ -387,7 +388,7 @@ class Listener:
             raise Closed("this connection was closed while it was waited on")
 
     def _check_autocommit(self) -> None:
-        if not (self._driver.autocommit or self._driver.in_transaction):
+        if not self._driver.autocommit:
             raise ConnectionUnusable(
                 "the connection is not in autocommit mode any more, so nothing arrives: set it to autocommit again"
             )

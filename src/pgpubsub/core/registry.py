@@ -70,11 +70,12 @@ class Registry(Generic[Owner]):
         """`owner` does not want `channel` any more. When nobody else does, the server is told, even if the
         channel was never added: it may have been listened to without our knowing."""
         owners = self._owners.get(channel, {})
-        owners.pop(owner, None)
-        if not owners:
-            self._owners.pop(channel, None)
-            self._lost.discard(channel)
-            self._due[channel] = None
+        if owners.keys() - {owner}:
+            owners.pop(owner, None)
+            return
+        self._due[channel] = None  # first: interrupted here, the server is told once more of what it knows
+        self._owners.pop(channel, None)
+        self._lost.discard(channel)
 
     def withdraw(self, owner: Owner, channel: str) -> None:
         """`owner` asked for `channel` and the server did not grant it: as if it had never asked."""
@@ -115,7 +116,7 @@ class Registry(Generic[Owner]):
     @property
     def lost(self) -> frozenset[str]:
         """What an earlier session listened to, is still wanted, and has not been reported as lost."""
-        return frozenset(self._lost)
+        return frozenset(self._lost & self._owners.keys()) if self._lost else frozenset()
 
     def changes(self) -> Changes:
         """What to tell the server so that it acknowledges what is wanted."""

@@ -123,7 +123,7 @@ class Psycopg3Connection:
         self._encoding = conn.info.encoding
         self._channels: dict[bytes, str] = {}
         self._fatal_notices: list[str] = []
-        self._on_notice = partial(_remember_if_fatal, self._fatal_notices)
+        self._on_notice = partial(_remember_fatal_notice, self._fatal_notices)
         self._handlers_of_user: Callable[[pq.PGnotify], None] | None = None
 
     def attach(self) -> None:
@@ -246,7 +246,7 @@ class Psycopg3Connection:
         return f"{LOST}: {self._fatal_notices[-1] if self._fatal_notices else detail}"
 
 
-def _remember_if_fatal(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
+def _remember_fatal_notice(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
     if notice.severity_nonlocalized in ("FATAL", "PANIC"):
         fatal_notices.append(f"{notice.severity}: {notice.message_primary}")
 

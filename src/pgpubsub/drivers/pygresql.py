@@ -48,7 +48,7 @@ class PyGreSQLConnection:
 
     @property
     def autocommit(self) -> bool:
-        return not self.in_transaction
+        return True  # there is no other mode
 
     @property
     def in_pipeline(self) -> bool:
