@@ -260,6 +260,8 @@ class Listener:
     def _progress(self, deadline: float | None) -> float | None:
         """Take steps until the session only waits, or the deadline has passed. Returns until when it waits."""
         while True:
+            if not self._conclude_what_was_begun(deadline):
+                return deadline
             step = self._session.next_step(monotonic())
             if isinstance(step, Wait):
                 return step.until
@@ -267,27 +269,31 @@ class Listener:
                 raise ConnectionLost(step.why) from self._last_error
             if isinstance(step, Report):
                 self._report(step)
-            elif isinstance(step, Execute) and not self._session.registry.lost and self._in_background is None:
-                if self._driver.in_transaction:
-                    return None  # it would be undone by a rollback, so it has to wait
+            elif isinstance(step, Connect) or self._session.registry.lost:
+                # What a reconnection takes must not hold up the caller, who may come back for it.
+                work = self._open if isinstance(step, Connect) else partial(self._driver.execute, step.script)
+                self._in_background = step, BackgroundCall(work, self._waiter.wake)
+            elif self._driver.in_transaction:
+                return None  # it would be undone by a rollback, so it has to wait
+            else:
                 self._conclude(step, partial(self._driver.execute, step.script))
-            elif not self._go_on_in_background(step, deadline):
-                return deadline
 
-    def _go_on_in_background(self, step: Connect | Execute, deadline: float | None) -> bool:
-        """What a reconnection takes must not hold up the caller. Do it, or go on waiting for what was begun;
-        False when the deadline has come first."""
+    def _conclude_what_was_begun(self, deadline: float | None) -> bool:
+        """Wait for what goes on in the background; False when the deadline has come first."""
         if self._in_background is None:
-            work = self._open if isinstance(step, Connect) else partial(self._driver.execute, step.script)
-            self._in_background = step, BackgroundCall(work, self._waiter.wake)
-        begun, call = self._in_background
+            return True
+        step, call = self._in_background
         call.start()
         while not call.done:
             if deadline is not None and monotonic() >= deadline:
                 return False
             self._wait(None, deadline)
-        self._in_background = None
-        self._conclude(begun, call.result)
+        try:
+            self._conclude(step, call.result)
+        except Exception:
+            self._in_background = None
+            raise
+        self._in_background = None  # last: an interrupted conclusion is drawn again
         return True
 
     def _conclude(self, step: Connect | Execute, outcome: Callable[[], Any]) -> None:

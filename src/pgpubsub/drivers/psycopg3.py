@@ -130,7 +130,7 @@ class Psycopg3Connection:
         self.raw.add_notice_handler(self._on_notice)
         if isinstance(self.raw, Connection):
             self._pgconn.notify_handler = self.records.append
-        else:
+        elif self._handlers_of_user is None:
             self._share_with_user()
 
     def release(self) -> None:
@@ -221,8 +221,10 @@ class Psycopg3Connection:
                     ]
                 )
         self.raw.add_notify_handler(_ignore)
-        handlers = self._handlers_of_user = self._pgconn.notify_handler or (lambda record: None)
-        self._pgconn.notify_handler = partial(_hand_over, self.records, handlers)
+        handlers = self._pgconn.notify_handler or (lambda record: None)
+        hand_over = partial(_hand_over, self.records, handlers)
+        self._pgconn.notify_handler = hand_over
+        self._handlers_of_user = handlers
 
     def _run(self, what: str, query: str, parameters: tuple[str, ...] | None, *, sending: bool = False) -> None:
         if self._pgconn.status != pq.ConnStatus.OK:
