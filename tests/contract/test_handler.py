@@ -434,3 +434,42 @@ def test_it_goes_on_after_a_reconnection(
     assert not thread.is_alive()
     assert recorder.extras == ["before", "after", "stop"]
     assert [record.name for record in caplog.records if "may have been lost" in record.message] == ["pgpubsub.gap"]
+
+
+def test_a_deleted_handler_leaves_nothing_to_its_neighbours(
+    db: Any, recorder: Recorder, admin: psycopg.Connection[Any], new_channel: Callable[[], str]
+) -> None:
+    """What had been sent to it is nobody else's unexpected notification."""
+    deleted = NotificationHandler(db, new_channel(), print)
+    neighbour = NotificationHandler(db, new_channel(), recorder, timeout=0)
+    deleted.listen()
+    neighbour.listen()
+    admin.execute("SELECT pg_notify(%s, 'for nobody'), pg_notify(%s, 'x')", [deleted.event, neighbour.event])
+    del deleted
+    gc.collect()
+
+    def heard() -> bool:
+        neighbour()
+        return bool(recorder.calls)
+
+    eventually(heard)
+    assert recorder.extras == ["x"]
+    assert neighbour.listening
+
+
+def test_a_handler_deleted_inside_a_transaction_is_seen_off_after_it(
+    db: Any, recorder: Recorder, new_channel: Callable[[], str]
+) -> None:
+    pubsub = db if isinstance(db, PubSub) else PubSub(db)
+    handler = NotificationHandler(db, new_channel(), recorder)
+    event = handler.event
+    handler.listen()
+    run_on(raw(db), "BEGIN")
+    del handler
+    gc.collect()
+    assert pubsub.get_event() is None
+    run_on(raw(db), "ROLLBACK")
+    assert pubsub.get_event() is None
+    assert listening_to(db) == set()
+    pubsub.notify(event)
+    assert pubsub.get_event() is None

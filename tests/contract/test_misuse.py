@@ -22,7 +22,16 @@ import psycopg
 import pytest
 
 import pgpubsub
-from pgpubsub import Closed, ConcurrentUse, ConnectionUnusable, NotificationHandler, PubSub, UnsupportedConnection
+from pgpubsub import (
+    ChannelNameError,
+    Closed,
+    ConcurrentUse,
+    ConnectionLost,
+    ConnectionUnusable,
+    NotificationHandler,
+    PubSub,
+    UnsupportedConnection,
+)
 from tests.contract.conftest import BROUGHT, run_on
 from tests.contract.test_handler import eventually, in_thread
 
@@ -396,3 +405,89 @@ def test_descriptors_above_1024_work(dsn: str, channel: str) -> None:
         for descriptor in held:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# -- what drivers allow and a listener cannot bear
+
+
+def test_a_connection_that_was_reset_listens_to_nothing_and_says_so(connect_raw: Callable[[str], Any]) -> None:
+    db = connect_raw("pg.DB")
+    pubsub = PubSub(db)
+    pubsub.listen("x")
+    db.reset()
+    with pytest.raises(ConnectionLost):
+        pubsub.get_event(5)
+
+
+def test_autocommit_that_was_turned_off_is_noticed(connect_raw: Callable[[str], Any], channel: str) -> None:
+    conn = connect_raw("psycopg3")
+    pubsub = PubSub(conn)
+    pubsub.listen(channel)
+    conn.autocommit = False
+    for seconds in (0, 5):
+        with pytest.raises(ConnectionUnusable, match="not in autocommit mode any more"):
+            pubsub.get_event(seconds)
+    with pytest.raises(ConnectionUnusable, match="not in autocommit mode any more"):
+        pubsub.listen("another")
+
+
+def test_pipeline_mode_is_refused(connect_raw: Callable[[str], Any]) -> None:
+    conn = connect_raw("psycopg3")
+    with conn.pipeline(), pytest.raises(ConnectionUnusable, match=r"pipeline mode: leave its pipeline\(\) block"):
+        PubSub(conn)
+
+
+def test_a_psycopg_connection_that_is_in_use_elsewhere_is_reported(connect_raw: Callable[[str], Any]) -> None:
+    conn = connect_raw("psycopg3")
+    pubsub = PubSub(conn)
+    conn.execute("LISTEN theirs; NOTIFY theirs")
+    notifies = conn.notifies()
+    pubsub.notify("theirs", "the generator below holds the connection's lock")
+    with conn.lock, pytest.raises(ConcurrentUse, match=r"in use, by another thread or by its notifies\(\)"):
+        pubsub.listen("x")
+    notifies.close()
+
+
+@pytest.mark.parametrize("brought", ["psycopg3", "psycopg2"])
+def test_a_name_that_the_connection_cannot_express_does_no_harm(
+    connect_raw: Callable[[str], Any], brought: str, channel: str
+) -> None:
+    conn = connect_raw(brought)
+    if brought == "psycopg2":
+        conn.set_client_encoding("LATIN1")
+    else:
+        conn.execute("SET client_encoding TO 'LATIN1'")
+    pubsub = PubSub(conn)
+    with pytest.raises(ChannelNameError, match="client_encoding cannot express it"):
+        pubsub.listen("日本")
+    assert pubsub.channels == frozenset()
+    pubsub.listen(channel)
+    pubsub.notify(channel)
+    assert len(pubsub.get_events()) == 1
+
+
+def test_what_arrived_is_not_handed_out_after_close(pubsub: PubSub, channel: str) -> None:
+    pubsub.listen(channel)
+    for _ in range(3):
+        pubsub.notify(channel)
+    events = pubsub.events()
+    next(events)
+    pubsub.close()
+    assert list(events) == []
+    with pytest.raises(Closed):
+        pubsub.get_event()
+
+
+def test_of_two_threads_that_come_at_the_same_moment_one_is_told(dsn: str) -> None:
+    """Neither waits for the other, who may wait for ever."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with pgpubsub.connect(dsn) as pubsub:
+            for _ in range(100):
+                barrier = threading.Barrier(2)
+                outcomes = [outcome_of(lambda: (barrier.wait(), pubsub.get_event(0.02))) for _ in range(2)]  # noqa: B023
+                assert any(isinstance(outcome(), ConcurrentUse | tuple) for outcome in outcomes)
+                assert sum(isinstance(outcome(), ConcurrentUse) for outcome in outcomes) <= 1
+    finally:
+        sys.setswitchinterval(before)

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -26,7 +27,8 @@ class Proxy:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def dsn(self, **keywords: object) -> str:
         given = {"host": "127.0.0.1", "port": self.port, "user": "postgres", "dbname": "postgres", **keywords}
@@ -35,15 +37,17 @@ class Proxy:
     def reset(self) -> None:
         """Break all connections with a TCP reset, which discards what is under way."""
         for one in self._sockets:
-            try:
+            with suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            with suppress(OSError):  # not connected any more
                 one.shutdown(socket.SHUT_RD)
-                one.close()
-            except OSError:
-                pass
+            one.close()
         self._sockets.clear()
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # ends accept(), which close() alone does not
+        self._accepting.join()
         self._server.close()
         self.reset()
 

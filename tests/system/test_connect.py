@@ -154,3 +154,17 @@ def test_importing_brings_no_other_driver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_idle_listener_is_not_sent_away(dsn: str) -> None:
+    with pgpubsub.connect(dsn, options="-c idle_session_timeout=300ms") as pubsub:
+        assert pubsub.conn.execute("SHOW idle_session_timeout").fetchone() == ("0",)
+
+
+def test_a_service_file_is_obeyed(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = as_keywords(dsn)
+    lines = ["[app]", *(f"{name}={value}" for name, value in part.items()), "connect_timeout=77"]
+    (tmp_path / "services").write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    with pgpubsub.connect("service=app") as pubsub:
+        assert pubsub.conn.info.get_parameters()["connect_timeout"] == "77"
