@@ -33,7 +33,7 @@ from pgpubsub.errors import (
     ServerRefused,
     UnsupportedConnection,
 )
-from pgpubsub.events import Gap, GapReason
+from pgpubsub.events import Gap, GapReason, Notify
 from pgpubsub.exclusive import Exclusive
 from pgpubsub.waiting import Waiter
 
@@ -219,9 +219,9 @@ class Listener:
         self._session.on_heard(monotonic())
 
     def _receive(self, inbox: Inbox, deadline: float | None) -> bool:
-        strays = self._strays
+        strays, none = self._strays, deque[Notify | Gap]()
         inbox.queue += strays.queue
-        strays.queue = deque()
+        strays.queue = none
         while True:
             retry_at = self._progress(deadline)
             live = self._live
