@@ -109,11 +109,16 @@ class Listener:
     def fileno(self) -> int:
         """The socket to wait on, -1 while there is none that brings notifications."""
         self._use.check()
-        if self._live:
-            return self._driver.fileno()
-        if self._reopen is None:
+        if self._reopen is None and not self._session.up:
             raise ConnectionLost(self._session.failure) from self._last_error
-        return -1
+        if not self._live:
+            return -1
+        try:
+            return self._driver.fileno()
+        except ConnectionLost:  # which the next call that waits will notice too
+            if self._reopen is None:
+                raise
+            return -1
 
     def channels(self, inbox: Inbox) -> frozenset[str]:
         """What `inbox` listens to."""

@@ -338,3 +338,16 @@ def test_closing_ends_an_attempt_to_reconnect(
     pubsub.close()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_loss_that_only_the_driver_has_noticed_has_no_descriptor(
+    dsn: str, admin: psycopg.Connection[Any], channel: str
+) -> None:
+    with pgpubsub.connect(dsn) as pubsub:
+        pubsub.listen(channel)
+        lose(pubsub, admin)
+        with pytest.raises(psycopg.OperationalError):
+            pubsub.conn.execute("SELECT 1")
+        assert pubsub.fileno() == -1
+        next_gap(pubsub)
+        assert pubsub.fileno() >= 0
