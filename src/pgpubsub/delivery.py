@@ -8,13 +8,16 @@ statements, with nothing between them.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Collection
 
 from pgpubsub.drivers import DriverConnection
 from pgpubsub.events import Gap, Notify
 
-__all__ = ["Delivery", "Inbox"]
+__all__ = ["Delivery", "Inbox", "warn_of"]
+
+logger = logging.getLogger("pgpubsub.gap")
 
 
 class Inbox:
@@ -40,6 +43,13 @@ class Inbox:
     def forget(self, channels: Collection[str]) -> None:
         """Drop what came on `channels`."""
         self.queue = deque(e for e in self.queue if isinstance(e, Gap) or e.channel not in channels)
+
+
+def warn_of(gap: Gap) -> None:
+    """Log a gap that nobody asked to see."""
+    logger.warning(
+        "notifications may have been lost on %s since %s: %s", ", ".join(gap.channels), gap.since, gap.detail
+    )
 
 
 class Delivery:

@@ -6,13 +6,12 @@ every callback receives the one `arg_dict`, and a stop event that is sent before
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel, check_payload
-from pgpubsub.delivery import Inbox
+from pgpubsub.delivery import Inbox, warn_of
 from pgpubsub.drivers import adapt
 from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
 from pgpubsub.events import Gap, Notify
@@ -20,8 +19,6 @@ from pgpubsub.listener import Listener
 from pgpubsub.waiting import check_timeout
 
 __all__ = ["Callback", "NotificationHandler"]
-
-logger = logging.getLogger("pgpubsub.gap")
 
 Callback = Callable[[dict[str, Any] | None], object]
 """Called with the handler's `arg_dict`, which holds `pid`, `event` and `extra`; with None upon a time-out."""
@@ -123,7 +120,7 @@ class NotificationHandler:
         inbox = self._inbox
         event = inbox.queue[0]
         if isinstance(event, Gap):
-            logger.warning("notifications may have been lost on %s since %s", ", ".join(event.channels), event.since)
+            warn_of(event)
             del inbox.queue[0]
         elif event.channel == self.stop_event:
             self._stop = event

@@ -124,10 +124,6 @@ class Listener:
         """What `inbox` listens to."""
         return self._session.registry.channels(inbox)
 
-    def wanted(self, channel: str) -> bool:
-        """Whether anybody here listens to `channel`."""
-        return bool(self._session.registry.owners(channel))
-
     def listen(self, inbox: Inbox, *channels: str) -> None:
         """Have `channels` delivered to `inbox`: all of them, or an error and none."""
         self._run(partial(self._listen, inbox, channels))
@@ -405,9 +401,10 @@ class Listener:
             )
 
     def _check_no_transaction(self, consequence: str) -> None:
-        if self._live:
-            self._check_autocommit()
-        if self._live and self._driver.in_transaction:
+        if not self._live:
+            return
+        self._check_autocommit()
+        if self._driver.in_transaction:
             raise ConnectionUnusable(
                 f"the connection is inside an open transaction and {consequence}: commit or roll back first"
             )

@@ -8,7 +8,6 @@ It promises no safety between threads: give each its own.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 from pgpubsub.core.sql import check_channel, check_payload
-from pgpubsub.delivery import Inbox
+from pgpubsub.delivery import Inbox, warn_of
 from pgpubsub.drivers.psycopg3 import open_connection, parse_conninfo
 from pgpubsub.errors import Closed
 from pgpubsub.events import Gap, Notify
@@ -26,8 +25,6 @@ from pgpubsub.listener import Listener
 from pgpubsub.waiting import check_timeout
 
 __all__ = ["PubSub", "connect"]
-
-logger = logging.getLogger("pgpubsub.gap")
 
 
 def connect(dsn: str | None = None, *, reconnect: bool = True, **kwargs: Any) -> PubSub:
@@ -235,10 +232,10 @@ class PubSub:
         self._listener.check()
         while inbox.queue or self._listener.receive(inbox, timeout):
             event = inbox.queue[0]
-            if type(event) is Notify or yield_gaps:
+            if yield_gaps or type(event) is not Gap:
                 del inbox.queue[0]
                 return event
-            _log(event)
+            warn_of(event)
             del inbox.queue[0]
             timeout = None if deadline is None else max(0.0, deadline - monotonic())
         return None
@@ -256,7 +253,7 @@ class PubSub:
             events = [event for event in inbox.queue if type(event) is Notify or yield_gaps]
             if len(events) < len(inbox.queue):
                 for gap in [event for event in inbox.queue if isinstance(event, Gap)]:
-                    _log(gap)
+                    warn_of(gap)
             nothing: deque[Notify | Gap] = deque()
             inbox.queue = nothing
             if events:
@@ -300,11 +297,11 @@ class PubSub:
         while True:
             while (queue := inbox.queue) and not listener.closed:
                 event = queue[0]
-                if type(event) is Notify or yield_gaps:
+                if yield_gaps or type(event) is not Gap:
                     del queue[0]
                     yield event
                 else:
-                    _log(event)
+                    warn_of(event)
                     del queue[0]
             try:
                 if not receive(inbox, timeout) and yield_timeouts:
@@ -326,10 +323,3 @@ class PubSub:
         return NotificationHandler(self, event, callback, arg_dict, timeout, stop_event)
 
     connection_handler = notification_handler
-
-
-def _log(gap: Notify | Gap) -> None:
-    assert isinstance(gap, Gap)
-    logger.warning(
-        "notifications may have been lost on %s since %s: %s", ", ".join(gap.channels), gap.since, gap.detail
-    )
