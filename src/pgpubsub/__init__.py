@@ -10,6 +10,7 @@ hello
 
 from __future__ import annotations
 
+from pgpubsub.aio import AsyncHub, AsyncSubscription
 from pgpubsub.errors import (
     ChannelNameError,
     Closed,
@@ -18,6 +19,7 @@ from pgpubsub.errors import (
     ConnectionLost,
     ConnectionUnusable,
     ConninfoError,
+    GaveUp,
     PayloadError,
     PubSubError,
     SendUncertain,
@@ -28,9 +30,14 @@ from pgpubsub.errors import (
 )
 from pgpubsub.events import Gap, GapReason, Notify
 from pgpubsub.handler import NotificationHandler
+from pgpubsub.hub import Hub
 from pgpubsub.pubsub import PubSub, connect
+from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
+from pgpubsub.subscription import Subscription
 
 __all__ = [
+    "AsyncHub",
+    "AsyncSubscription",
     "ChannelNameError",
     "Closed",
     "ConcurrentUse",
@@ -40,16 +47,29 @@ __all__ = [
     "ConninfoError",
     "Gap",
     "GapReason",
+    "GaveUp",
+    "Hub",
+    "HubState",
+    "HubStats",
+    "HubStatus",
+    "NotLive",
     "NotificationHandler",
     "Notify",
+    "Observation",
     "PayloadError",
     "PubSub",
     "PubSubError",
+    "SendTimeout",
     "SendUncertain",
     "ServerInRecovery",
     "ServerRefused",
+    "SubscriberTooSlow",
+    "Subscription",
+    "SubscriptionClosed",
+    "SubscriptionStats",
     "UnexpectedChannel",
     "UnsupportedConnection",
+    "UnusableDeployment",
     "connect",
 ]
 

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection
 
+from pgpubsub.core.routing import route
 from pgpubsub.drivers import DriverConnection
 from pgpubsub.events import Gap, Notify
 
@@ -84,7 +85,8 @@ class Delivery:
         records = driver.records
         count = len(records)
         if count:
-            planned = _plan(driver.decode(records[:count]), takers)
+            routed = route(driver.decode(records[:count]), takers)
+            planned = [(inbox, chosen) for chosen, inboxes in routed for inbox in inboxes]
             self._planned = planned
             del records[:count]
             self._carry_out()
@@ -95,12 +97,3 @@ class Delivery:
             inbox, events = planned[-1]
             inbox.queue += events
             del planned[-1]
-
-
-def _plan(events: list[Notify], takers: Callable[[str], Collection[Inbox]]) -> list[tuple[Inbox, list[Notify]]]:
-    """Which events go to which inbox. Most batches are of one channel and go as they are."""
-    taking = {channel: takers(channel) for channel in {event[1] for event in events}}
-    inboxes = dict.fromkeys(inbox for takers_of_one in taking.values() for inbox in takers_of_one)
-    if len(taking) == 1:
-        return [(inbox, events) for inbox in inboxes]
-    return [(inbox, [event for event in events if inbox in taking[event[1]]]) for inbox in inboxes]

@@ -8,18 +8,27 @@
     ├── ConnectionUnusable                     the connection brought is not in a state in which it can deliver
     ├── ConnectionFailed                       no connection could be made
     ├── ConnectionLost                         the connection is gone
-    │   └── SendUncertain                      ... while a notification was in flight
+    │   ├── SendUncertain                      ... while a notification was in flight
+    │   └── GaveUp                             ... and the hub does not try any more
+    ├── NotLive                 (TimeoutError) the hub had no working connection within the time given
+    │   └── SendTimeout                        ... so the notification was not sent
+    ├── UnusableDeployment                     notifications cannot arrive here, such as behind some poolers
     ├── ServerRefused                          the server answered a statement with an error
     │   └── ServerInRecovery                   ... because it is a standby
     ├── UnexpectedChannel                      a handler was notified of a channel that nobody registered
     ├── ConcurrentUse                          used from two threads at once, or after fork()
     └── Closed                                 closed by its owner
+        └── SubscriptionClosed                 ... or never entered
+            └── SubscriberTooSlow              ... closed because its buffer was full and its policy is "close"
 
 Where an error was caused by a driver's, that one is in `__cause__`. A loss of notifications is never an
 error but a `Gap`; an error is never reported as a `Gap`.
 """
 
 from __future__ import annotations
+
+import copy
+from typing import TypeVar
 
 __all__ = [
     "ChannelNameError",
@@ -29,14 +38,31 @@ __all__ = [
     "ConnectionLost",
     "ConnectionUnusable",
     "ConninfoError",
+    "GaveUp",
+    "NotLive",
     "PayloadError",
     "PubSubError",
+    "SendTimeout",
     "SendUncertain",
     "ServerInRecovery",
     "ServerRefused",
+    "SubscriberTooSlow",
+    "SubscriptionClosed",
     "UnexpectedChannel",
     "UnsupportedConnection",
+    "UnusableDeployment",
 ]
+
+
+Error = TypeVar("Error", bound=Exception)
+
+
+def again(error: Error) -> Error:
+    """A copy of `error`, for each of several who are to be told the same: an exception that is raised gathers
+    tracebacks."""
+    another = copy.copy(error)
+    another.__cause__ = error.__cause__
+    return another
 
 
 class PubSubError(Exception):
@@ -87,6 +113,23 @@ class SendUncertain(ConnectionLost):
     """
 
 
+class GaveUp(ConnectionLost):
+    """The hub was without a connection for `give_up_after` seconds and does not try any more."""
+
+
+class NotLive(PubSubError, TimeoutError):
+    """The hub had no working connection within the time given; the message says why. It goes on trying."""
+
+
+class SendTimeout(NotLive):
+    """The notification was not sent within `send_timeout` seconds, and will not be."""
+
+
+class UnusableDeployment(PubSubError):
+    """Notifications do not arrive on this connection, and trying again does not help: a pooler in transaction mode
+    stands between, or the two connections lead to different databases. The message says which."""
+
+
 class ServerRefused(PubSubError):
     """The server answered a statement with an error; `sqlstate` is its five-character code, if it gave one."""
 
@@ -112,3 +155,11 @@ class ConcurrentUse(PubSubError):
 
 class Closed(PubSubError):
     """The object was closed by its owner and cannot be used any more."""
+
+
+class SubscriptionClosed(Closed):
+    """The subscription was closed, or its hub was, or it was not entered (`with hub.subscribe(...)`)."""
+
+
+class SubscriberTooSlow(SubscriptionClosed):
+    """The subscription's buffer was full, its policy is `close`, so it ended. What came before was delivered."""

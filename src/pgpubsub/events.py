@@ -41,11 +41,21 @@ class Notify(NamedTuple):
 
 
 class GapReason(StrEnum):
-    """Why notifications may be missing, and what a subscriber should do about it."""
+    """Why notifications may be missing, and what a subscriber should do about it. These are all of them."""
 
     CONNECTION_LOST = "connection_lost"
     """The connection broke. PostgreSQL keeps no notifications for a session that is gone, so whatever was
     sent until the new session listened is lost. Read the state that the notifications are about again."""
+
+    HEARTBEAT = "heartbeat"
+    """The connection looked well but brought nothing: a notification that the hub sent itself did not arrive.
+    The peer vanished without a word, the server was frozen, or a pooler took the session away. It was replaced.
+    Read the state again; if it comes often, look at the network or set `heartbeat_timeout` higher."""
+
+    OVERFLOW = "overflow"
+    """This subscriber was slower than its notifications came, and its buffer was full. `Gap.count` says how many
+    are missing. Read the state again; if it comes often, do less for each notification, hand them to more
+    workers, choose a larger `capacity` or the policy `latest`. Other subscribers are not concerned."""
 
 
 @dataclass(frozen=True, slots=True)

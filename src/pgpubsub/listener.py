@@ -268,6 +268,7 @@ class Listener:
                 return step.until
             if isinstance(step, Stop):
                 raise ConnectionLost(step.why) from self._last_error
+            assert isinstance(step, Connect | Execute | Report), "the other steps belong to a heartbeat"
             if isinstance(step, Report):
                 self._report(step)
             elif isinstance(step, Connect) or self._session.registry.lost:
@@ -352,7 +353,7 @@ class Listener:
         since = datetime.now(UTC) - timedelta(seconds=monotonic() - step.since)
         affected: dict[Inbox, list[str]] = {}
         for channel in step.channels:
-            for inbox in self._session.registry.owners(channel):
+            for inbox in self._session.registry.losers(channel):
                 affected.setdefault(inbox, []).append(channel)
         for inbox, channels in affected.items():
             inbox.report(step.session, Gap(GapReason.CONNECTION_LOST, tuple(channels), since, None, step.why))

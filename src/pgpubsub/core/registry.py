@@ -54,7 +54,7 @@ class Registry(Generic[Owner]):
         self._acknowledged: set[str] = set()
         self._due: dict[str, None] = {}
         self._sweep = False
-        self._lost: set[str] = set()
+        self._lost: dict[str, dict[Owner, None]] = {}
 
     # -- what is wanted
 
@@ -69,13 +69,16 @@ class Registry(Generic[Owner]):
     def discard(self, owner: Owner, channel: str) -> None:
         """`owner` does not want `channel` any more. When nobody else does, the server is told, even if the
         channel was never added: it may have been listened to without our knowing."""
+        losers = self._lost.get(channel, {})
+        losers.pop(owner, None)
+        if not losers:
+            self._lost.pop(channel, None)
         owners = self._owners.get(channel, {})
-        if owners.keys() - {owner}:
+        if len(owners) > (owner in owners):
             owners.pop(owner, None)
             return
         self._due[channel] = None  # first: interrupted here, the server is told once more of what it knows
         self._owners.pop(channel, None)
-        self._lost.discard(channel)
 
     def withdraw(self, owner: Owner, channel: str) -> None:
         """`owner` asked for `channel` and the server did not grant it: as if it had never asked."""
@@ -113,10 +116,19 @@ class Registry(Generic[Owner]):
         """What the server of the present session has acknowledged."""
         return frozenset(self._acknowledged)
 
+    def is_live(self, channel: str) -> bool:
+        """Whether the server has acknowledged `channel` and nothing remains to be told to it."""
+        return channel in self._acknowledged and channel not in self._due
+
     @property
     def lost(self) -> frozenset[str]:
-        """What an earlier session listened to, is still wanted, and has not been reported as lost."""
-        return frozenset(self._lost & self._owners.keys()) if self._lost else frozenset()
+        """What an earlier session listened to, is still wanted by somebody who wanted it then, and has not been
+        reported as lost."""
+        return frozenset(self._lost)
+
+    def losers(self, channel: str) -> Collection[Owner]:
+        """Who wanted `channel` when it was lost, and still does. Whoever came later has lost nothing."""
+        return self._lost.get(channel, ())
 
     def changes(self) -> Changes:
         """What to tell the server so that it acknowledges what is wanted."""
@@ -149,12 +161,14 @@ class Registry(Generic[Owner]):
         """The session is gone, and with it all that its server had acknowledged. May be repeated."""
         self._due = dict.fromkeys(self._owners)  # first: what is lost is not reported while anything is due
         self._sweep = False
-        self._lost.update(self._acknowledged & self._owners.keys())
+        for channel in self._acknowledged & self._owners.keys():
+            self._lost.setdefault(channel, {}).update(self._owners[channel])
         self._acknowledged.clear()
 
     def on_loss_reported(self, channels: Iterable[str]) -> None:
-        """Those who want `channels` have been told."""
-        self._lost.difference_update(channels)
+        """The losers of `channels` have been told."""
+        for channel in channels:
+            self._lost.pop(channel, None)
 
     def _settle(self, changes: Changes) -> None:
         """Strike from the work list what is done, unless it was turned round while it was under way."""

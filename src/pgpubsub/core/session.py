@@ -10,9 +10,17 @@ A step that was not answered by a fact is simply given again, so a shell may be 
     Wait        reads notifications until the time given     on_heard, on_lost
     Stop        gives up: nothing more will happen
 
-It promises: at most one `Report` for each session lost, and only after the lost channels are live again;
-no statement for a session that has ended; no attempt to connect before its delay has passed. It does not
-know what a notification is, and does not deliver any.
+With a heartbeat there are three more:
+
+    Beat        begins to send a notification on another     on_beat_begun, then on_beat_sent or
+                connection, and goes on meanwhile            on_beat_failed; on_delivered whatever arrives
+    Ask         makes a round trip on this connection        on_asked, then on_answered or on_lost
+    Abandon     reads what has arrived, asks again, and if   on_lost
+                the answer is the same closes the connection
+
+It promises: at most one `Report` for each session lost, and only after the lost channels are live again and
+notifications were seen to arrive; no statement for a session that has ended; no attempt to connect before its
+delay has passed. It does not know what a notification is, and does not deliver any.
 """
 
 from __future__ import annotations
@@ -22,9 +30,11 @@ from dataclasses import dataclass, field
 from typing import Generic
 
 from pgpubsub.core import sql
+from pgpubsub.core.heartbeat import Heartbeat, Pulse
 from pgpubsub.core.registry import Changes, Owner, Registry
+from pgpubsub.events import GapReason
 
-__all__ = ["Connect", "Execute", "Report", "Session", "Step", "Stop", "Wait"]
+__all__ = ["Abandon", "Ask", "Beat", "Connect", "Execute", "Report", "Session", "Step", "Stop", "Wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,28 @@ class Report:
     since: float
     """When the lost session was last known to be healthy."""
     why: str
+    reason: GapReason = GapReason.CONNECTION_LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Send a notification on another connection that has to arrive on this one."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the server for a sign of life on this connection."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Notifications do not arrive: give the session up."""
+
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +105,14 @@ class Stop:
     """The session has ended and there will be no other."""
 
     why: str
+    gave_up: bool = False
+    """Whether there was no connection for as long as `give_up_after`."""
 
 
 UNTIL_SOMETHING_HAPPENS = Wait(None)
+_STEP_OF: dict[Pulse, type[Beat | Ask | Abandon]] = {Pulse.BEAT: Beat, Pulse.ASK: Ask, Pulse.FAIL: Abandon}
 
-Step = Connect | Execute | Report | Wait | Stop
+Step = Connect | Execute | Report | Beat | Ask | Abandon | Wait | Stop
 
 
 @dataclass(slots=True)
@@ -91,12 +126,16 @@ class Session(Generic[Owner]):
         new_delays: makes the delays between attempts, such as `functools.partial(backoff, random.random)`.
         healthy_after: how long a session must have lasted, in seconds, before the delays start over. A
             server that accepts connections and drops them at once is not tried again at full speed.
+        heartbeat: when to prove that notifications arrive. None: whatever has connected is trusted.
+        give_up_after: seconds without a trusted session after which there will be no other (None: never).
     """
 
     reconnect: bool
     new_delays: Callable[[], Iterator[float]]
     healthy_after: float = 5.0
     registry: Registry[Owner] = field(default_factory=Registry)
+    heartbeat: Heartbeat | None = None
+    give_up_after: float | None = None
 
     up: bool = field(default=False, init=False)
     """Whether there is a connection."""
@@ -111,6 +150,9 @@ class Session(Generic[Owner]):
     _one_by_one: bool = field(default=False, init=False)
     _lost_since: float = field(default=0.0, init=False)
     _lost_why: str = field(default="", init=False)
+    _lost_reason: GapReason = field(default=GapReason.CONNECTION_LOST, init=False)
+    _give_up_at: float | None = field(default=None, init=False)
+    _proven: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -126,18 +168,37 @@ class Session(Generic[Owner]):
         """When the next attempt to connect is due, while there is no connection."""
         return self._attempt_at
 
+    @property
+    def trusted(self) -> bool:
+        """Whether there is a connection on which notifications arrive, as far as anybody knows."""
+        return self.up and (self.heartbeat is None or self.heartbeat.trusted)
+
     def next_step(self, now: float) -> Step:
         """What the shell has to do now. Asking changes nothing."""
         if self._stopped:
             return Stop(self.failure)
+        if self._give_up_at is not None and now >= self._give_up_at and not self.trusted:
+            why = f"given up after {self.give_up_after:g} s without a connection that works: {self.failure}"
+            return Stop(why, gave_up=True)
         if not self.up:
-            return Connect() if now >= self._attempt_at else Wait(self._attempt_at)
+            return Connect() if now >= self._attempt_at else Wait(self._earliest(self._attempt_at))
+        beating = self.heartbeat is not None and self.registry.is_live(self.heartbeat.channel)
+        if self.heartbeat is not None and beating:
+            pulse = self.heartbeat.next_pulse(now)
+            if pulse is not Pulse.REST:
+                return _STEP_OF[pulse](self._number)
+            if not self.heartbeat.trusted:  # a pooler may deliver while a statement runs, and at no other time
+                return Wait(self._earliest(self.heartbeat.until))
         changes = self.registry.changes()
         if changes:
             return Execute(self._number, changes.first() if self._one_by_one else changes)
         if self.registry.lost:
-            return Report(self._number, tuple(sorted(self.registry.lost)), self._lost_since, self._lost_why)
-        return UNTIL_SOMETHING_HAPPENS
+            lost = tuple(sorted(self.registry.lost))
+            return Report(self._number, lost, self._lost_since, self._lost_why, self._lost_reason)
+        return Wait(self.heartbeat.until) if self.heartbeat is not None else UNTIL_SOMETHING_HAPPENS
+
+    def _earliest(self, until: float | None) -> float | None:
+        return min((t for t in (until, self._give_up_at) if t is not None), default=None)
 
     # -- facts
 
@@ -146,16 +207,57 @@ class Session(Generic[Owner]):
         self._number += 1
         self._connected_at = self._heard_at = now
         self._one_by_one = False
+        if self.heartbeat is not None:
+            self.heartbeat.on_connected(now)
+        else:
+            self._on_trusted()
         self.up = True
 
-    def on_connect_failed(self, now: float, why: str) -> None:
-        """The attempt failed. The next one comes after a delay."""
+    def on_connect_failed(self, now: float, why: str, *, hopeless: bool = False) -> None:
+        """The attempt failed. The next one comes after a delay; none does if it is `hopeless`, if what was met
+        there can never work, unless an earlier session has shown that it can."""
         self.failure = why
+        self._on_outage(now)
         self._attempt_at = now + self._next_delay()
+        self._stopped = hopeless and not self._proven
+
+    def on_delivered(self, now: float) -> None:
+        """A notification has arrived."""
+        self._heard_at = now
+        if self.heartbeat is not None:
+            self.heartbeat.on_delivered(now)
+            self._on_trusted()
+
+    def on_beat_begun(self, step: Beat) -> None:
+        """The beat is on its way to the server."""
+        if self.heartbeat is not None and self._is_present(step.session):
+            self.heartbeat.on_beat_begun()
+
+    def on_beat_sent(self, step: Beat, now: float) -> None:
+        """The server has acknowledged the beat as committed."""
+        if self.heartbeat is not None and self._is_present(step.session):
+            self.heartbeat.on_beat_sent(now)
+
+    def on_beat_failed(self, step: Beat) -> None:
+        """The beat was not sent, or not acknowledged in time."""
+        if self.heartbeat is not None and self._is_present(step.session):
+            self.heartbeat.on_beat_failed()
+
+    def on_asked(self, step: Ask) -> None:
+        """The question is on its way to the server."""
+        if self.heartbeat is not None and self._is_present(step.session):
+            self.heartbeat.on_asked()
+
+    def on_answered(self, step: Ask, now: float) -> None:
+        """The session gave a sign of life."""
+        if self.heartbeat is not None and self._is_present(step.session):
+            self._heard_at = now
+            self.heartbeat.on_answered(now)
+            self._on_trusted()
 
     def on_executed(self, step: Execute, now: float) -> None:
         """The server has acknowledged all of `step`."""
-        if step.session != self._number or not self.up:
+        if not self._is_present(step.session):
             return
         self.on_heard(now)
         self.registry.on_executed(step.changes)
@@ -167,15 +269,17 @@ class Session(Generic[Owner]):
         be told about.
 
         Of several statements nobody knows which one was refused, so they are tried one by one. A refused
-        channel that an earlier session listened to is nobody's request: that session is of no use.
+        channel that an earlier session listened to is nobody's request: that session is of no use. Neither is
+        one that refuses the heartbeat's.
         """
-        if step.session != self._number or not self.up:
+        if not self._is_present(step.session):
             return ()
         self.on_heard(now)
         if len(step.changes) > 1:
             self._one_by_one = True
             return ()
-        if self.registry.lost.intersection(step.changes.listen):
+        beat = {self.heartbeat.channel} if self.heartbeat is not None else set()
+        if (self.registry.lost | beat).intersection(step.changes.listen):
             self.on_lost(step.session, now, why)
             return ()
         self.registry.on_refused(step.changes)
@@ -185,20 +289,41 @@ class Session(Generic[Owner]):
         """The session was seen to be healthy."""
         self._heard_at = now
 
-    def on_lost(self, session: int, now: float, why: str) -> None:
-        """The session is gone. Reported twice, it counts once."""
-        if session != self._number or not self.up:
+    def on_lost(
+        self,
+        session: int,
+        now: float,
+        why: str,
+        *,
+        reason: GapReason = GapReason.CONNECTION_LOST,
+        hopeless: bool = False,
+    ) -> None:
+        """The session is gone. Reported twice, it counts once. `hopeless` as for `on_connect_failed`."""
+        if not self._is_present(session):
             return
         self.failure = why
         if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
             self._lost_since = self._heard_at
         self._lost_why = why
+        self._lost_reason = reason
         self.registry.on_session_ended()
-        if now - self._connected_at >= self.healthy_after:
+        if self.trusted and now - self._connected_at >= self.healthy_after:
             self._delays = self.new_delays()
+        self._on_outage(now)
         self._attempt_at = now + self._next_delay()
-        self._stopped = not self.reconnect
+        self._stopped = not self.reconnect or (hopeless and not self._proven)
         self.up = False  # last: an exception before it leaves a session whose loss will be reported again
+
+    def _is_present(self, session: int) -> bool:
+        return self.up and session == self._number
+
+    def _on_trusted(self) -> None:
+        self._proven = True
+        self._give_up_at = None
+
+    def _on_outage(self, now: float) -> None:
+        if self.give_up_after is not None and self._give_up_at is None:
+            self._give_up_at = now + self.give_up_after
 
     def _next_delay(self) -> float:
         delay = next(self._delays, None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from pgpubsub.core.registry import Changes
 from pgpubsub.errors import (
     ChannelNameError,
     ConnectionLost,
@@ -17,7 +18,16 @@ from pgpubsub.errors import (
 )
 from pgpubsub.events import Notify
 
-__all__ = ["LOST", "DriverConnection", "Records", "check_usable", "encoding_error", "statement_error"]
+__all__ = [
+    "LOST",
+    "DriverConnection",
+    "LoopConnection",
+    "Records",
+    "check_usable",
+    "encoding_error",
+    "in_recovery",
+    "statement_error",
+]
 
 Records = list[Any]
 """Notifications as the driver left them, oldest first."""
@@ -93,6 +103,42 @@ class DriverConnection(Protocol):
         """Close the connection; of a lost or closed one, forget it."""
 
 
+class LoopConnection(Protocol):
+    """One connection whose socket an event loop watches, so that whatever arrives is taken at once.
+
+    One statement at a time. Whoever gives up waiting for an answer has to `close` it.
+    """
+
+    server_pid: int
+    """Process id of the server backend."""
+
+    pooled: bool
+    """Whether something between here and there gave us another process id: a pooler."""
+
+    def watch(self, on_events: Callable[[list[Notify]], None], on_lost: Callable[[ConnectionLost], None]) -> None:
+        """Begin. `on_lost` is called once, unless `close` comes first."""
+
+    def read(self) -> None:
+        """Take what has arrived, now."""
+
+    async def apply(self, changes: Changes, timeout: float) -> None:
+        """LISTEN and UNLISTEN, committed when this returns. Raises `ConnectionLost` if there is no answer within
+        `timeout` seconds, and `ServerRefused`."""
+
+    async def ask(self, timeout: float) -> None:
+        """Make a round trip. Raises `ConnectionLost` as `apply`."""
+
+    def send(self, channel: str, payload: str, on_done: Callable[[PubSubError | None], None]) -> None:
+        """Send one notification. `on_done` is called with None when it is committed, or with the error:
+        `SendUncertain` when the connection was lost first, and `ServerRefused`."""
+
+    def close(self) -> None:
+        """Close it. A statement under way is told that it is lost."""
+
+    def disown(self) -> None:
+        """After `fork()`, in the child: let go of the socket without a word, for it is the parent's."""
+
+
 LOST = "the connection to PostgreSQL is lost"
 
 
@@ -114,7 +160,7 @@ def statement_error(
             )
         return ConnectionLost(f"the connection broke during {what}: {words}")
     if sqlstate == READ_ONLY_SQL_TRANSACTION:
-        return ServerInRecovery(_in_recovery(f"{what}: {words}"), sqlstate=sqlstate)
+        return in_recovery(f"{what}: {words}", sqlstate=sqlstate)
     return ServerRefused(f"the server refused {what}: {words}", sqlstate=sqlstate)
 
 
@@ -135,11 +181,13 @@ def check_usable(driver: DriverConnection) -> None:
             " server delivers nothing; set connection.autocommit = True first"
         )
     if driver.in_recovery:
-        raise ServerInRecovery(_in_recovery("in_hot_standby is on"))
+        raise in_recovery("in_hot_standby is on")
 
 
-def _in_recovery(detail: str) -> str:
-    return (
+def in_recovery(detail: str, *, sqlstate: str | None = None) -> ServerInRecovery:
+    """The error to raise when the server turned out to be a standby."""
+    return ServerInRecovery(
         f"the server is in recovery, a standby, where LISTEN and NOTIFY do not work ({detail}); connect to the"
-        " primary, for example with all hosts in the DSN and target_session_attrs=read-write"
+        " primary, for example with all hosts in the DSN and target_session_attrs=read-write",
+        sqlstate=sqlstate,
     )

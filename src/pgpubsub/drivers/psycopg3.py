@@ -32,7 +32,15 @@ from pgpubsub.drivers.interface import LOST, Records, encoding_error, statement_
 from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, ConninfoError
 from pgpubsub.events import Notify
 
-__all__ = ["Connection", "Psycopg3Connection", "open_connection", "parse_conninfo", "psycopg"]
+__all__ = [
+    "Connection",
+    "Psycopg3Connection",
+    "decode",
+    "open_connection",
+    "parse_conninfo",
+    "psycopg",
+    "remember_fatal_notice",
+]
 
 logger = logging.getLogger("pgpubsub.connection")
 
@@ -65,10 +73,11 @@ class Connection(psycopg.Connection[Any]):
         return self.info.backend_pid
 
 
-def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any]) -> str:
+def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_name: str | None = None) -> str:
     """Merge a DSN (key=value string or URI), libpq keywords and our defaults into one connection string.
 
     As in psycopg2, a keyword overrides the DSN, `database` is `dbname`, and None means "not given".
+    `application_name` is for when nothing else says one.
 
     Raises:
         ConninfoError: libpq does not understand it, or `database` and `dbname` are both given.
@@ -88,7 +97,8 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any]) -> str:
         return make_conninfo(conninfo, client_encoding=DEFAULTS["client_encoding"])
     settled = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}
     settled = (settled - {"client_encoding"}) | conninfo_to_dict(conninfo).keys()
-    return make_conninfo(conninfo, **{name: DEFAULTS[name] for name in DEFAULTS.keys() - settled})
+    defaults = {**DEFAULTS, "fallback_application_name": application_name or DEFAULTS["fallback_application_name"]}
+    return make_conninfo(conninfo, **{name: defaults[name] for name in defaults.keys() - settled})
 
 
 def open_connection(conninfo: str) -> Connection:
@@ -104,6 +114,17 @@ def open_connection(conninfo: str) -> Connection:
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
     return conn
+
+
+def decode(records: Sequence[pq.PGnotify], encoding: str, channels: dict[bytes, str]) -> list[Notify]:
+    """Make events of `records`. `channels` remembers the names, which repeat themselves."""
+    for name in {record[0] for record in records} - channels.keys():
+        channels[name] = name.decode(encoding, "surrogateescape")
+    # tuple.__new__ is what Notify() comes to, without a Python function for each.
+    return [
+        _new(Notify, (pid, channels[name], payload.decode(encoding, "surrogateescape")))
+        for name, pid, payload in records
+    ]
 
 
 class Psycopg3Connection:
@@ -123,7 +144,7 @@ class Psycopg3Connection:
         self._encoding = conn.info.encoding
         self._channels: dict[bytes, str] = {}
         self._fatal_notices: list[str] = []
-        self._on_notice = partial(_remember_fatal_notice, self._fatal_notices)
+        self._on_notice = partial(remember_fatal_notice, self._fatal_notices)
         self._handlers_of_user: Callable[[pq.PGnotify], None] | None = None
 
     def attach(self) -> None:
@@ -165,14 +186,7 @@ class Psycopg3Connection:
         return self._pgconn.socket
 
     def decode(self, records: Sequence[pq.PGnotify]) -> list[Notify]:
-        channels, encoding = self._channels, self._encoding
-        for name in {record[0] for record in records} - channels.keys():
-            channels[name] = name.decode(encoding, "surrogateescape")
-        # tuple.__new__ is what Notify() comes to, without a Python function for each.
-        return [
-            _new(Notify, (pid, channels[name], payload.decode(encoding, "surrogateescape")))
-            for name, pid, payload in records
-        ]
+        return decode(records, self._encoding, self._channels)
 
     def read(self) -> None:
         lost: psycopg.Error | None = None
@@ -248,7 +262,7 @@ class Psycopg3Connection:
         return f"{LOST}: {self._fatal_notices[-1] if self._fatal_notices else detail}"
 
 
-def _remember_fatal_notice(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
+def remember_fatal_notice(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
     if notice.severity_nonlocalized in ("FATAL", "PANIC"):
         fatal_notices.append(f"{notice.severity}: {notice.message_primary}")
 

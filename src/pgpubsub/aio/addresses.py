@@ -1,0 +1,86 @@
+"""Where a hub's two connections lead, found out anew for each attempt to connect."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict
+
+from pgpubsub.drivers.psycopg3 import parse_conninfo
+from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection, dial
+from pgpubsub.errors import ConnectionFailed, PubSubError
+
+__all__ = ["Addresses", "Conninfo"]
+
+Conninfo = str | Callable[[], str] | Callable[[], Awaitable[str]]
+"""A connection string, or a plain or asynchronous function that returns one."""
+
+HOST = socket.gethostname()
+
+PATIENCE = 30.0
+"""Seconds that a function for a connection string may take."""
+
+
+class Addresses:
+    """See the module; the arguments are `AsyncHub`'s.
+
+    Raises:
+        ConninfoError: a connection string or keyword is malformed or unknown.
+    """
+
+    def __init__(self, conninfo: Conninfo, notify_conninfo: Conninfo | None, keywords: Mapping[str, Any]) -> None:
+        self._listening = conninfo
+        self._sending = notify_conninfo
+        self._keywords = keywords
+        for source in (conninfo, notify_conninfo):
+            self._complete("" if callable(source) else source, listening=source is conninfo)
+
+    async def listening(self) -> Psycopg3LoopConnection:
+        """Open the connection that listens."""
+        conninfo = self._complete(await _resolve(self._listening), listening=True)
+        return await dial(conninfo, listening=True)
+
+    async def sending(self) -> Psycopg3LoopConnection:
+        """Open the connection that sends."""
+        if self._sending is None:
+            conninfo = self._complete(await _resolve(self._listening), listening=True, role="notify")
+        else:
+            conninfo = self._complete(await _resolve(self._sending), listening=False)
+        return await dial(conninfo, listening=False)
+
+    def _complete(self, conninfo: str | None, *, listening: bool, role: str = "listen") -> str:
+        if listening:
+            keywords = self._keywords
+        else:
+            role = "notify"
+            said = conninfo_to_dict(parse_conninfo(conninfo, {})) if conninfo else {}
+            keywords = {name: value for name, value in self._keywords.items() if name not in said}
+        name = f"pgpubsub {role} {os.getpid()}@{HOST}"
+        return parse_conninfo(conninfo, keywords, application_name=name.encode()[:63].decode(errors="ignore"))
+
+
+async def _resolve(source: Conninfo) -> str:
+    if isinstance(source, str):
+        return source
+    try:
+        async with asyncio.timeout(PATIENCE):
+            if inspect.iscoroutinefunction(source):
+                conninfo = await source()
+            else:
+                conninfo = await asyncio.to_thread(source)
+                if inspect.isawaitable(conninfo):
+                    conninfo = await conninfo
+    except PubSubError:
+        raise
+    except Exception as error:
+        raise ConnectionFailed(f"the function that was given for the connection string failed: {error!r}") from error
+    if not isinstance(conninfo, str):
+        raise ConnectionFailed(
+            f"the function that was given for the connection string returned {type(conninfo).__name__}, not str"
+        )
+    return conninfo

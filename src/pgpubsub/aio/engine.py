@@ -1,0 +1,322 @@
+"""What a hub is, apart from what its users see of it: its two connections, its subscriptions, its beginning and end.
+
+`AsyncHub` and `Hub` are two faces of this. It lives in one event loop; nothing here may be called from another
+thread, but `forsake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+
+from pgpubsub import forking
+from pgpubsub.aio.link import Dial, Link
+from pgpubsub.aio.receiver import Receiver
+from pgpubsub.aio.sender import Sender
+from pgpubsub.core.backoff import backoff
+from pgpubsub.core.heartbeat import Heartbeat
+from pgpubsub.core.session import Session
+from pgpubsub.core.sql import check_channel, check_payload
+from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PayloadError, PubSubError, SubscriptionClosed, again
+from pgpubsub.mailbox import Mailbox, now
+from pgpubsub.status import HubState, HubStats, HubStatus, Observation
+
+__all__ = ["HEARTBEAT_CHANNEL", "Engine"]
+
+logger = logging.getLogger("pgpubsub.hub")
+
+HEARTBEAT_CHANNEL = "pgpubsub.heartbeat"
+"""One for all hubs: every notification wakes every listener of the database, so one heartbeat serves them all."""
+
+
+class Engine:
+    """See the module. `listening` and `sending` open its connections; the other arguments are `AsyncHub`'s."""
+
+    def __init__(
+        self,
+        listening: Dial,
+        sending: Dial,
+        *,
+        heartbeat: float | None = 10.0,
+        heartbeat_timeout: float = 5.0,
+        send_timeout: float = 30.0,
+        give_up_after: float | None = None,
+        max_payload: int = 16 << 20,
+        observe: Callable[[Observation], None] | None = None,
+    ) -> None:
+        for name in ("heartbeat", "heartbeat_timeout", "send_timeout", "give_up_after"):
+            seconds = locals()[name]
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
+        self._send_timeout = send_timeout
+        self._max_payload = max_payload
+        self._observer = observe
+        new_delays = partial(backoff, random.random)
+        beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
+        session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after)
+        self._sending = Link(
+            "sending", Session[None](True, new_delays), sending, on_change=partial(self._on_change, "sending")
+        )
+        self._sender = Sender(self._sending)
+        self._receiver = Receiver(
+            uuid.uuid4().hex,
+            session,
+            listening,
+            self._sender,
+            on_change=partial(self._on_change, "listening"),
+            observe=self._observe,
+        )
+        self._listening = self._receiver.link
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._mailboxes: dict[Mailbox, None] = {}
+        self._past = [0, 0, 0]  # delivered, dropped and gaps of subscriptions that have ended
+        self._times_live = 0
+        self._status = HubStatus.IDLE
+        self._since = now()
+        self._down_since = 0.0
+        self._failure: PubSubError | None = None  # why it cannot be used any more
+        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
+        self._watchers: list[asyncio.Future[None]] = []
+
+    # -- life
+
+    async def enter(self) -> None:
+        """Connect, or raise what stands in the way."""
+        self._start()
+        try:
+            await self._until(lambda: self._obstacle is not None or (self.state.live and self._sending.session.up))
+            if self._obstacle is not None:
+                raise self._obstacle
+        except BaseException:
+            await self.close(0)
+            raise
+
+    async def wait_until_live(self, timeout: float | None) -> None:
+        """Connect, however many attempts that takes."""
+        self._start()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until(lambda: self.state.live)
+        except TimeoutError:
+            error = self.state.error
+            raise NotLive(f"the hub is not live after {timeout:g} s: {error or 'still connecting'}") from error
+
+    async def close(self, timeout: float) -> None:
+        """Send what is to be sent, at most for `timeout` seconds, and end everything."""
+        if isinstance(self._failure, ConcurrentUse):
+            return  # it is another process's
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.ensure_future(self._close(timeout))
+        await asyncio.shield(self._closing)
+
+    def close_unused(self) -> None:
+        """Close what was never used, without an event loop."""
+        self._closed = True
+        self._become(HubStatus.CLOSED)
+
+    def check(self) -> None:
+        """Raise if it cannot be used any more."""
+        if self._failure is not None:
+            raise again(self._failure)
+        if self._closed:
+            raise Closed("the hub was closed")
+
+    @property
+    def state(self) -> HubState:
+        """See `AsyncHub.state`."""
+        error = None if self._status is HubStatus.LIVE else self._failure or self._listening.error
+        return HubState(self._status, self._since, error, None if self._sending.session.up else self._sending.error)
+
+    @property
+    def mailboxes(self) -> tuple[Mailbox, ...]:
+        """Those of the open subscriptions."""
+        return tuple(self._mailboxes)
+
+    def stats(self) -> HubStats:
+        """See `AsyncHub.stats`."""
+        subscriptions = tuple(mailbox.stats() for mailbox in self.mailboxes)
+        delivered, dropped, gaps = self._past
+        return HubStats(
+            delivered=delivered + sum(one.delivered for one in subscriptions),
+            dropped=dropped + sum(one.dropped for one in subscriptions),
+            gaps=gaps + sum(one.gaps for one in subscriptions),
+            received=self._receiver.received,
+            sent=self._sender.sent,
+            reconnects=max(0, self._times_live - 1),
+            heartbeat_seconds=self._receiver.heartbeat_seconds,
+            subscriptions=subscriptions,
+        )
+
+    # -- what it is for
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """See `AsyncHub.notify`."""
+        check_channel(channel)
+        check_payload(channel, payload)
+        if len(payload) * 4 > self._max_payload and (size := len(payload.encode())) > self._max_payload:
+            raise PayloadError(
+                f"payload for channel {channel!r} has {size} bytes and this hub's max_payload is {self._max_payload}",
+                size=size,
+                limit=self._max_payload,
+            )
+        self._start()
+        begun = monotonic()
+        try:
+            await self._sender.notify(channel, payload, self._send_timeout)
+        except PubSubError as error:
+            self._observe(Observation("send_failed", (channel,), monotonic() - begun, str(error)))
+            raise
+        self._observe(Observation("sent", (channel,), monotonic() - begun))
+
+    async def open(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
+        """Begin a subscription: `mailbox` gets what comes on `channels`."""
+        self._start()
+        mailbox.open()
+        self._mailboxes[mailbox] = None
+        try:
+            await self.add(mailbox, channels)
+        except BaseException:
+            self.leave(mailbox, SubscriptionClosed("the subscription could not be entered"))
+            raise
+
+    async def add(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
+        """`mailbox` gets what comes on `channels` too."""
+        self._start()
+        if mailbox.closed is not None:
+            raise again(mailbox.closed)
+        await self._receiver.admit(mailbox, channels, self._send_timeout)
+
+    async def remove(self, mailbox: Mailbox, channel: str) -> None:
+        """`mailbox` gets nothing of `channel` any more, not even what is in it."""
+        self._receiver.dismiss(mailbox, (channel,))
+        mailbox.forget(channel)
+        await asyncio.sleep(0)
+
+    def leave(self, mailbox: Mailbox, why: Exception) -> None:
+        """End a subscription, and drop what is in `mailbox`."""
+        mailbox.end(why)
+        mailbox.discard()
+        if mailbox in self._mailboxes:
+            del self._mailboxes[mailbox]
+            buffer = mailbox.buffer
+            for index, count in enumerate((buffer.delivered, buffer.dropped, buffer.gaps)):
+                self._past[index] += count
+            self._receiver.dismiss(mailbox, mailbox.channels)
+
+    def forsake(self, mailbox: Mailbox) -> None:
+        """Nobody has the subscription any more. For destructors, which run in any thread."""
+        if mailbox in self._mailboxes and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and so is everything
+                self._loop.call_soon_threadsafe(self.leave, mailbox, SubscriptionClosed("nobody has it any more"))
+
+    def disown(self, error: ConcurrentUse) -> None:
+        """See `forking`."""
+        self._failure = error
+        self._status = HubStatus.FAILED
+        for mailbox in self._mailboxes:
+            mailbox.disown(error)
+        for link in (self._listening, self._sending):
+            if link.connection is not None:
+                link.connection.disown()
+
+    # -- inside
+
+    def _start(self) -> None:
+        """Begin to connect, unless that has happened. Raise if it cannot be used, or not here."""
+        self.check()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            forking.on_fork(self)
+            self._become(HubStatus.CONNECTING)
+            self._down_since = monotonic()
+            self._tasks = [loop.create_task(link.run()) for link in (self._listening, self._sending)]
+            for task in self._tasks:
+                task.add_done_callback(self._on_task_done)
+        elif self._loop is not loop:
+            raise ConcurrentUse("this hub belongs to the event loop in which it was first used: make one for this loop")
+
+    async def _close(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._sender.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end(HubStatus.CLOSED, Closed("the hub was closed"), SubscriptionClosed("the hub was closed"))
+
+    def _fail(self, error: PubSubError) -> None:
+        self._failure = error
+        for task in self._tasks:
+            task.cancel()
+        self._end(HubStatus.FAILED, error, error)
+
+    def _end(self, status: HubStatus, error: PubSubError, for_subscribers: Exception) -> None:
+        self._receiver.stop()
+        self._receiver.fail(error)
+        self._sender.fail(error)
+        for mailbox in self._mailboxes:
+            mailbox.end(for_subscribers)
+        self._become(status)
+
+    def _on_change(self, link: str, what: str, detail: str) -> None:
+        if what in ("connect_failed", "lost"):
+            self._observe(Observation("lost" if what == "lost" else "connect_failed", detail=f"{link}: {detail}"))
+        if what == "stopped":
+            error = self._listening.error if link == "listening" else self._sending.error
+            self._fail(error or PubSubError(detail))
+        elif link == "sending":
+            self._sender.pump()
+            self._become(self._status)
+        elif what == "live":
+            self._times_live += 1
+            self._observe(Observation("live", seconds=monotonic() - self._down_since))
+            self._become(HubStatus.LIVE)
+        else:
+            if self._status is HubStatus.LIVE:
+                self._down_since = monotonic()
+            self._become(HubStatus.CONNECTING)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the hub failed", exc_info=error)
+            failure = PubSubError(f"the hub failed, by a fault of its own: {error!r}")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    @property
+    def _obstacle(self) -> PubSubError | None:
+        return self._failure or self._listening.error or self._sending.error
+
+    def _become(self, status: HubStatus) -> None:
+        if status is not self._status:
+            self._status = status
+            self._since = now()
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        await asyncio.sleep(0)
+        while not condition():
+            self._start()  # raises once it is over
+            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._watchers.append(watcher)
+            await watcher
+
+    def _observe(self, observation: Observation) -> None:
+        if self._observer is not None:
+            try:
+                self._observer(observation)
+            except Exception:
+                logger.exception("the hub's observer failed")

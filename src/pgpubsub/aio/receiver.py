@@ -1,0 +1,300 @@
+"""Who has subscribed to what: brings the server in line with it, and hands out what arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from datetime import timedelta
+from time import monotonic
+
+from pgpubsub.aio.link import Dial, Link
+from pgpubsub.aio.sender import Sender
+from pgpubsub.core.buffer import payload_bytes
+from pgpubsub.core.heartbeat import Heartbeat
+from pgpubsub.core.routing import route
+from pgpubsub.core.session import Abandon, Ask, Beat, Execute, Report, Session, Step
+from pgpubsub.drivers.interface import LoopConnection
+from pgpubsub.errors import (
+    ChannelNameError,
+    ConnectionLost,
+    NotLive,
+    PubSubError,
+    ServerRefused,
+    UnusableDeployment,
+    again,
+)
+from pgpubsub.events import Gap, GapReason, Notify
+from pgpubsub.mailbox import Mailbox, now
+from pgpubsub.status import Observation
+
+__all__ = ["Receiver"]
+
+logger = logging.getLogger("pgpubsub.gap")
+
+
+class _Admission:
+    """Somebody who waits until the server listens to channels for them."""
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        self.missing = set(channels)
+        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class _Beats(Mailbox):
+    """What subscribes to the heartbeat's channel: it measures how long our own take, and keeps nothing."""
+
+    def __init__(self, hub: str, on_return: Callable[[float], None]) -> None:
+        super().__init__(1, 1, "latest")
+        self._prefix = hub
+        self._number = 0
+        self._begun_at: float | None = None
+        self._on_return = on_return
+
+    def next_payload(self) -> str:
+        """What makes the next beat known as ours."""
+        self._number += 1
+        self._begun_at = monotonic()
+        return self._payload
+
+    @property
+    def _payload(self) -> str:
+        return f"{self._prefix} {self._number}"
+
+    def put(self, events: Collection[Notify], size: int) -> None:
+        if self._begun_at is not None and any(event.payload == self._payload for event in events):
+            self._on_return(monotonic() - self._begun_at)
+            self._begun_at = None
+
+    def report(self, gap: Gap) -> None:
+        """Nobody misses a heartbeat."""
+
+    def wake(self, count: int | None) -> None:
+        """Nobody waits."""
+
+
+class Receiver:
+    """See the module.
+
+    Args:
+        name: the hub's, for its heartbeats.
+        session: with its heartbeat.
+        dial: opens the listening connection.
+        sender: sends heartbeats.
+        on_change: as for `Link`.
+        observe: gets observations.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        session: Session[Mailbox],
+        dial: Dial,
+        sender: Sender,
+        *,
+        on_change: Callable[[str, str], None],
+        observe: Callable[[Observation], None],
+    ) -> None:
+        assert session.heartbeat is not None
+        self.link = Link("listening", session, dial, on_events=self._on_events, act=self._act, on_change=on_change)
+        self.received = 0
+        self.heartbeat_seconds: float | None = None
+        self._registry = session.registry
+        self._heartbeat: Heartbeat = session.heartbeat
+        self._sender = sender
+        self._on_change = on_change
+        self._observe = observe
+        self._awaited: dict[str, list[_Admission]] = {}
+        self._beating: asyncio.Task[None] | None = None
+        self._beats = _Beats(name, self._on_beat_returned)
+        self._registry.add(self._beats, self._heartbeat.channel)
+
+    # -- who wants what
+
+    async def admit(self, mailbox: Mailbox, channels: Iterable[str], timeout: float) -> None:
+        """Have `channels` put into `mailbox`. The server listens to all of them when this returns; if it raises,
+        `mailbox` has none that it did not have before.
+
+        Raises:
+            NotLive: that could not be done within `timeout` seconds.
+            ServerRefused: the server would not listen to one of them.
+        """
+        new = [channel for channel in dict.fromkeys(channels) if channel not in mailbox.channels]
+        for channel in new:
+            self._registry.add(mailbox, channel)
+            mailbox.channels.add(channel)
+        missing = [channel for channel in new if not self._registry.is_live(channel)]
+        try:
+            if missing:
+                await self._granted(missing, timeout)
+            else:
+                await asyncio.sleep(0)
+        except BaseException:
+            self.dismiss(mailbox, new)
+            raise
+
+    def dismiss(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
+        """Have `channels` not put into `mailbox` any more."""
+        for channel in list(channels):
+            if channel in mailbox.channels:
+                mailbox.channels.discard(channel)
+                self._registry.discard(mailbox, channel)
+        self.link.wake()
+
+    def fail(self, error: PubSubError) -> None:
+        """There will be no connection any more: tell all who wait for one."""
+        for channel in list(self._awaited):
+            self._settle(channel, error)
+
+    def stop(self) -> None:
+        """Stop waiting for the beat that is under way, if there is one."""
+        if self._beating is not None:
+            self._beating.cancel()
+
+    async def _granted(self, channels: Collection[str], timeout: float) -> None:
+        admission = _Admission(channels)
+        for channel in channels:
+            self._awaited.setdefault(channel, []).append(admission)
+        self.link.wake()
+        try:
+            async with asyncio.timeout(timeout):
+                await admission.granted
+        except TimeoutError:
+            why = self.link.error if self.link.connection is None else "the server has not answered yet"
+            names = ", ".join(map(repr, channels))
+            raise NotLive(f"could not listen to {names} within {timeout:g} s: {why}") from self.link.error
+        finally:
+            for channel in channels:
+                waiting = self._awaited.get(channel, [])
+                if admission in waiting:
+                    waiting.remove(admission)
+                if not waiting:
+                    self._awaited.pop(channel, None)
+
+    def _settle(self, channel: str, error: PubSubError | None = None) -> None:
+        """Tell those who wait for `channel` what became of it."""
+        for admission in self._awaited.pop(channel, ()):
+            admission.missing.discard(channel)
+            if admission.granted.done():
+                continue
+            if error is not None:
+                admission.granted.set_exception(again(error))
+            elif not admission.missing:
+                admission.granted.set_result(None)
+
+    # -- what arrives
+
+    def _on_events(self, events: list[Notify]) -> None:
+        self.received += len(events)
+        session = self.link.session
+        trusted = session.trusted
+        session.on_delivered(monotonic())
+        for chosen, mailboxes in route(events, self._registry.owners):
+            size = payload_bytes(chosen)
+            for mailbox in tuple(mailboxes):
+                mailbox.put(chosen, size)
+                if mailbox.buffer.overflowed and mailbox.channels:
+                    self._observe(Observation("too_slow", tuple(sorted(mailbox.channels))))
+                    self.dismiss(mailbox, mailbox.channels)
+        if not trusted:
+            self._on_trusted()
+
+    def _on_trusted(self) -> None:
+        self.link.error = None
+        self.link.wake()
+        self._on_change("live", "")
+
+    def _on_beat_returned(self, seconds: float) -> None:
+        self.heartbeat_seconds = seconds
+        self._observe(Observation("heartbeat", seconds=seconds))
+
+    # -- what the session wants done
+
+    async def _act(self, step: Step, connection: LoopConnection) -> None:
+        match step:
+            case Execute():
+                await self._execute(step, connection)
+            case Report():
+                self._report(step)
+            case Beat():
+                self.stop()
+                self.link.session.on_beat_begun(step)
+                self._beating = asyncio.create_task(self._beat(step))
+            case Ask():
+                await self._ask(step, connection)
+            case Abandon():
+                self._abandon(step, connection)
+
+    async def _execute(self, step: Execute, connection: LoopConnection) -> None:
+        session = self.link.session
+        try:
+            await connection.apply(step.changes, self._heartbeat.timeout)
+        except ConnectionLost as error:
+            self.link.lose(error)
+        except (ServerRefused, ChannelNameError) as error:
+            refused = session.on_refused(step, monotonic(), str(error))
+            for channel in refused:
+                self._settle(channel, error)
+            if not session.up and session.number == step.session:
+                self.link.let_go(error)
+        else:
+            session.on_executed(step, monotonic())
+            for channel in step.changes.listen:
+                if self._registry.is_live(channel):
+                    self._settle(channel)
+
+    def _report(self, step: Report) -> None:
+        since = now() - timedelta(seconds=monotonic() - step.since)
+        affected: dict[Mailbox, list[str]] = {}
+        for channel in step.channels:
+            for mailbox in self._registry.losers(channel):
+                affected.setdefault(mailbox, []).append(channel)
+        self.link.session.on_reported(step)
+        for mailbox, channels in affected.items():
+            mailbox.report(Gap(step.reason, tuple(channels), since, None, step.why))
+        told = tuple(channel for channel in step.channels if channel != self._heartbeat.channel)
+        if told:
+            logger.info("listening again, channels: %s", ", ".join(told))
+            self._observe(Observation("gap", told, detail=step.why))
+
+    async def _beat(self, step: Beat) -> None:
+        session = self.link.session
+        committed = await self._sender.beat(
+            self._heartbeat.channel, self._beats.next_payload(), self._heartbeat.timeout
+        )
+        if committed:
+            session.on_beat_sent(step, monotonic())
+        else:
+            session.on_beat_failed(step)
+        self.link.wake()
+
+    async def _ask(self, step: Ask, connection: LoopConnection) -> None:
+        session = self.link.session
+        trusted = session.trusted
+        session.on_asked(step)
+        try:
+            await connection.ask(self._heartbeat.timeout)
+        except ConnectionLost as error:
+            self.link.lose(error, GapReason.HEARTBEAT)
+        except ServerRefused as error:
+            self.link.lose(error)
+        else:
+            session.on_answered(step, monotonic())
+            if not trusted and session.trusted:
+                self._on_trusted()
+
+    def _abandon(self, step: Abandon, connection: LoopConnection) -> None:
+        connection.read()  # we may be the ones who were late
+        if self.link.session.next_step(monotonic()) == step:
+            why = f"a notification sent on another connection did not arrive within {self._heartbeat.timeout:g} s"
+            if connection.pooled:
+                why += (
+                    ", and a pooler stands between: LISTEN needs a direct connection, or a pool in session mode. To"
+                    " send through this one all the same, give its DSN as notify_conninfo and a direct one as conninfo"
+                )
+            elif not self.link.session.trusted:
+                why += (
+                    ": conninfo and notify_conninfo have to lead to the same database of the same server, without a"
+                    " pooler in transaction mode before the first"
+                )
+            self.link.lose(UnusableDeployment(why), GapReason.HEARTBEAT, hopeless=True)

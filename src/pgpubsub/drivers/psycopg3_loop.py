@@ -1,0 +1,257 @@
+"""psycopg 3 below an event loop: the connections of the hub.
+
+psycopg opens the connection. From then on its socket stays registered with the loop and libpq is driven directly
+(psycopg's documented `pq` layer), because psycopg's own coroutines take the socket for one statement at a time, and
+between them nobody would read: notifications would wait for the next statement. It needs an event loop that can
+watch a socket (`loop.add_reader`), which asyncio's and uvloop's can and Windows' proactor loop cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
+
+from pgpubsub.core import sql
+from pgpubsub.core.registry import Changes
+from pgpubsub.drivers.interface import LOST, encoding_error, in_recovery, statement_error
+from pgpubsub.drivers.psycopg3 import decode, psycopg, remember_fatal_notice
+from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError, SendUncertain
+from pgpubsub.events import Notify
+
+__all__ = ["Psycopg3LoopConnection", "dial"]
+
+NOTIFY = sql.notify("$1", "$2").encode()
+
+WHO_ARE_YOU = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()"
+
+LISTENER_SETTINGS = """
+SELECT pg_catalog.set_config(name, ours.value, false)
+  FROM (VALUES ('idle_session_timeout', '0', true), ('tcp_user_timeout', '30s', false),
+               ('tcp_keepalives_idle', '30s', false), ('tcp_keepalives_interval', '10s', false),
+               ('tcp_keepalives_count', '3', false)) AS ours (name, value, always)
+  JOIN pg_catalog.pg_settings USING (name)
+ WHERE ours.always OR source = 'default'
+"""
+"""For the session that listens: it is idle by profession, and if we vanish without a word it must not hold up the
+server's notification queue for long. What the administrator has set is left alone. Old servers do not know all."""
+
+TLS_ROUNDS = 4
+"""A TLS record may hold more than one read of libpq takes, and then the socket tells nothing of the rest."""
+
+_inherited: list[object] = []
+
+
+async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
+    """Open a connection to a primary, within `connect_timeout` for each host and as long again for what follows.
+
+    Raises:
+        ConnectionFailed: with the driver's error as the cause.
+        ServerInRecovery: it is a standby.
+    """
+    options = conninfo_to_dict(conninfo)
+    hosts = str(options.get("host") or options.get("hostaddr") or "").count(",") + 1
+    seconds = (hosts + 1) * (int(options.get("connect_timeout") or 0) or 60)
+    try:
+        async with asyncio.timeout(seconds):
+            conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+            try:
+                return await _prepare(conn, listening)
+            except BaseException:
+                await conn.close()
+                raise
+    except TimeoutError as error:
+        raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds} s") from error
+    except (psycopg.Error, OSError, UnicodeError) as error:
+        raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
+
+
+async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psycopg3LoopConnection:
+    row = await (await conn.execute(WHO_ARE_YOU)).fetchone()
+    assert row is not None
+    server_pid, standby = row
+    if standby:
+        raise in_recovery("pg_is_in_recovery() is true")
+    if listening:
+        await conn.execute(LISTENER_SETTINGS)
+    return Psycopg3LoopConnection(conn, server_pid)
+
+
+@dataclass(slots=True)
+class _Statement:
+    what: str
+    sending: bool
+    on_done: Callable[[PubSubError | None], None]
+    refusal: PubSubError | None = None
+
+
+class Psycopg3LoopConnection:
+    """See `interface.LoopConnection`."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any], server_pid: int) -> None:
+        self.server_pid = server_pid
+        self.pooled = conn.info.backend_pid != server_pid
+        self._conn = conn
+        self._pgconn = conn.pgconn
+        self._fd = conn.pgconn.socket
+        self._loop = asyncio.get_running_loop()
+        self._encoding = conn.info.encoding
+        self._channels: dict[bytes, str] = {}
+        self._fatal_notices: list[str] = []
+        self._statement: _Statement | None = None
+        self._closed = False
+        self._rounds = TLS_ROUNDS if conn.pgconn.ssl_in_use else 1
+        conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
+        conn.pgconn.nonblocking = 1
+
+    def watch(self, on_events: Callable[[list[Notify]], None], on_lost: Callable[[ConnectionLost], None]) -> None:
+        self._on_events = on_events
+        self._on_lost = on_lost
+        self._loop.add_reader(self._fd, self.read)
+
+    def read(self) -> None:
+        if self._closed:
+            return
+        lost: psycopg.Error | None = None
+        try:
+            for _ in range(self._rounds):
+                self._pgconn.consume_input()
+        except psycopg.Error as error:
+            lost = error  # there may be notifications that came before the end
+        records = list(iter(self._pgconn.notifies, None))
+        if records:
+            self._on_events(decode(records, self._encoding, self._channels))
+        try:
+            self._take_results()
+        except psycopg.Error as error:
+            lost = lost or error
+        if lost is not None and not self._closed:
+            self._lose(lost)
+
+    async def apply(self, changes: Changes, timeout: float) -> None:
+        statements = [*map(sql.unlisten, changes.unlisten), *map(sql.listen, changes.listen)]
+        what = statements[0] if len(statements) == 1 else f"{statements[0]} and {len(statements) - 1} more"
+        await self._execute(what, sql.script(statements), timeout)
+
+    async def ask(self, timeout: float) -> None:
+        await self._execute("a sign of life", "SELECT 1", timeout)
+
+    def send(self, channel: str, payload: str, on_done: Callable[[PubSubError | None], None]) -> None:
+        what = f"NOTIFY {channel!r}"
+        try:
+            parameters = [channel.encode(self._encoding), payload.encode(self._encoding)]
+        except UnicodeEncodeError as error:
+            on_done(encoding_error(what, error, sending=True))
+            return
+        begin = partial(self._pgconn.send_query_params, NOTIFY, parameters)
+        self._begin(begin, _Statement(what, True, on_done))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._pgconn.finish()
+        self._finish(ConnectionLost(f"{LOST}: it was closed"))
+
+    def disown(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self._fd)  # or the server would not notice the end of a parent that its child outlives
+            _inherited.append(self._conn)  # its destructor would complain
+
+    async def _execute(self, what: str, script: str, timeout: float) -> None:
+        answer: asyncio.Future[None] = self._loop.create_future()
+
+        def on_done(error: PubSubError | None) -> None:
+            if answer.done():
+                return  # whoever asked is gone
+            if error is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(error)
+
+        try:
+            statement = script.encode(self._encoding)
+        except UnicodeEncodeError as error:
+            raise encoding_error(what, error, sending=False) from error
+        self._begin(partial(self._pgconn.send_query, statement), _Statement(what, False, on_done))
+        try:
+            await asyncio.wait({answer}, timeout=timeout)
+            if not answer.done():
+                self.read()  # we may be the ones who were late
+            if not answer.done():
+                raise ConnectionLost(f"{LOST}: no answer to {what} within {timeout:g} s")
+            answer.result()
+        finally:
+            answer.cancel()
+
+    def _begin(self, begin: Callable[[], None], statement: _Statement) -> None:
+        assert self._statement is None, "one statement at a time"
+        if self._closed:
+            statement.on_done(ConnectionLost(f"{LOST}: {statement.what} was not sent"))
+            return
+        self._statement = statement
+        try:
+            begin()
+            self._flush()
+        except psycopg.Error as error:
+            # Whoever asked is told when this call is over, as of every other outcome.
+            self._loop.call_soon(self._lose, error)
+
+    def _flush(self) -> None:
+        if self._pgconn.flush():  # the socket's buffer is full
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._fd)
+        try:
+            self._flush()
+        except psycopg.Error as error:
+            self._lose(error)
+
+    def _take_results(self) -> None:
+        while (statement := self._statement) is not None and not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                self._finish(statement.refusal)
+            elif result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
+                error = psycopg.errors.error_from_result(result, self._encoding)
+                if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+                    raise error
+                statement.refusal = statement_error(
+                    statement.what, error, lost=False, sqlstate=error.sqlstate, sending=statement.sending
+                )
+                statement.refusal.__cause__ = error
+
+    def _finish(self, error: PubSubError | None) -> None:
+        statement, self._statement = self._statement, None
+        if statement is None:
+            return
+        if statement.sending and isinstance(error, ConnectionLost) and not isinstance(error, SendUncertain):
+            uncertain = SendUncertain(f"{statement.what} may or may not have been sent, and is not repeated: {error}")
+            uncertain.__cause__ = error.__cause__
+            error = uncertain
+        statement.on_done(error)
+
+    def _lose(self, error: psycopg.Error) -> None:
+        if self._closed:
+            return
+        why = self._fatal_notices[-1] if self._fatal_notices else str(error).strip()
+        lost = ConnectionLost(f"{LOST}: {why}")
+        lost.__cause__ = error
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        with suppress(psycopg.Error):
+            self._pgconn.finish()
+        self._finish(lost)
+        self._on_lost(lost)

@@ -1,0 +1,211 @@
+"""Hub: many subscribers on one connection, for threads."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from pgpubsub.aio.addresses import Addresses, Conninfo
+from pgpubsub.aio.engine import Engine
+from pgpubsub.core.buffer import Overflow
+from pgpubsub.errors import Closed, ConcurrentUse
+from pgpubsub.loop_thread import LoopThread
+from pgpubsub.mailbox import CAPACITY, CAPACITY_BYTES
+from pgpubsub.status import HubState, HubStats, Observation
+from pgpubsub.subscription import Subscription, ThreadMailbox
+
+__all__ = ["Hub"]
+
+LOCK_PATIENCE = 0.1
+"""Seconds after which a mailbox's lock, held for microseconds otherwise, must be held by what a signal handler
+interrupted."""
+
+
+class Hub:
+    """Publish and subscribe over two connections, one that listens and one that sends, for any number of threads.
+
+    It connects when it is entered (`with`) or first used, and from then on a thread of its own keeps it connected.
+    What may have been lost stands as a `Gap` in every subscription concerned, once its channels are live again. One
+    that is made before a `fork()` and first used after it, as in a prefork web server, belongs to the child.
+
+    Args:
+        conninfo: libpq connection string or URI of a primary, or a function, plain or asynchronous, that returns
+            one. It is called, a plain one in a thread, for each attempt to connect: for credentials that change.
+        notify_conninfo: the same for the connection that sends, where that is to be another, such as a pooler's.
+        heartbeat: seconds of silence after which the hub proves that notifications arrive, by sending one to
+            itself. None: only when it has connected.
+        heartbeat_timeout: seconds that a heartbeat, and the server's answer to a LISTEN, may take.
+        send_timeout: seconds that `notify`, and entering a subscription, wait during an outage.
+        give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
+            first at once and then every 0.1 to 30 seconds.
+        max_payload: longest payload that `notify` accepts, in bytes; PostgreSQL's own limit is 7,999.
+        observe: called with each `Observation`, for metrics and traces. It must not block.
+        libpq_keywords: connection parameters. They override those in `conninfo`; in `notify_conninfo` they stand in
+            for what it does not say.
+
+    Raises:
+        ConninfoError: a connection string or keyword is malformed or unknown.
+        ValueError: a time is not positive.
+
+    >>> import pgpubsub
+    >>> with pgpubsub.Hub(dsn) as hub, hub.subscribe("orders", "payments") as events:
+    ...     hub.notify("orders", "17")
+    ...     for event in events:
+    ...         print(event.channel, event.payload)
+    ...         break
+    orders 17
+    """
+
+    def __init__(
+        self,
+        conninfo: Conninfo = "",
+        *,
+        notify_conninfo: Conninfo | None = None,
+        heartbeat: float | None = 10.0,
+        heartbeat_timeout: float = 5.0,
+        send_timeout: float = 30.0,
+        give_up_after: float | None = None,
+        max_payload: int = 16 << 20,
+        observe: Callable[[Observation], None] | None = None,
+        **libpq_keywords: Any,
+    ) -> None:
+        addresses = Addresses(conninfo, notify_conninfo, libpq_keywords)
+        self._begin(
+            Engine(
+                addresses.listening,
+                addresses.sending,
+                heartbeat=heartbeat,
+                heartbeat_timeout=heartbeat_timeout,
+                send_timeout=send_timeout,
+                give_up_after=give_up_after,
+                max_payload=max_payload,
+                observe=observe,
+            )
+        )
+
+    def _begin(self, engine: Engine) -> None:
+        self._engine = engine
+        self._closed = False
+        # The thread, under the only key, once there is one: setdefault() decides in one step who makes it.
+        self._threads: dict[str, LoopThread] = {}
+
+    def __del__(self) -> None:
+        if getattr(self, "_threads", None) and not self._closed:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+            self._closed = True
+            self._threads[""].post(self._threads[""].finish, self._engine.close, 0.0)
+
+    def __enter__(self) -> Self:
+        """Connect, and prove that notifications arrive.
+
+        Raises:
+            ConnectionFailed: it cannot connect. At once, without another attempt; see `wait_until_live`.
+            UnusableDeployment: notifications cannot arrive here, as behind a pooler in transaction mode.
+            ServerInRecovery: the server is a standby.
+        """
+        try:
+            self._call(self._engine.enter)
+        except BaseException:
+            self.close(0)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Hub {self.state}>"
+
+    def subscribe(
+        self,
+        *channels: str,
+        capacity: int = CAPACITY,
+        capacity_bytes: int = CAPACITY_BYTES,
+        overflow: Overflow = "clear",
+    ) -> Subscription:
+        """A subscription to `channels`, to be entered with `with`.
+
+        Args:
+            channels: any text of up to 63 bytes each. There may be none yet: see `Subscription.add`.
+            capacity: notifications that its buffer holds at most.
+            capacity_bytes: bytes of payload that its buffer holds at most.
+            overflow: what happens when the buffer is full. "clear": all that is buffered goes, and one `Gap` says how
+                many. "drop_oldest": the oldest go, and a `Gap` stands in their place. "latest": only the newest of
+                each channel is kept, always, and no `Gap` says so. "close": `SubscriberTooSlow`.
+
+        Raises:
+            ChannelNameError: a name that PostgreSQL cannot carry.
+            ValueError: a capacity below 1, or an unknown policy.
+        """
+        return Subscription(self, channels, ThreadMailbox(capacity, capacity_bytes, overflow))
+
+    def notify(self, channel: str, payload: str = "") -> None:
+        """Send one notification; it is committed when this returns.
+
+        Raises:
+            ChannelNameError, PayloadError: PostgreSQL cannot carry it.
+            SendTimeout: there was no connection for `send_timeout` seconds. It was not sent.
+            SendUncertain: the connection broke while it was in flight. It is not repeated.
+            ServerRefused: for example because the server's notification queue is full.
+        """
+        self._call(self._engine.notify, channel, payload)
+
+    @property
+    def state(self) -> HubState:
+        """Whether notifications arrive, since when, and why not."""
+        return self._engine.state
+
+    def wait_until_live(self, timeout: float | None = None) -> None:
+        """Connect if that has not happened yet, and wait until notifications arrive, at most `timeout` seconds.
+
+        Raises:
+            NotLive: a `TimeoutError` that says why.
+            UnusableDeployment, ServerInRecovery: as when entering the hub.
+            GaveUp: it has given up.
+        """
+        self._call(self._engine.wait_until_live, timeout)
+
+    def stats(self) -> HubStats:
+        """Counters since the hub was made, and the subscriptions."""
+        return self._engine.stats()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait for what is still to be sent, at most `timeout` seconds, and close the connections. Every iteration
+        ends when it has got what is buffered. May be repeated, and called from other threads and from signal handlers;
+        does nothing in a forked child."""
+        self._closed = True
+        thread = self._threads.get("")
+        if thread is None:
+            self._engine.close_unused()
+            return
+        try:
+            thread.check_process()
+        except ConcurrentUse:
+            return
+        thread.post(thread.finish, self._engine.close, timeout)
+        if all(
+            mailbox.is_free(LOCK_PATIENCE) for mailbox in self._engine.mailboxes if isinstance(mailbox, ThreadMailbox)
+        ):
+            thread.join(timeout + 5.0)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        self._engine.check()
+        thread = self._threads.get("")
+        if thread is None:
+            if self._closed:
+                raise Closed("the hub was closed")
+            mine = LoopThread()
+            thread = self._threads.setdefault("", mine)
+            if thread is mine:
+                thread.start()
+            else:
+                mine.discard()
+        thread.call(function, *args)
+
+    def _post(self, function: Callable[..., Any], *args: Any) -> None:
+        if thread := self._threads.get(""):
+            thread.post(function, *args)

@@ -1,0 +1,221 @@
+"""What one blocking subscriber sees."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from pgpubsub.core.buffer import Overflow
+from pgpubsub.core.sql import check_channel
+from pgpubsub.errors import SubscriberTooSlow, SubscriptionClosed
+from pgpubsub.events import Gap, Notify
+from pgpubsub.mailbox import Mailbox
+from pgpubsub.status import SubscriptionStats
+from pgpubsub.waiting import check_timeout
+
+if TYPE_CHECKING:
+    from pgpubsub.hub import Hub
+
+__all__ = ["Subscription", "ThreadMailbox"]
+
+
+class ThreadMailbox(Mailbox):
+    """A mailbox that threads wait for, and that the hub's thread fills.
+
+    Its lock is held for moments only, and never while anybody waits. It is a plain lock, entered by `with`, and not
+    a `Condition`, since a signal handler that raises can leave that one locked for ever.
+    """
+
+    def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
+        super().__init__(capacity, capacity_bytes, overflow)
+        self.lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+
+    def put(self, events: Sequence[Notify], size: int) -> None:
+        with self.lock:
+            super().put(events, size)
+
+    def report(self, gap: Gap) -> None:
+        with self.lock:
+            super().report(gap)
+
+    def end(self, why: Exception) -> None:
+        with self.lock:
+            super().end(why)
+
+    def forget(self, channel: str) -> None:
+        with self.lock:
+            super().forget(channel)
+
+    def discard(self) -> None:
+        with self.lock:
+            super().discard()
+
+    def stats(self) -> SubscriptionStats:
+        with self.lock:
+            return super().stats()
+
+    def disown(self, error: Exception) -> None:
+        self.lock = threading.Lock()  # whoever held the other is not in this process
+        super().disown(error)
+        self.buffer.clear()
+
+    def is_free(self, patience: float) -> bool:
+        """Whether nobody holds the lock for longer than `patience` seconds."""
+        if self.lock.acquire(timeout=patience):
+            self.lock.release()
+            return True
+        return False
+
+    def wake(self, count: int | None) -> None:
+        for _ in range(len(self._waiting) if count is None else min(count, len(self._waiting))):
+            self._waiting.popleft().release()
+
+    def get_nowait(self) -> Notify | Gap | None:
+        """As `take`, for threads."""
+        event = None
+        try:
+            with self.lock:
+                event = self.take()
+        except BaseException:
+            self._give_back(event, None)
+            raise
+        return event
+
+    def get(self, deadline: float | None) -> Notify | Gap:
+        """Wait for the next event until `deadline`. Raises `TimeoutError`, and what `take` raises."""
+        event = waiter = None
+        try:
+            while True:
+                late = deadline is not None and monotonic() >= deadline
+                with self.lock:
+                    event = self.take()
+                    if event is None and not late:
+                        waiter = threading.Lock()
+                        waiter.acquire()
+                        self._waiting.append(waiter)
+                if event is not None:
+                    return event
+                if late:
+                    raise TimeoutError("there was no event in time")
+                assert waiter is not None
+                waiter.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
+                self._give_back(None, waiter)
+        except BaseException:
+            self._give_back(event, waiter)
+            raise
+
+    def _give_back(self, event: Notify | Gap | None, waiter: threading.Lock | None) -> None:
+        """Whoever got `event`, or was to be woken by `waiter`, does not need it."""
+        with self.lock:
+            if event is not None:
+                self.buffer.restore(event)
+            if waiter is not None and waiter in self._waiting:
+                self._waiting.remove(waiter)
+            if event is not None:
+                self.wake(1)
+
+
+class Subscription:
+    """One subscriber's events, in order: what `Hub.subscribe` returns.
+
+    Enter it (`with`), then iterate it or call `get`. Several threads may do so: each event goes to one of them. A
+    thread that leaves its loop takes nothing from the others.
+    """
+
+    def __init__(self, hub: Hub, channels: tuple[str, ...], mailbox: ThreadMailbox) -> None:
+        for channel in channels:
+            check_channel(channel)
+        self._hub = hub
+        self._initial = channels
+        self._mailbox = mailbox
+        self._closed = False
+
+    def __del__(self) -> None:
+        if hasattr(self, "_mailbox"):
+            self._hub._engine.forsake(self._mailbox)
+
+    def __repr__(self) -> str:
+        state = "open" if self._mailbox.closed is None and not self._closed else "closed"
+        return f"<{type(self).__name__} {sorted(self.channels)}, {state}, {len(self._mailbox.buffer)} buffered>"
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """What it is subscribed to at present."""
+        return frozenset(self._mailbox.channels)
+
+    def stats(self) -> SubscriptionStats:
+        """This subscription in figures."""
+        return self._mailbox.stats()
+
+    def __enter__(self) -> Self:
+        """Returns once the server listens to all its channels: what is sent from now on is delivered.
+
+        Raises:
+            NotLive: the server could not be reached within the hub's `send_timeout`.
+            ServerRefused: it would not listen.
+        """
+        self._hub._call(self._hub._engine.open, self._mailbox, self._initial)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Notify | Gap:
+        """The next event. The iteration ends when the subscription or its hub is closed.
+
+        Raises:
+            SubscriberTooSlow: its buffer was full and its policy is `close`.
+            GaveUp: the hub has given up.
+        """
+        try:
+            return self._open().get(None)
+        except SubscriberTooSlow:
+            raise
+        except SubscriptionClosed:
+            raise StopIteration from None
+
+    def get(self, timeout: float | None = None) -> Notify | Gap:
+        """Wait for the next event, at most `timeout` seconds (None: for ever).
+
+        Raises:
+            TimeoutError: there was none.
+            SubscriptionClosed: the subscription or its hub is closed, or it was not entered.
+            SubscriberTooSlow, GaveUp: as in an iteration.
+        """
+        check_timeout(timeout)
+        return self._open().get(None if timeout is None else monotonic() + timeout)
+
+    def get_nowait(self) -> Notify | Gap | None:
+        """The next event, or None when there is none yet. Raises as `get`."""
+        return self._open().get_nowait()
+
+    def add(self, channel: str) -> None:
+        """Subscribe to one more channel. Returns, and raises, as entering does; if it raises, nothing has changed."""
+        check_channel(channel)
+        self._hub._call(self._hub._engine.add, self._mailbox, (channel,))
+
+    def remove(self, channel: str) -> None:
+        """Unsubscribe from a channel. Nothing of it is received any more, not even what is buffered."""
+        check_channel(channel)
+        self._hub._call(self._hub._engine.remove, self._mailbox, channel)
+
+    def close(self) -> None:
+        """Unsubscribe from everything and drop what is buffered. May be repeated. Does not wait, and ends the waiting
+        of other threads."""
+        self._closed = True
+        self._hub._post(self._hub._engine.leave, self._mailbox, SubscriptionClosed("the subscription was closed"))
+
+    def _open(self) -> ThreadMailbox:
+        if self._closed:
+            raise SubscriptionClosed("the subscription was closed")
+        return self._mailbox
