@@ -21,15 +21,20 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+NOT_OPEN = SubscriptionClosed(
+    "the subscription is not open: use it in a with statement, `with hub.subscribe(...) as events`"
+)
+
+
 class Mailbox:
     """A buffer, whether more will come, and a way to wake whoever waits for it."""
+
+    __slots__ = ("_opened", "buffer", "channels", "closed")
 
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         self.buffer = Buffer(capacity, capacity_bytes, overflow, now)
         self.channels: set[str] = set()
-        self.closed: Exception | None = SubscriptionClosed(
-            "the subscription is not open: use it in a with statement, `with hub.subscribe(...) as events`"
-        )
+        self.closed: Exception | None = NOT_OPEN
         """Why nothing more will come, when what is buffered has been taken."""
         self._opened = False
 

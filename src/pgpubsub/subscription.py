@@ -30,6 +30,8 @@ class ThreadMailbox(Mailbox):
     a `Condition`, since a signal handler that raises can leave that one locked for ever.
     """
 
+    __slots__ = ("_waiting", "lock")
+
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         super().__init__(capacity, capacity_bytes, overflow)
         self.lock = threading.Lock()

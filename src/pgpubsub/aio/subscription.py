@@ -26,6 +26,8 @@ IN_A_ROW = 256
 class AsyncMailbox(Mailbox):
     """A mailbox that tasks wait for."""
 
+    __slots__ = ("_waiting",)
+
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         super().__init__(capacity, capacity_bytes, overflow)
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -58,6 +60,8 @@ class AsyncSubscription:
     Enter it (`async with`), then iterate it or call `get`. Several tasks may do so: each event goes to one of them.
     A task that is cancelled, or leaves its loop, takes nothing from the others.
     """
+
+    __slots__ = ("__weakref__", "_engine", "_in_a_row", "_initial", "_mailbox")
 
     def __init__(self, engine: Engine, channels: tuple[str, ...], mailbox: AsyncMailbox) -> None:
         for channel in channels:

@@ -74,6 +74,22 @@ class Buffer:
         ValueError: a capacity below 1, or an unknown policy.
     """
 
+    __slots__ = (
+        "_bytes",
+        "_clock",
+        "_complete_until",
+        "_held",
+        "_losses",
+        "_put",
+        "_queue",
+        "capacity",
+        "capacity_bytes",
+        "dropped",
+        "gaps",
+        "overflow",
+        "overflowed",
+    )
+
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow, clock: Callable[[], datetime]) -> None:
         if capacity < 1 or capacity_bytes < 1:
             raise ValueError(f"a buffer holds at least 1: capacity={capacity}, capacity_bytes={capacity_bytes}")
