@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import pgpubsub
 from pgpubsub.testing import TemporaryServer
+from pgpubsub.testing.server import find_binaries
 
 REQUIRE_ALL = os.environ.get("PGPUBSUB_REQUIRE_ALL") == "1"
 
@@ -49,6 +51,13 @@ def server() -> Iterator[TemporaryServer]:
 
 
 @pytest.fixture
+def small_queue() -> Iterator[TemporaryServer]:
+    """A server whose notification queue is soon full. From PostgreSQL 17 on."""
+    with TemporaryServer(server_binaries(), tcp=True, settings={"max_notify_queue_pages": "64"}) as server:
+        yield server
+
+
+@pytest.fixture
 def admin(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection beside those under test."""
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -75,6 +84,17 @@ def _names_in_docstrings(request: pytest.FixtureRequest, doctest_namespace: dict
         doctest_namespace["pgpubsub"] = pgpubsub
         if any("dsn" in example.source for example in request.node.dtest.examples):  # type: ignore[union-attr]
             doctest_namespace["dsn"] = request.getfixturevalue("dsn")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, rather than skip, what the server under test is too old for."""
+    binaries = server_binaries() or find_binaries()
+    command = [binaries / "postgres", "--version"]  # postgres (PostgreSQL) 18.1
+    version = int(subprocess.check_output(command, text=True).split()[2].split(".")[0])  # noqa: S603
+    old = [item for item in items for mark in item.iter_markers("since_postgresql") if version < mark.args[0]]
+    items[:] = [item for item in items if item not in old]
+    if old:
+        config.hook.pytest_deselected(items=old)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,13 +20,18 @@ from pgpubsub.errors import (
     ConnectionUnusable,
     ConninfoError,
     GaveUp,
+    NotLive,
     PayloadError,
     PubSubError,
+    SendTimeout,
     SendUncertain,
     ServerInRecovery,
     ServerRefused,
+    SubscriberTooSlow,
+    SubscriptionClosed,
     UnexpectedChannel,
     UnsupportedConnection,
+    UnusableDeployment,
 )
 from pgpubsub.events import Gap, GapReason, Notify
 from pgpubsub.handler import NotificationHandler

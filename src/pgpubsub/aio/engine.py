@@ -26,6 +26,7 @@ from pgpubsub.core.sql import check_channel, check_payload
 from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PayloadError, PubSubError, SubscriptionClosed, again
 from pgpubsub.mailbox import Mailbox, now
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation
+from pgpubsub.waiting import check_timeout
 
 __all__ = ["HEARTBEAT_CHANNEL", "Engine"]
 
@@ -101,6 +102,7 @@ class Engine:
 
     async def wait_until_live(self, timeout: float | None) -> None:
         """Connect, however many attempts that takes."""
+        timeout = check_timeout(timeout)
         self._start()
         try:
             async with asyncio.timeout(timeout):

@@ -13,6 +13,7 @@ from pgpubsub.errors import SubscriberTooSlow, SubscriptionClosed
 from pgpubsub.events import Gap, Notify
 from pgpubsub.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
+from pgpubsub.waiting import check_timeout
 
 if TYPE_CHECKING:
     from pgpubsub.aio.engine import Engine
@@ -132,7 +133,7 @@ class AsyncSubscription:
             SubscriptionClosed: the subscription or its hub is closed, or it was not entered.
             SubscriberTooSlow, GaveUp: as in an iteration.
         """
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(check_timeout(timeout)):
             return await self._next(None)
 
     def get_nowait(self) -> Notify | Gap | None:

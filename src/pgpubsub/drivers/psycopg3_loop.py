@@ -43,9 +43,6 @@ SELECT pg_catalog.set_config(name, ours.value, false)
 """For the session that listens: it is idle by profession, and if we vanish without a word it must not hold up the
 server's notification queue for long. What the administrator has set is left alone. Old servers do not know all."""
 
-TLS_ROUNDS = 4
-"""A TLS record may hold more than one read of libpq takes, and then the socket tells nothing of the rest."""
-
 _inherited: list[object] = []
 
 
@@ -70,7 +67,13 @@ async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
     except TimeoutError as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds} s") from error
     except (psycopg.Error, OSError, UnicodeError) as error:
-        raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
+        raise ConnectionFailed(f"cannot connect to PostgreSQL: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """libpq explains itself in paragraphs, and psycopg says once more that it failed."""
+    text = " ".join(str(error).split())
+    return text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
 
 
 async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psycopg3LoopConnection:
@@ -107,7 +110,6 @@ class Psycopg3LoopConnection:
         self._fatal_notices: list[str] = []
         self._statement: _Statement | None = None
         self._closed = False
-        self._rounds = TLS_ROUNDS if conn.pgconn.ssl_in_use else 1
         conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
         conn.pgconn.nonblocking = 1
 
@@ -121,8 +123,7 @@ class Psycopg3LoopConnection:
             return
         lost: psycopg.Error | None = None
         try:
-            for _ in range(self._rounds):
-                self._pgconn.consume_input()
+            self._pgconn.consume_input()
         except psycopg.Error as error:
             lost = error  # there may be notifications that came before the end
         records = list(iter(self._pgconn.notifies, None))
