@@ -78,7 +78,8 @@ class Gap:
 
     since: datetime
     """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived,
-    a statement succeeded or the socket was read without finding it broken."""
+    a statement succeeded or the socket was read without finding it broken. For `HEARTBEAT` only a notification
+    counts. For `OVERFLOW` it is the last time at which nothing was buffered and something came."""
 
     count: int | None
     """How many notifications are missing; None where nobody can know."""

@@ -10,11 +10,12 @@ from typing import Any, Self
 from pgpubsub.aio.addresses import Addresses, Conninfo
 from pgpubsub.aio.engine import Engine
 from pgpubsub.core.buffer import Overflow
-from pgpubsub.errors import Closed, ConcurrentUse
+from pgpubsub.errors import ConcurrentUse
 from pgpubsub.loop_thread import LoopThread
 from pgpubsub.mailbox import CAPACITY, CAPACITY_BYTES
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.subscription import Subscription, ThreadMailbox
+from pgpubsub.waiting import check_timeout
 
 __all__ = ["Hub"]
 
@@ -92,10 +93,10 @@ class Hub:
         self._threads: dict[str, LoopThread] = {}
 
     def __del__(self) -> None:
-        if getattr(self, "_threads", None) and not self._closed:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+        if getattr(self, "_threads", None) and not self._closed and not self._engine.disowned:
             self._closed = True
             self._threads[""].post(self._threads[""].finish, self._engine.close, 0.0)
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
 
     def __enter__(self) -> Self:
         """Connect, and prove that notifications arrive.
@@ -177,6 +178,7 @@ class Hub:
         """Wait for what is still to be sent, at most `timeout` seconds, and close the connections. Every iteration
         ends when it has got what is buffered. May be repeated, and called from other threads and from signal handlers;
         does nothing in a forked child."""
+        check_timeout(timeout)
         self._closed = True
         thread = self._threads.get("")
         if thread is None:
@@ -194,17 +196,19 @@ class Hub:
 
     def _call(self, function: Callable[..., Any], *args: Any) -> None:
         self._engine.check()
-        thread = self._threads.get("")
-        if thread is None:
-            if self._closed:
-                raise Closed("the hub was closed")
-            mine = LoopThread()
+        (self._threads.get("") or self._new_thread()).call(function, *args)
+
+    def _new_thread(self) -> LoopThread:
+        mine = LoopThread()
+        try:
+            mine.start()  # first: who finds it here may wait for it
             thread = self._threads.setdefault("", mine)
-            if thread is mine:
-                thread.start()
-            else:
+        finally:
+            if self._threads.get("") is not mine:
                 mine.discard()
-        thread.call(function, *args)
+        if self._closed:  # meanwhile, by somebody who did not find it
+            thread.post(thread.finish, self._engine.close, 0.0)
+        return thread
 
     def _post(self, function: Callable[..., Any], *args: Any) -> None:
         if thread := self._threads.get(""):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -17,14 +18,15 @@ T = TypeVar("T")
 
 
 class _Call(Generic[T]):
-    """A coroutine that runs in the loop while another thread waits for its outcome.
+    """A coroutine function that runs in the loop while another thread waits for its outcome.
 
     What they share is one lock that is released once, so that a signal handler may interrupt the waiting thread
     anywhere without the loop ever having to wait for it.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._coroutine = coroutine
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
         self._done = threading.Lock()
         self._done.acquire()
         self._task: asyncio.Task[T] | None = None
@@ -32,7 +34,7 @@ class _Call(Generic[T]):
 
     def start(self) -> None:
         """In the loop: begin."""
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task = asyncio.get_running_loop().create_task(self._function(*self._args))
         self._task.add_done_callback(lambda task: self._done.release())
         if self._cancelled:
             self._task.cancel()
@@ -44,17 +46,17 @@ class _Call(Generic[T]):
             self._task.cancel()
 
     def drop(self) -> None:
-        """The loop will not begin it."""
-        self._coroutine.close()
+        """The loop has ended."""
+        with suppress(RuntimeError):  # it has been released
+            self._done.release()
 
-    def wait(self, timeout: float | None) -> bool:
-        """Whether the outcome has come within `timeout` seconds."""
-        return self._done.acquire(timeout=-1 if timeout is None else timeout)
+    def wait(self) -> None:
+        """Wait for the outcome."""
+        self._done.acquire()
 
     def result(self) -> T:
         """The outcome, once it has come."""
-        assert self._task is not None
-        if self._task.cancelled():
+        if self._task is None or self._task.cancelled():
             raise Closed("the hub was closed")
         return self._task.result()
 
@@ -63,39 +65,46 @@ class LoopThread:
     """See the module. A daemon thread: it does not keep the program from ending."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="pgpubsub hub", daemon=True)
+        self._calls: dict[_Call[Any], None] = {}
+        self._finishing = False
+        self._loop = asyncio.new_event_loop()
 
     def start(self) -> None:
-        """Begin. What was posted before is done then."""
+        """Begin."""
         self._thread.start()
 
     def discard(self) -> None:
-        """Close it, instead of starting it."""
-        self._loop.close()
+        """End it, whether or not it has begun: it was not needed."""
+        if self._thread.ident is None:
+            self._loop.close()
+        else:
+            self.post(self._loop.stop)
 
-    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, timeout: float | None = None) -> T:
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Run a coroutine function there and return its outcome.
 
         Raises:
-            TimeoutError: it was not there within `timeout` seconds; the coroutine is cancelled.
             Closed: the loop has ended.
             ConcurrentUse: called from its own thread, which it would stop, or in a forked child.
         """
         self.check_process()
+        if sys.is_finalizing():
+            raise Closed("the program is ending, and its threads have ended")
         if threading.current_thread() is self._thread:
             raise ConcurrentUse("the hub's own thread cannot wait for the hub: its observer must only take notes")
-        call = _Call(function(*args))
-        if not self.post(call.start):
-            call.drop()
-            raise Closed("the hub was closed")
+        call = _Call(function, args)
         try:
-            if not call.wait(timeout):
-                raise TimeoutError(f"no outcome within {timeout} s")
+            self._calls[call] = None
+            if not self.post(call.start):
+                call.drop()
+            call.wait()
         except BaseException:
             self.post(call.cancel)
             raise
+        finally:
+            self._calls.pop(call, None)
         return call.result()
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:
@@ -115,12 +124,15 @@ class LoopThread:
 
     def finish(self, function: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> None:
         """There: run a last coroutine function, then end the loop. May be repeated."""
+        if self._finishing:
+            return
+        self._finishing = True
         task = self._loop.create_task(function(*args))
         task.add_done_callback(lambda task: self._loop.stop())
 
     def join(self, timeout: float) -> None:
         """Wait until it has ended, at most `timeout` seconds. In its own thread, do not."""
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and not sys.is_finalizing():
             self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -128,13 +140,13 @@ class LoopThread:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            # Calls that came last have to be told, and those that nobody began are begun and cancelled.
-            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(asyncio.sleep(0))  # what was posted last
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
-            with suppress(RuntimeError):
-                loop.close()
+            loop.close()
+            for call in tuple(self._calls):  # that nobody will begin any more
+                call.drop()

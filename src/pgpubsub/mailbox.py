@@ -42,18 +42,21 @@ class Mailbox:
 
     def put(self, events: Sequence[Notify], size: int) -> None:
         """Put in notifications whose payloads have `size` bytes together."""
+        if self.closed is not None:
+            return
         self.buffer.put(events, size)
         if self.buffer.overflowed and self.closed is None:
             self.closed = SubscriberTooSlow(
                 f"the subscription was closed: its buffer of {self.buffer.capacity} notifications was full, and its"
                 " policy is 'close'"
             )
-        self.wake(len(events))
+        self.wake(None if self.closed is not None else len(events))
 
     def report(self, gap: Gap) -> None:
         """Put in a gap."""
-        self.buffer.report(gap)
-        self.wake(1)
+        if self.closed is None:
+            self.buffer.report(gap)
+            self.wake(1)
 
     def open(self) -> None:
         """From now on something may come. Once only: what was closed stays closed."""
@@ -64,13 +67,15 @@ class Mailbox:
 
     def end(self, why: Exception) -> None:
         """Nothing more will come. The first reason counts."""
-        if self.closed is None:
+        if self.closed is None or not self._opened:
             self.closed = why
+        self._opened = True
         self.wake(None)
 
     def disown(self, error: Exception) -> None:
         """After `fork()`, in the child: it is the parent's."""
         self.closed = error
+        self.buffer.clear()
 
     def forget(self, channel: str) -> None:
         """Drop what came on `channel`."""
@@ -91,6 +96,13 @@ class Mailbox:
         return SubscriptionStats(channels, buffer.delivered, buffer.dropped, buffer.gaps, len(buffer), buffer.bytes)
 
     # -- the subscription's end
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was open and has come to a regular end, at which an iteration ends too."""
+        return isinstance(self.closed, SubscriptionClosed) and not (
+            self.closed is NOT_OPEN or isinstance(self.closed, SubscriberTooSlow)
+        )
 
     def take(self) -> Notify | Gap | None:
         """The next event, or None when there is nothing yet. Raises the reason once nothing more will come."""

@@ -109,8 +109,8 @@ class Observation:
     name                when, and what `seconds` and `detail` say
     ==================  ==================================================================================
     live                notifications arrive; seconds since the connection was lost, or since the start
-    connect_failed      an attempt to connect failed; why
-    lost                the listening connection was lost; why
+    connect_failed      an attempt to connect failed; for which connection, and why
+    lost                a connection was lost; which one ("listening" or "sending"), and why
     gap                 subscribers of `channels` were told of a gap; why
     heartbeat           a heartbeat came back; seconds from here and back
     sent                a notification on `channels` was acknowledged; seconds that the call took

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.sql import check_channel
-from pgpubsub.errors import SubscriberTooSlow, SubscriptionClosed
+from pgpubsub.errors import ConcurrentUse, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, Notify
 from pgpubsub.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
@@ -30,12 +30,17 @@ class ThreadMailbox(Mailbox):
     a `Condition`, since a signal handler that raises can leave that one locked for ever.
     """
 
-    __slots__ = ("_waiting", "lock")
+    __slots__ = ("_filled_by", "_waiting", "lock")
 
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         super().__init__(capacity, capacity_bytes, overflow)
         self.lock = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
+        self._filled_by = 0
+
+    def open(self) -> None:
+        super().open()
+        self._filled_by = threading.get_ident()
 
     def put(self, events: Sequence[Notify], size: int) -> None:
         with self.lock:
@@ -64,14 +69,15 @@ class ThreadMailbox(Mailbox):
     def disown(self, error: Exception) -> None:
         self.lock = threading.Lock()  # whoever held the other is not in this process
         super().disown(error)
-        self.buffer.clear()
 
     def is_free(self, patience: float) -> bool:
         """Whether nobody holds the lock for longer than `patience` seconds."""
-        if self.lock.acquire(timeout=patience):
-            self.lock.release()
-            return True
-        return False
+        deadline = monotonic() + patience
+        while self.lock.locked():  # acquiring it would leave it locked if a signal handler raised just then
+            if monotonic() >= deadline:
+                return False
+            sleep(0.001)
+        return True
 
     def wake(self, count: int | None) -> None:
         for _ in range(len(self._waiting) if count is None else min(count, len(self._waiting))):
@@ -96,6 +102,9 @@ class ThreadMailbox(Mailbox):
                 late = deadline is not None and monotonic() >= deadline
                 with self.lock:
                     event = self.take()
+                    if waiter is not None and waiter in self._waiting:  # it was not woken
+                        self._waiting.remove(waiter)
+                        waiter = None
                     if event is None and not late:
                         waiter = threading.Lock()
                         waiter.acquire()
@@ -104,21 +113,24 @@ class ThreadMailbox(Mailbox):
                     return event
                 if late:
                     raise TimeoutError("there was no event in time")
+                if threading.get_ident() == self._filled_by:
+                    raise ConcurrentUse(
+                        "the hub's own thread cannot wait for events: its observer must only take notes"
+                    )
                 assert waiter is not None
                 waiter.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
-                self._give_back(None, waiter)
         except BaseException:
             self._give_back(event, waiter)
             raise
 
     def _give_back(self, event: Notify | Gap | None, waiter: threading.Lock | None) -> None:
-        """Whoever got `event`, or was to be woken by `waiter`, does not need it."""
+        """Whoever got `event`, or was to be woken by `waiter` and perhaps has been, does not need it."""
         with self.lock:
             if event is not None:
                 self.buffer.restore(event)
             if waiter is not None and waiter in self._waiting:
                 self._waiting.remove(waiter)
-            if event is not None:
+            elif event is not None or waiter is not None:
                 self.wake(1)
 
 
@@ -161,7 +173,13 @@ class Subscription:
             NotLive: the server could not be reached within the hub's `send_timeout`.
             ServerRefused: it would not listen.
         """
-        self._hub._call(self._hub._engine.open, self._mailbox, self._initial)
+        try:
+            self._hub._call(self._hub._engine.open, self._mailbox, self._initial)
+        except PubSubError:
+            raise
+        except BaseException:  # nobody will leave it
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -179,12 +197,14 @@ class Subscription:
             SubscriberTooSlow: its buffer was full and its policy is `close`.
             GaveUp: the hub has given up.
         """
+        if self._closed:
+            raise StopIteration
         try:
-            return self._open().get(None)
-        except SubscriberTooSlow:
-            raise
-        except SubscriptionClosed:
-            raise StopIteration from None
+            return self._mailbox.get(None)
+        except SubscriptionClosed as closed:
+            if self._mailbox.ended:
+                raise StopIteration from None
+            raise closed
 
     def get(self, timeout: float | None = None) -> Notify | Gap:
         """Wait for the next event, at most `timeout` seconds (None: for ever).

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 import pgpubsub
 from pgpubsub import ConnectionFailed, ConninfoError, PubSub, ServerInRecovery
 from pgpubsub.testing import TemporaryServer
+from tests.system.standby import Standby
 
 
 def as_keywords(dsn: str) -> dict[str, Any]:
@@ -126,17 +128,16 @@ def test_several_hosts_are_tried(session_server: TemporaryServer) -> None:
     assert works(pgpubsub.connect(f"host=127.0.0.1,127.0.0.1 port=1,{port} user=postgres dbname=postgres"))
 
 
-def test_a_server_in_recovery_is_refused_by_name(server: TemporaryServer) -> None:
-    server.stop()
-    (server.directory / "data" / "standby.signal").touch()
-    server.start()
+def test_a_standby_is_refused_by_name(
+    session_server: TemporaryServer, make_standby: Callable[[TemporaryServer], Standby]
+) -> None:
+    standby = make_standby(session_server)
     with pytest.raises(ServerInRecovery, match="in recovery.*connect to the primary.*target_session_attrs=read-write"):
-        pgpubsub.connect(server.dsn())
-    with psycopg.connect(server.dsn(), autocommit=True) as brought:
-        with pytest.raises(ServerInRecovery, match="in recovery"):
-            PubSub(brought)
-        brought.execute("SELECT pg_promote()")
-    assert works(pgpubsub.connect(server.dsn()))
+        pgpubsub.connect(standby.dsn())
+    with psycopg.connect(standby.dsn(), autocommit=True) as brought, pytest.raises(ServerInRecovery, match="recovery"):
+        PubSub(brought)
+    standby.promote()
+    assert works(pgpubsub.connect(standby.dsn()))
 
 
 def test_without_libpq_the_import_says_what_to_install() -> None:

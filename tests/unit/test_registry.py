@@ -142,6 +142,115 @@ def test_a_loss_that_concerns_nobody_any_more_is_forgotten(registry: Registry[st
     assert registry.lost == frozenset()
 
 
+def test_a_loss_concerns_those_who_wanted_the_channel_then_and_still_do(registry: Registry[str]) -> None:
+    registry.add("stays", "a")
+    registry.add("leaves", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.add("comes", "a")
+    registry.discard("leaves", "a")
+    assert list(registry.losers("a")) == ["stays"]
+    registry.discard("stays", "a")
+    assert list(registry.losers("a")) == []
+    assert registry.lost == frozenset(), "though somebody wants the channel"
+    assert list(registry.owners("a")) == ["comes"]
+
+
+def test_who_leaves_a_channel_and_comes_back_has_lost_nothing(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("two", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.discard("one", "a")
+    registry.add("one", "a")
+    assert list(registry.losers("a")) == ["two"]
+
+
+def test_who_asks_for_what_they_have_lost_does_not_lose_it_less(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.add("one", "a")
+    assert list(registry.losers("a")) == ["one"]
+
+
+def test_what_was_not_granted_before_the_session_ended_is_not_lost(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.on_session_ended()
+    assert registry.lost == frozenset()
+    assert list(registry.losers("a")) == []
+
+
+def test_a_second_loss_before_the_report_adds_those_who_came_in_between(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.add("two", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    assert list(registry.losers("a")) == ["one", "two"]
+    registry.on_session_ended()
+    assert list(registry.losers("a")) == ["one", "two"], "reported twice, it counts once"
+    registry.on_loss_reported(["a"])
+    assert list(registry.losers("a")) == []
+
+
+def test_who_withdraws_a_channel_that_was_lost_has_lost_nothing(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("two", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.withdraw("two", "a")
+    assert list(registry.losers("a")) == ["one"]
+
+
+def test_a_channel_is_live_while_the_server_knows_it_and_nothing_remains_to_be_said(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    assert not registry.is_live("a")
+    acknowledge(registry)
+    assert registry.is_live("a")
+    registry.add("two", "a")
+    assert registry.is_live("a"), "who comes later need not wait"
+    registry.add("two", "a")
+    assert not registry.is_live("a"), "the server is to be told again"
+    acknowledge(registry)
+    assert registry.is_live("a")
+    registry.on_session_ended()
+    assert not registry.is_live("a")
+
+
+def test_a_channel_that_is_being_unlistened_is_not_live(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.discard("one", "a")
+    assert not registry.is_live("a")
+    registry.add("one", "a")
+    assert not registry.is_live("a"), "the UNLISTEN may be under way"
+
+
+def test_whoever_wants_a_channel_that_was_given_up_waits_for_a_listen_of_their_own(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.discard("one", "a")
+    registry.add("two", "a")
+    assert not registry.is_live("a")
+    registry.on_session_ended()
+    assert list(registry.losers("a")) == [], "nothing was promised to them yet"
+
+
+def test_what_is_given_up_while_there_is_no_session_is_nothing_to_tell_the_next_one(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("one", "b")
+    acknowledge(registry)
+    registry.on_session_ended()
+    registry.discard("one", "a")
+    registry.discard("one", "never added")
+    registry.on_session_begun()
+    assert acknowledge(registry) == Changes(listen=("b",))
+    registry.discard("one", "b")
+    assert registry.changes() == Changes(unlisten=("b",))
+
+
 def test_what_the_server_refuses_is_not_asked_again(registry: Registry[str]) -> None:
     registry.add("one", "a")
     registry.discard("one", "b")
@@ -153,13 +262,16 @@ def test_what_the_server_refuses_is_not_asked_again(registry: Registry[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("changes", "first"),
+    ("changes", "count", "first"),
     [
-        (Changes(listen=("a", "b"), unlisten=("c",)), Changes(listen=("a",))),
-        (Changes(unlisten=("c", "d")), Changes(unlisten=("c",))),
-        (Changes(sweep=True), Changes(sweep=True)),
+        (Changes(listen=("a", "b"), unlisten=("c",)), 1, Changes(listen=("a",))),
+        (Changes(listen=("a", "b"), unlisten=("c",)), 2, Changes(listen=("a", "b"))),
+        (Changes(listen=("a", "b"), unlisten=("c",)), 3, Changes(listen=("a", "b"), unlisten=("c",))),
+        (Changes(listen=("a",), unlisten=("b", "c")), 2, Changes(listen=("a",), unlisten=("b",))),
+        (Changes(unlisten=("c", "d")), 1, Changes(unlisten=("c",))),
+        (Changes(sweep=True), 1, Changes(sweep=True)),
     ],
 )
-def test_one_change_at_a_time(changes: Changes, first: Changes) -> None:
-    assert changes.first() == first
-    assert len(first) == 1
+def test_changes_can_be_done_in_portions(changes: Changes, count: int, first: Changes) -> None:
+    assert changes.first(count) == first
+    assert len(first) == count

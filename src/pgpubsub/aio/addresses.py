@@ -7,11 +7,11 @@ import inspect
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict
-
-from pgpubsub.drivers.psycopg3 import parse_conninfo
+from pgpubsub.background import BackgroundCall
+from pgpubsub.drivers.psycopg3 import parse_conninfo, psycopg
 from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection, dial
 from pgpubsub.errors import ConnectionFailed, PubSubError
 
@@ -37,7 +37,10 @@ class Addresses:
         self._listening = conninfo
         self._sending = notify_conninfo
         self._keywords = keywords
-        for source in (conninfo, notify_conninfo):
+        for name, source in (("conninfo", conninfo), ("notify_conninfo", notify_conninfo or "")):
+            if not isinstance(source, str) and not callable(source):
+                raise TypeError(f"{name} is a str, or a function that returns one, not {type(source).__name__}")
+        for source in (conninfo, notify_conninfo or ""):
             self._complete("" if callable(source) else source, listening=source is conninfo)
 
     async def listening(self) -> Psycopg3LoopConnection:
@@ -58,10 +61,25 @@ class Addresses:
             keywords = self._keywords
         else:
             role = "notify"
-            said = conninfo_to_dict(parse_conninfo(conninfo, {})) if conninfo else {}
+            said = psycopg.conninfo.conninfo_to_dict(parse_conninfo(conninfo, {})) if conninfo else {}
             keywords = {name: value for name, value in self._keywords.items() if name not in said}
         name = f"pgpubsub {role} {os.getpid()}@{HOST}"
         return parse_conninfo(conninfo, keywords, application_name=name.encode()[:63].decode(errors="ignore"))
+
+
+async def _in_thread(function: Callable[[], object]) -> object:
+    """Call a function that may block, in a daemon thread: one that hangs must not keep the program from ending."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def on_done() -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(done.cancel)
+
+    call = BackgroundCall(function, on_done)
+    call.start()
+    await asyncio.wait({done})
+    return call.result()
 
 
 async def _resolve(source: Conninfo) -> str:
@@ -72,7 +90,7 @@ async def _resolve(source: Conninfo) -> str:
             if inspect.iscoroutinefunction(source):
                 conninfo = await source()
             else:
-                conninfo = await asyncio.to_thread(source)
+                conninfo = await _in_thread(source)
                 if inspect.isawaitable(conninfo):
                     conninfo = await conninfo
     except PubSubError:

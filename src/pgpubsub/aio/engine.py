@@ -28,12 +28,14 @@ from pgpubsub.mailbox import Mailbox, now
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation
 from pgpubsub.waiting import check_timeout
 
-__all__ = ["HEARTBEAT_CHANNEL", "Engine"]
+__all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine"]
 
 logger = logging.getLogger("pgpubsub.hub")
 
 HEARTBEAT_CHANNEL = "pgpubsub.heartbeat"
 """One for all hubs: every notification wakes every listener of the database, so one heartbeat serves them all."""
+
+OTHER_LOOP = "this hub belongs to the event loop in which it was first used: make one for this loop"
 
 
 class Engine:
@@ -51,9 +53,11 @@ class Engine:
         max_payload: int = 16 << 20,
         observe: Callable[[Observation], None] | None = None,
     ) -> None:
-        for name in ("heartbeat", "heartbeat_timeout", "send_timeout", "give_up_after"):
-            seconds = locals()[name]
-            if seconds is not None and not seconds > 0:
+        times = {"heartbeat_timeout": heartbeat_timeout, "send_timeout": send_timeout}
+        optional = {"heartbeat": heartbeat, "give_up_after": give_up_after}
+        times |= {name: seconds for name, seconds in optional.items() if seconds is not None}
+        for name, seconds in times.items():
+            if seconds is None or not seconds > 0:
                 raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
         self._send_timeout = send_timeout
         self._max_payload = max_payload
@@ -64,7 +68,7 @@ class Engine:
         self._sending = Link(
             "sending", Session[None](True, new_delays), sending, on_change=partial(self._on_change, "sending")
         )
-        self._sender = Sender(self._sending)
+        self._sender = Sender(self._sending, send_timeout)
         self._receiver = Receiver(
             uuid.uuid4().hex,
             session,
@@ -113,8 +117,11 @@ class Engine:
 
     async def close(self, timeout: float) -> None:
         """Send what is to be sent, at most for `timeout` seconds, and end everything."""
-        if isinstance(self._failure, ConcurrentUse):
-            return  # it is another process's
+        check_timeout(timeout)
+        if self.disowned:
+            return
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise ConcurrentUse(OTHER_LOOP)
         if self._closing is None:
             self._closed = True
             self._closing = asyncio.ensure_future(self._close(timeout))
@@ -137,6 +144,11 @@ class Engine:
         """See `AsyncHub.state`."""
         error = None if self._status is HubStatus.LIVE else self._failure or self._listening.error
         return HubState(self._status, self._since, error, None if self._sending.session.up else self._sending.error)
+
+    @property
+    def disowned(self) -> bool:
+        """Whether this is a forked child's copy of what is its parent's."""
+        return isinstance(self._failure, ConcurrentUse)
 
     @property
     def mailboxes(self) -> tuple[Mailbox, ...]:
@@ -173,7 +185,7 @@ class Engine:
         self._start()
         begun = monotonic()
         try:
-            await self._sender.notify(channel, payload, self._send_timeout)
+            await self._sender.notify(channel, payload)
         except PubSubError as error:
             self._observe(Observation("send_failed", (channel,), monotonic() - begun, str(error)))
             raise
@@ -199,6 +211,7 @@ class Engine:
 
     async def remove(self, mailbox: Mailbox, channel: str) -> None:
         """`mailbox` gets nothing of `channel` any more, not even what is in it."""
+        self._start()
         self._receiver.dismiss(mailbox, (channel,))
         mailbox.forget(channel)
         await asyncio.sleep(0)
@@ -245,7 +258,7 @@ class Engine:
             for task in self._tasks:
                 task.add_done_callback(self._on_task_done)
         elif self._loop is not loop:
-            raise ConcurrentUse("this hub belongs to the event loop in which it was first used: make one for this loop")
+            raise ConcurrentUse(OTHER_LOOP)
 
     async def _close(self, timeout: float) -> None:
         with suppress(TimeoutError):
@@ -289,7 +302,10 @@ class Engine:
             self._become(HubStatus.CONNECTING)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._closed and self._failure is None:
+                self._fail(Closed("the hub's task was cancelled, so it was closed"))
+        elif (error := task.exception()) is not None:
             logger.error("the hub failed", exc_info=error)
             failure = PubSubError(f"the hub failed, by a fault of its own: {error!r}")
             failure.__cause__ = error

@@ -15,7 +15,7 @@ from typing import Generic
 from pgpubsub.core.registry import Owner
 from pgpubsub.core.session import Connect, Session, Step, Stop, Wait
 from pgpubsub.drivers.interface import LoopConnection
-from pgpubsub.errors import GaveUp, PubSubError, ServerInRecovery, UnusableDeployment
+from pgpubsub.errors import ConnectionFailed, GaveUp, PubSubError, ServerInRecovery, UnusableDeployment
 from pgpubsub.events import GapReason, Notify
 
 __all__ = ["Dial", "Link"]
@@ -86,7 +86,7 @@ class Link(Generic[Owner]):
         """The session has declared the present connection lost."""
         assert self._connection is not None
         self.error = error
-        self._connection.close()
+        self._connection.close(error)
         logger.warning("%s connection lost: %s", self._name, error)
         self._on_change("lost", str(error))
         self.wake()
@@ -111,8 +111,9 @@ class Link(Generic[Owner]):
                 self.error.__cause__ = cause
         finally:
             self.stopped = True
-            if self._connection is not None:
-                self._connection.close()
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
         logger.error("%s connection given up: %s", self._name, self.error)
         self._on_change("stopped", str(self.error))
 
@@ -127,9 +128,12 @@ class Link(Generic[Owner]):
             pass
 
     async def _connect(self) -> None:
+        give_up_at = self.session.give_up_at
         try:
-            connection = await self._dial()
-        except PubSubError as error:
+            async with asyncio.timeout(None if give_up_at is None else max(0.0, give_up_at - monotonic())):
+                connection = await self._dial()
+        except (PubSubError, TimeoutError) as failure:
+            error = failure if isinstance(failure, PubSubError) else self.error or ConnectionFailed("no answer in time")
             self.error = error
             hopeless = isinstance(error, ServerInRecovery | UnusableDeployment)
             self.session.on_connect_failed(monotonic(), str(error), hopeless=hopeless)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
-from datetime import timedelta
-from time import monotonic
+from datetime import UTC, datetime
+from time import monotonic, time
 
 from pgpubsub.aio.link import Dial, Link
 from pgpubsub.aio.sender import Sender
@@ -25,7 +25,7 @@ from pgpubsub.errors import (
     again,
 )
 from pgpubsub.events import Gap, GapReason, Notify
-from pgpubsub.mailbox import Mailbox, now
+from pgpubsub.mailbox import Mailbox
 from pgpubsub.status import Observation
 
 __all__ = ["Receiver"]
@@ -34,11 +34,22 @@ logger = logging.getLogger("pgpubsub.gap")
 
 
 class _Admission:
-    """Somebody who waits until the server listens to channels for them."""
+    """Somebody who waits until the server listens to channels for `mailbox`."""
 
-    def __init__(self, channels: Iterable[str]) -> None:
-        self.missing = set(channels)
+    def __init__(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
+        self.mailbox = mailbox
         self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._missing = set(channels)
+
+    def settle(self, channel: str, error: PubSubError | None = None) -> None:
+        """`channel` is listened to, or not wanted any more, or will not be listened to because of `error`."""
+        self._missing.discard(channel)
+        if self.granted.done():
+            return
+        if error is not None:
+            self.granted.set_exception(again(error))
+        elif not self._missing:
+            self.granted.set_result(None)
 
 
 class _Beats(Mailbox):
@@ -105,6 +116,8 @@ class Receiver:
         self._on_change = on_change
         self._observe = observe
         self._awaited: dict[str, list[_Admission]] = {}
+        self._underway: dict[tuple[Mailbox, str], asyncio.Future[None]] = {}
+        self._wall_offset = time() - monotonic()
         self._beating: asyncio.Task[None] | None = None
         self._beats = _Beats(name, self._on_beat_returned)
         self._registry.add(self._beats, self._heartbeat.channel)
@@ -119,19 +132,33 @@ class Receiver:
             NotLive: that could not be done within `timeout` seconds.
             ServerRefused: the server would not listen to one of them.
         """
-        new = [channel for channel in dict.fromkeys(channels) if channel not in mailbox.channels]
+        wanted = dict.fromkeys(channels)
+        while underway := {self._underway[mailbox, one] for one in wanted if (mailbox, one) in self._underway}:
+            await asyncio.wait(underway)  # another task adds the same channel, and may be cancelled
+        if mailbox.closed is not None:
+            raise again(mailbox.closed)
+        new = [channel for channel in wanted if channel not in mailbox.channels]
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for channel in new:
             self._registry.add(mailbox, channel)
             mailbox.channels.add(channel)
-        missing = [channel for channel in new if not self._registry.is_live(channel)]
+            self._underway[mailbox, channel] = ended
+        trusted = self.link.session.trusted
+        missing = [channel for channel in wanted if not (trusted and self._registry.is_live(channel))]
         try:
             if missing:
-                await self._granted(missing, timeout)
+                await self._granted(_Admission(mailbox, missing), missing, timeout)
             else:
                 await asyncio.sleep(0)
+            if mailbox.closed is not None:
+                raise again(mailbox.closed)
         except BaseException:
             self.dismiss(mailbox, new)
             raise
+        finally:
+            ended.set_result(None)
+            for channel in new:
+                del self._underway[mailbox, channel]
 
     def dismiss(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
         """Have `channels` not put into `mailbox` any more."""
@@ -139,6 +166,9 @@ class Receiver:
             if channel in mailbox.channels:
                 mailbox.channels.discard(channel)
                 self._registry.discard(mailbox, channel)
+            for admission in self._awaited.get(channel, ()):
+                if admission.mailbox is mailbox:
+                    admission.settle(channel)
         self.link.wake()
 
     def fail(self, error: PubSubError) -> None:
@@ -151,19 +181,21 @@ class Receiver:
         if self._beating is not None:
             self._beating.cancel()
 
-    async def _granted(self, channels: Collection[str], timeout: float) -> None:
-        admission = _Admission(channels)
+    async def _granted(self, admission: _Admission, channels: Collection[str], timeout: float) -> None:
         for channel in channels:
             self._awaited.setdefault(channel, []).append(admission)
         self.link.wake()
         try:
-            async with asyncio.timeout(timeout):
-                await admission.granted
-        except TimeoutError:
-            why = self.link.error if self.link.connection is None else "the server has not answered yet"
-            names = ", ".join(map(repr, channels))
-            raise NotLive(f"could not listen to {names} within {timeout:g} s: {why}") from self.link.error
+            await asyncio.wait({admission.granted}, timeout=timeout)
+            if not admission.granted.done() and (connection := self.link.connection) is not None:
+                connection.read()  # we may be the ones who were late
+            if not admission.granted.done():
+                names = ", ".join(map(repr, channels))
+                why = self.link.error or "the server has not answered yet"
+                raise NotLive(f"could not listen to {names} within {timeout:g} s: {why}") from self.link.error
+            admission.granted.result()
         finally:
+            admission.granted.cancel()
             for channel in channels:
                 waiting = self._awaited.get(channel, [])
                 if admission in waiting:
@@ -174,21 +206,17 @@ class Receiver:
     def _settle(self, channel: str, error: PubSubError | None = None) -> None:
         """Tell those who wait for `channel` what became of it."""
         for admission in self._awaited.pop(channel, ()):
-            admission.missing.discard(channel)
-            if admission.granted.done():
-                continue
-            if error is not None:
-                admission.granted.set_exception(again(error))
-            elif not admission.missing:
-                admission.granted.set_result(None)
+            admission.settle(channel, error)
 
     # -- what arrives
 
     def _on_events(self, events: list[Notify]) -> None:
         self.received += len(events)
-        session = self.link.session
-        trusted = session.trusted
-        session.on_delivered(monotonic())
+        self._wall_offset = time() - monotonic()
+        trusted = self.link.session.trusted
+        self.link.session.on_delivered(monotonic())
+        if not trusted and self.link.session.trusted:
+            self._on_trusted()
         for chosen, mailboxes in route(events, self._registry.owners):
             size = payload_bytes(chosen)
             for mailbox in tuple(mailboxes):
@@ -196,11 +224,14 @@ class Receiver:
                 if mailbox.buffer.overflowed and mailbox.channels:
                     self._observe(Observation("too_slow", tuple(sorted(mailbox.channels))))
                     self.dismiss(mailbox, mailbox.channels)
-        if not trusted:
-            self._on_trusted()
 
     def _on_trusted(self) -> None:
+        """Notifications arrive in this session: the gaps come first, and whoever waits for channels has them."""
         self.link.error = None
+        step = self.link.session.next_step(monotonic())
+        if isinstance(step, Report):
+            self._report(step)
+        self._grant(tuple(self._awaited))
         self.link.wake()
         self._on_change("live", "")
 
@@ -228,7 +259,7 @@ class Receiver:
     async def _execute(self, step: Execute, connection: LoopConnection) -> None:
         session = self.link.session
         try:
-            await connection.apply(step.changes, self._heartbeat.timeout)
+            await connection.apply(step.changes, self._heartbeat.timeout, lambda: self._on_committed(step))
         except ConnectionLost as error:
             self.link.lose(error)
         except (ServerRefused, ChannelNameError) as error:
@@ -237,18 +268,28 @@ class Receiver:
                 self._settle(channel, error)
             if not session.up and session.number == step.session:
                 self.link.let_go(error)
-        else:
-            session.on_executed(step, monotonic())
-            for channel in step.changes.listen:
-                if self._registry.is_live(channel):
-                    self._settle(channel)
+
+    def _on_committed(self, step: Execute) -> None:
+        self._wall_offset = time() - monotonic()
+        self.link.session.on_executed(step, monotonic())
+        if self.link.session.trusted:
+            self._grant(step.changes.listen)
+
+    def _grant(self, channels: Iterable[str]) -> None:
+        """Tell those who wait for the ones among `channels` that are live."""
+        for channel in channels:
+            if self._registry.is_live(channel):
+                self._settle(channel)
 
     def _report(self, step: Report) -> None:
-        since = now() - timedelta(seconds=monotonic() - step.since)
+        # Both ways, since the clock that only moves forwards stops while a machine sleeps, and the other may be set.
+        offset = min(self._wall_offset, time() - monotonic())
+        since = datetime.fromtimestamp(step.since + offset, UTC)
         affected: dict[Mailbox, list[str]] = {}
         for channel in step.channels:
             for mailbox in self._registry.losers(channel):
-                affected.setdefault(mailbox, []).append(channel)
+                if (mailbox, channel) not in self._underway:  # else it is only being added
+                    affected.setdefault(mailbox, []).append(channel)
         self.link.session.on_reported(step)
         for mailbox, channels in affected.items():
             mailbox.report(Gap(step.reason, tuple(channels), since, None, step.why))
@@ -270,15 +311,16 @@ class Receiver:
 
     async def _ask(self, step: Ask, connection: LoopConnection) -> None:
         session = self.link.session
-        trusted = session.trusted
         session.on_asked(step)
         try:
             await connection.ask(self._heartbeat.timeout)
         except ConnectionLost as error:
+            self._sender.lose_beat(error)
             self.link.lose(error, GapReason.HEARTBEAT)
         except ServerRefused as error:
             self.link.lose(error)
         else:
+            trusted = session.trusted
             session.on_answered(step, monotonic())
             if not trusted and session.trusted:
                 self._on_trusted()

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from pgpubsub.aio.engine import OTHER_LOOP, Engine
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.sql import check_channel
-from pgpubsub.errors import SubscriberTooSlow, SubscriptionClosed
+from pgpubsub.errors import ConcurrentUse, SubscriptionClosed
 from pgpubsub.events import Gap, Notify
 from pgpubsub.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
 from pgpubsub.waiting import check_timeout
-
-if TYPE_CHECKING:
-    from pgpubsub.aio.engine import Engine
 
 __all__ = ["AsyncMailbox", "AsyncSubscription"]
 
@@ -27,7 +25,7 @@ IN_A_ROW = 256
 class AsyncMailbox(Mailbox):
     """A mailbox that tasks wait for."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_loop", "_waiting")
 
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         super().__init__(capacity, capacity_bytes, overflow)
@@ -41,16 +39,22 @@ class AsyncMailbox(Mailbox):
                 if count is not None:
                     count -= 1
 
+    def open(self) -> None:
+        super().open()
+        self._loop = asyncio.get_running_loop()
+
     async def changed(self) -> None:
         """Wait until something was put in, or the end came."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConcurrentUse(OTHER_LOOP)
+        waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
         try:
             await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled():
                 self.wake(1)  # what we were woken for is somebody else's now
-            else:
+            elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             raise
 
@@ -120,10 +124,10 @@ class AsyncSubscription:
             return event
         try:
             return await self._next(event)
-        except SubscriberTooSlow:
-            raise
-        except SubscriptionClosed:
-            raise StopAsyncIteration from None
+        except SubscriptionClosed as closed:
+            if self._mailbox.ended:
+                raise StopAsyncIteration from None
+            raise closed
 
     async def get(self, timeout: float | None = None) -> Notify | Gap:
         """Wait for the next event, at most `timeout` seconds (None: for ever).
@@ -133,8 +137,15 @@ class AsyncSubscription:
             SubscriptionClosed: the subscription or its hub is closed, or it was not entered.
             SubscriberTooSlow, GaveUp: as in an iteration.
         """
-        async with asyncio.timeout(check_timeout(timeout)):
-            return await self._next(None)
+        timeout = check_timeout(timeout)
+        event = self._mailbox.take()
+        if event is None:
+            async with asyncio.timeout(timeout):
+                return await self._next(None)
+        if self._in_a_row < IN_A_ROW:
+            self._in_a_row += 1
+            return event
+        return await self._next(event)
 
     def get_nowait(self) -> Notify | Gap | None:
         """The next event, or None when there is none yet. Raises as `get`."""
@@ -166,5 +177,6 @@ class AsyncSubscription:
             await asyncio.sleep(0)
         except BaseException:
             mailbox.buffer.restore(event)
+            mailbox.wake(1)
             raise
         return event

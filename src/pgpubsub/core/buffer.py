@@ -9,8 +9,9 @@ it went. The policies:
     latest        only the newest of each channel is kept, full or not, and no gap says so: chosen conflation
     close         the subscription ends there
 
-It promises: never more than `capacity` notifications and `capacity_bytes` bytes of payload are held; gaps are
-never dropped, but neighbours with the same reason become one. It is not safe between threads by itself.
+It promises: never more than `capacity` notifications and `capacity_bytes` bytes of payload are held, apart from what
+was taken and is put back; gaps are never dropped, but neighbours with the same reason may become one, so that there
+are never many. It is not safe between threads by itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ def payload_bytes(events: Iterable[Notify]) -> int:
     >>> payload_bytes([Notify(1, "a", "é"), Notify(1, "a", "e")])
     3
     """
-    return sum([len(p) if p.isascii() else len(p.encode("utf-8", "surrogateescape")) for _, _, p in events])
+    return sum([_size(event) for event in events])
+
+
+def _size(event: Notify) -> int:
+    payload = event[2]
+    return len(payload) if payload.isascii() else len(payload.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(slots=True)
@@ -59,6 +65,20 @@ class _Loss:
 
     def as_gap(self) -> Gap:
         return Gap(self.reason, tuple(sorted(self.channels)), self.since, self.count, self.detail)
+
+
+def _join(queue: deque[Notify | Gap], gap: Gap) -> bool:
+    """Make `gap` one with the last of its reason in `queue`, if no notification would separate them."""
+    for index in range(len(queue) - 1, -1, -1):
+        earlier = queue[index]
+        if not isinstance(earlier, Gap):
+            return False
+        if earlier.reason == gap.reason:
+            loss = _Loss.of(earlier)
+            loss.merge(gap)
+            queue[index] = loss.as_gap()
+            return True
+    return False
 
 
 class Buffer:
@@ -108,7 +128,7 @@ class Buffer:
         self._losses: dict[GapReason, _Loss] = {}  # these come before the queue
         self._queue: deque[Notify | Gap] = deque()
         self._held = 0  # notifications in the queue
-        self._bytes = 0  # an upper bound: measured again only when it reaches the limit
+        self._bytes = 0  # of payload in the queue
         self._put = 0
         self._complete_until = clock()
 
@@ -132,17 +152,26 @@ class Buffer:
         if isinstance(event, Gap):
             self.gaps += 1
         else:
+            size = _size(event)
             self._held -= 1
+            self._bytes -= size
         del self._queue[0]
         return event
 
     def restore(self, event: Notify | Gap) -> None:
-        """Put back what was taken last, and could not be handed over."""
-        self._queue.appendleft(event)
-        if isinstance(event, Gap):
+        """Put back what was taken last, and could not be handed over, even if there is no room for it any more.
+
+        It comes before what was lost meanwhile. As in `take`, nothing is called once something has changed.
+        """
+        size = None if isinstance(event, Gap) else _size(event)
+        queue = deque((event, *[loss.as_gap() for loss in self._losses.values()], *self._queue))
+        self._queue = queue
+        self._losses = {}
+        if size is None:
             self.gaps -= 1
         else:
             self._held += 1
+            self._bytes += size
 
     def __len__(self) -> int:
         """How many can be taken, gaps included."""
@@ -151,7 +180,6 @@ class Buffer:
     @property
     def bytes(self) -> int:
         """Bytes of payload held now."""
-        self._bytes = payload_bytes(event for event in self._queue if isinstance(event, Notify))
         return self._bytes
 
     @property
@@ -167,35 +195,26 @@ class Buffer:
             return
         if not self._queue and not self._losses:
             self._complete_until = self._clock()
-            self._bytes = 0
         self._put += len(events)
         if self.overflow == "latest":
             events = self._conflate(events)
+            size = payload_bytes(events)
         if self._held + len(events) <= self.capacity and self._bytes + size <= self.capacity_bytes:
             self._queue.extend(events)
             self._held += len(events)
             self._bytes += size
         else:
-            self._bytes = self.bytes
             for event in events:
                 self._put_tightly(event)
 
     def report(self, gap: Gap) -> None:
         """Put in a gap."""
-        run = self._trailing_gaps()
-        if run == len(self._queue):  # nothing lies between it and the losses at the head
-            loss = self._losses.get(gap.reason)
-            if loss is not None:
-                loss.merge(gap)
-                return
-        for index in range(-1, -run - 1, -1):
-            earlier = self._queue[index]
-            if isinstance(earlier, Gap) and earlier.reason == gap.reason:
-                loss = _Loss.of(earlier)
-                loss.merge(gap)
-                self._queue[index] = loss.as_gap()
-                return
-        self._queue.append(gap)
+        if _join(self._queue, gap):
+            return
+        if not self._held and gap.reason in self._losses:  # nothing lies between it and the losses at the head
+            self._losses[gap.reason].merge(gap)
+        else:
+            self._queue.append(gap)
 
     def forget(self, channel: str) -> None:
         """Drop, without a gap, what is buffered of `channel`: the subscriber does not want it any more."""
@@ -211,7 +230,7 @@ class Buffer:
     # -- making room
 
     def _put_tightly(self, event: Notify) -> None:
-        size = payload_bytes((event,))
+        size = _size(event)
         while not self.overflowed and (self._held >= self.capacity or self._bytes + size > self.capacity_bytes):
             if self.overflow == "close":
                 self.overflowed = True
@@ -240,7 +259,7 @@ class Buffer:
         self._lose(event)
         if isinstance(event, Notify):
             self._held -= 1
-            self._bytes -= payload_bytes((event,))
+            self._bytes -= _size(event)
 
     def _lose(self, event: Notify | Gap) -> None:
         if isinstance(event, Gap):
@@ -249,7 +268,10 @@ class Buffer:
         self.dropped += 1
         loss = self._losses.get(GapReason.OVERFLOW)
         if loss is None or loss.count is None:
-            detail = f"the subscriber was too slow for its buffer of {self.capacity} notifications"
+            detail = (
+                f"the subscriber was too slow for its buffer of {self.capacity} notifications"
+                f" and {self.capacity_bytes} bytes"
+            )
             self._merge_at_head(Gap(GapReason.OVERFLOW, (event.channel,), self._complete_until, 1, detail))
         else:  # in a flood this is the common case
             loss.channels.add(event.channel)
@@ -273,13 +295,18 @@ class Buffer:
 
     def _keep(self, wanted: Callable[[Notify], bool]) -> int:
         """Keep the gaps and the wanted; return how many went."""
-        before = len(self._queue)
-        self._queue = deque(event for event in self._queue if isinstance(event, Gap) or wanted(event))
-        self._held -= before - len(self._queue)
-        return before - len(self._queue)
-
-    def _trailing_gaps(self) -> int:
-        run = 0
-        while run < len(self._queue) and isinstance(self._queue[-run - 1], Gap):
-            run += 1
-        return run
+        queue = deque[Notify | Gap]()
+        count = size = 0
+        for event in self._queue:
+            if isinstance(event, Gap):
+                if not _join(queue, event):
+                    queue.append(event)
+            elif wanted(event):
+                queue.append(event)
+            else:
+                count += 1
+                size += _size(event)
+        self._queue = queue
+        self._held -= count
+        self._bytes -= size
+        return count

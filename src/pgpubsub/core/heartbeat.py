@@ -3,7 +3,7 @@
 A *beat* is a notification sent on another connection that has to arrive on the listening one. It finds what
 nothing else finds: a half-open socket, a frozen backend, a pooler that took the session away. Its rules:
 
-- A new session is *trusted* once a first beat has arrived.
+- A new session is *trusted* once a first notification has arrived in it, and a beat is sent at once to that end.
 - After that, any notification is as good a proof, so beats are sent only after `interval` seconds of silence.
   Many hubs share one channel for them, and the one that beats first proves it for all.
 - The time for a beat to arrive begins when the server has acknowledged it as committed: a commit that waits for
@@ -50,8 +50,8 @@ class Heartbeat:
 
     Args:
         channel: the channel that beats are sent on.
-        interval: how long silence may last; up to a fifth is added at random, so that hubs take turns. None: one
-            beat proves a new session and there are no others.
+        interval: how long silence may last; up to a fifth is added at random, so that hubs take turns. None: beats
+            are sent until one has proved a new session, and there are no others.
         timeout: how long a committed beat may take to arrive.
         random: returns a float in [0, 1).
     """
@@ -86,7 +86,7 @@ class Heartbeat:
     def on_delivered(self, now: float) -> None:
         """A notification has arrived."""
         self.trusted = True
-        self._rest(now)
+        self._enter(_Phase.SILENT, None if self._patience is None else now + self._patience)
 
     def on_beat_begun(self) -> None:
         """A beat is on its way to the server."""
@@ -110,10 +110,8 @@ class Heartbeat:
         """The session gave the sign of life that it was asked for."""
         if self._phase is _Phase.ASKED:
             self.trusted = True
-            self._rest(now)
-
-    def _rest(self, now: float) -> None:
-        self._enter(_Phase.SILENT, None if self._patience is None else now + self._patience)
+            patience = self.timeout if self._patience is None else self._patience  # the proof is still due
+            self._enter(_Phase.SILENT, now + patience)
 
     def _enter(self, phase: _Phase, until: float | None) -> None:
         self._phase = phase

@@ -30,11 +30,11 @@ class Changes:
     def __len__(self) -> int:
         return len(self.listen) + len(self.unlisten) + self.sweep
 
-    def first(self) -> Changes:
-        """Only one of them, for finding out which one the server refuses."""
-        if self.listen:
-            return Changes(listen=self.listen[:1])
-        return Changes(unlisten=self.unlisten[:1]) if self.unlisten else self
+    def first(self, count: int) -> Changes:
+        """The first `count` of them."""
+        if len(self) <= count:
+            return self
+        return Changes(listen=self.listen[:count], unlisten=self.unlisten[: max(0, count - len(self.listen))])
 
 
 NOTHING = Changes()
@@ -55,6 +55,7 @@ class Registry(Generic[Owner]):
         self._due: dict[str, None] = {}
         self._sweep = False
         self._lost: dict[str, dict[Owner, None]] = {}
+        self._in_session = True
 
     # -- what is wanted
 
@@ -79,6 +80,9 @@ class Registry(Generic[Owner]):
             return
         self._due[channel] = None  # first: interrupted here, the server is told once more of what it knows
         self._owners.pop(channel, None)
+        if not self._in_session:  # the next one will know of nothing
+            self._due.pop(channel, None)
+        self._acknowledged.discard(channel)  # whoever comes now has to wait for a LISTEN of their own
 
     def withdraw(self, owner: Owner, channel: str) -> None:
         """`owner` asked for `channel` and the server did not grant it: as if it had never asked."""
@@ -113,7 +117,7 @@ class Registry(Generic[Owner]):
 
     @property
     def acknowledged(self) -> frozenset[str]:
-        """What the server of the present session has acknowledged."""
+        """What the server of the present session has acknowledged, and is wanted."""
         return frozenset(self._acknowledged)
 
     def is_live(self, channel: str) -> bool:
@@ -147,7 +151,7 @@ class Registry(Generic[Owner]):
             self._sweep = False
             self._acknowledged.clear()
             self._due = dict.fromkeys(self._owners)
-        self._acknowledged.update(changes.listen)
+        self._acknowledged.update(channel for channel in changes.listen if channel in self._owners)
         self._acknowledged.difference_update(changes.unlisten)
         self._settle(changes)
 
@@ -157,8 +161,14 @@ class Registry(Generic[Owner]):
         for channel in (*changes.listen, *changes.unlisten):
             self._due.pop(channel, None)
 
+    def on_session_begun(self) -> None:
+        """There is a session, and its server knows of nothing."""
+        self._due = dict.fromkeys(self._owners)
+        self._in_session = True
+
     def on_session_ended(self) -> None:
         """The session is gone, and with it all that its server had acknowledged. May be repeated."""
+        self._in_session = False
         self._due = dict.fromkeys(self._owners)  # first: what is lost is not reported while anything is due
         self._sweep = False
         for channel in self._acknowledged & self._owners.keys():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import chain
 
 from pgpubsub.core.registry import Owner
 from pgpubsub.events import Notify
@@ -17,27 +18,27 @@ def route(
     may change them.
 
     Every owner appears once, and its list is in the order in which the events came. Most batches are of one
-    channel and go as they are; for the others the work grows with the events and with the owners, not with
-    their product.
+    channel and go as they are; for the others the work grows with what is handed out, not with the product of
+    the events and the owners.
 
     >>> a, b = Notify(1, "a", ""), Notify(1, "b", "")
     >>> route([a, b, a], {"a": ["one", "two"], "b": ["two"]}.__getitem__)
     [([Notify(1, 'a', ''), Notify(1, 'a', '')], ['one']), ([Notify(1, 'a', ''), Notify(1, 'b', ''), \
 Notify(1, 'a', '')], ['two'])]
     """
-    by_channel: dict[str, list[Notify]] = {}
-    for event in events:
-        by_channel.setdefault(event[1], []).append(event)
-    if len(by_channel) == 1:
+    places: dict[str, list[int]] = {}
+    for place, event in enumerate(events):
+        places.setdefault(event[1], []).append(place)
+    if len(places) == 1:
         return [(events, owners(events[0][1]))]
     wanted: dict[Owner, list[str]] = {}
-    for channel in by_channel:
+    for channel in places:
         for owner in owners(channel):
             wanted.setdefault(owner, []).append(channel)
     alike: dict[tuple[str, ...], list[Owner]] = {}
     for owner, channels in wanted.items():
         alike.setdefault(tuple(channels), []).append(owner)
     return [
-        (by_channel[channels[0]] if len(channels) == 1 else [e for e in events if e[1] in channels], together)
+        ([events[place] for place in sorted(chain.from_iterable(map(places.__getitem__, channels)))], together)
         for channels, together in alike.items()
     ]

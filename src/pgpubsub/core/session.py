@@ -109,6 +109,10 @@ class Stop:
     """Whether there was no connection for as long as `give_up_after`."""
 
 
+AT_ONCE = 5000
+"""Statements in one round trip, at most. Before PostgreSQL 19 the time that a LISTEN takes grows with the channels of
+its session: 10,000 took 0.23 s and 40,000 took 3.5 s, and an answer must not be long in coming."""
+
 UNTIL_SOMETHING_HAPPENS = Wait(None)
 _STEP_OF: dict[Pulse, type[Beat | Ask | Abandon]] = {Pulse.BEAT: Beat, Pulse.ASK: Ask, Pulse.FAIL: Abandon}
 
@@ -126,8 +130,10 @@ class Session(Generic[Owner]):
         new_delays: makes the delays between attempts, such as `functools.partial(backoff, random.random)`.
         healthy_after: how long a session must have lasted, in seconds, before the delays start over. A
             server that accepts connections and drops them at once is not tried again at full speed.
-        heartbeat: when to prove that notifications arrive. None: whatever has connected is trusted.
-        give_up_after: seconds without a trusted session after which there will be no other (None: never).
+        heartbeat: when to prove that notifications arrive; its channel has to be the first that the registry is
+            given, and to stay wanted. None: whatever has connected is trusted.
+        give_up_after: seconds without a trusted session, counted from the first failure, after which there will be
+            no other (None: never).
     """
 
     reconnect: bool
@@ -145,6 +151,7 @@ class Session(Generic[Owner]):
     _number: int = field(default=0, init=False)
     _connected_at: float = field(default=0.0, init=False)
     _heard_at: float = field(default=0.0, init=False)
+    _delivered_at: float = field(default=0.0, init=False)
     _attempt_at: float = field(default=0.0, init=False)
     _delays: Iterator[float] = field(init=False)
     _one_by_one: bool = field(default=False, init=False)
@@ -173,6 +180,11 @@ class Session(Generic[Owner]):
         """Whether there is a connection on which notifications arrive, as far as anybody knows."""
         return self.up and (self.heartbeat is None or self.heartbeat.trusted)
 
+    @property
+    def give_up_at(self) -> float | None:
+        """When there will be no other attempt, if there is no trusted session by then (None: that is not decided)."""
+        return self._give_up_at
+
     def next_step(self, now: float) -> Step:
         """What the shell has to do now. Asking changes nothing."""
         if self._stopped:
@@ -191,7 +203,7 @@ class Session(Generic[Owner]):
                 return Wait(self._earliest(self.heartbeat.until))
         changes = self.registry.changes()
         if changes:
-            return Execute(self._number, changes.first() if self._one_by_one else changes)
+            return Execute(self._number, changes.first(1 if self._one_by_one else AT_ONCE))
         if self.registry.lost:
             lost = tuple(sorted(self.registry.lost))
             return Report(self._number, lost, self._lost_since, self._lost_why, self._lost_reason)
@@ -205,8 +217,9 @@ class Session(Generic[Owner]):
     def on_connected(self, now: float) -> None:
         """A new session exists; nothing is listened to on it."""
         self._number += 1
-        self._connected_at = self._heard_at = now
+        self._connected_at = self._heard_at = self._delivered_at = now
         self._one_by_one = False
+        self.registry.on_session_begun()
         if self.heartbeat is not None:
             self.heartbeat.on_connected(now)
         else:
@@ -222,8 +235,10 @@ class Session(Generic[Owner]):
         self._stopped = hopeless and not self._proven
 
     def on_delivered(self, now: float) -> None:
-        """A notification has arrived."""
-        self._heard_at = now
+        """A notification has arrived. One that came with the session's end says nothing of when that was."""
+        if not self.up:
+            return
+        self._heard_at = self._delivered_at = now
         if self.heartbeat is not None:
             self.heartbeat.on_delivered(now)
             self._on_trusted()
@@ -303,7 +318,8 @@ class Session(Generic[Owner]):
             return
         self.failure = why
         if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
-            self._lost_since = self._heard_at
+            deaf = reason is GapReason.HEARTBEAT  # then a statement that succeeded has proved nothing
+            self._lost_since = self._delivered_at if deaf else self._heard_at
         self._lost_why = why
         self._lost_reason = reason
         self.registry.on_session_ended()

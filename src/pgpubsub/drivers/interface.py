@@ -121,9 +121,9 @@ class LoopConnection(Protocol):
     def read(self) -> None:
         """Take what has arrived, now."""
 
-    async def apply(self, changes: Changes, timeout: float) -> None:
-        """LISTEN and UNLISTEN, committed when this returns. Raises `ConnectionLost` if there is no answer within
-        `timeout` seconds, and `ServerRefused`."""
+    async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
+        """LISTEN and UNLISTEN. Once that is committed, `on_committed` is called, before anything that was sent since
+        is handed out. Raises `ConnectionLost` if there is no answer within `timeout` seconds, and `ServerRefused`."""
 
     async def ask(self, timeout: float) -> None:
         """Make a round trip. Raises `ConnectionLost` as `apply`."""
@@ -132,8 +132,8 @@ class LoopConnection(Protocol):
         """Send one notification. `on_done` is called with None when it is committed, or with the error:
         `SendUncertain` when the connection was lost first, and `ServerRefused`."""
 
-    def close(self) -> None:
-        """Close it. A statement under way is told that it is lost."""
+    def close(self, why: PubSubError | None = None) -> None:
+        """Close it. A statement under way is told that it is lost, and why."""
 
     def disown(self) -> None:
         """After `fork()`, in the child: let go of the socket without a word, for it is the parent's."""

@@ -9,6 +9,7 @@ documented `pq` layer.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -92,7 +93,9 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_
     try:
         conninfo = make_conninfo(dsn or "", **given)
     except psycopg.ProgrammingError as error:
-        raise ConninfoError(f"invalid connection string or keyword: {error}") from error
+        raise ConninfoError(f"invalid connection string or keyword: {' '.join(str(error).split())}") from error
+    if not re.fullmatch(r"\s*[-+]?\d+\s*", seconds := str(conninfo_to_dict(conninfo).get("connect_timeout", "0"))):
+        raise ConninfoError(f"connect_timeout is a whole number of seconds, not {seconds!r}")
     if "service" in conninfo_to_dict(conninfo):  # whose file libpq reads, and we do not
         return make_conninfo(conninfo, client_encoding=DEFAULTS["client_encoding"])
     settled = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}

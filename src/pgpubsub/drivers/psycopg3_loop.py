@@ -53,9 +53,7 @@ async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
         ConnectionFailed: with the driver's error as the cause.
         ServerInRecovery: it is a standby.
     """
-    options = conninfo_to_dict(conninfo)
-    hosts = str(options.get("host") or options.get("hostaddr") or "").count(",") + 1
-    seconds = (hosts + 1) * (int(options.get("connect_timeout") or 0) or 60)
+    seconds = _patience(conninfo)
     try:
         async with asyncio.timeout(seconds):
             conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
@@ -65,9 +63,16 @@ async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
                 await conn.close()
                 raise
     except TimeoutError as error:
-        raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds} s") from error
+        raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds:g} s") from error
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {_in_one_line(error)}") from error
+
+
+def _patience(conninfo: str) -> float | None:
+    options = conninfo_to_dict(conninfo)
+    hosts = str(options.get("host") or options.get("hostaddr") or "").count(",") + 1
+    for_each = int(options.get("connect_timeout") or 0)
+    return (hosts + 1) * for_each if for_each > 0 else None
 
 
 def _in_one_line(error: Exception) -> str:
@@ -126,20 +131,22 @@ class Psycopg3LoopConnection:
             self._pgconn.consume_input()
         except psycopg.Error as error:
             lost = error  # there may be notifications that came before the end
-        records = list(iter(self._pgconn.notifies, None))
-        if records:
-            self._on_events(decode(records, self._encoding, self._channels))
         try:
+            # First: a LISTEN counts before what it brings, and libpq looks at what came behind a result only once
+            # that has been taken.
             self._take_results()
         except psycopg.Error as error:
             lost = lost or error
-        if lost is not None and not self._closed:
-            self._lose(lost)
+        events = self._take_notifications()
+        if lost is not None:
+            self._lose(lost)  # first: what came with the end does not tell when that was
+        if events:
+            self._on_events(events)
 
-    async def apply(self, changes: Changes, timeout: float) -> None:
+    async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
         statements = [*map(sql.unlisten, changes.unlisten), *map(sql.listen, changes.listen)]
         what = statements[0] if len(statements) == 1 else f"{statements[0]} and {len(statements) - 1} more"
-        await self._execute(what, sql.script(statements), timeout)
+        await self._execute(what, sql.script(statements), timeout, on_committed)
 
     async def ask(self, timeout: float) -> None:
         await self._execute("a sign of life", "SELECT 1", timeout)
@@ -154,14 +161,14 @@ class Psycopg3LoopConnection:
         begin = partial(self._pgconn.send_query_params, NOTIFY, parameters)
         self._begin(begin, _Statement(what, True, on_done))
 
-    def close(self) -> None:
+    def close(self, why: PubSubError | None = None) -> None:
         if self._closed:
             return
         self._closed = True
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._pgconn.finish()
-        self._finish(ConnectionLost(f"{LOST}: it was closed"))
+        self._finish(ConnectionLost(str(why or f"{LOST}: it was closed")))
 
     def disown(self) -> None:
         if not self._closed:
@@ -169,13 +176,16 @@ class Psycopg3LoopConnection:
             os.close(self._fd)  # or the server would not notice the end of a parent that its child outlives
             _inherited.append(self._conn)  # its destructor would complain
 
-    async def _execute(self, what: str, script: str, timeout: float) -> None:
+    async def _execute(
+        self, what: str, script: str, timeout: float, on_success: Callable[[], None] = lambda: None
+    ) -> None:
         answer: asyncio.Future[None] = self._loop.create_future()
 
         def on_done(error: PubSubError | None) -> None:
             if answer.done():
                 return  # whoever asked is gone
             if error is None:
+                on_success()
                 answer.set_result(None)
             else:
                 answer.set_exception(error)
@@ -219,6 +229,11 @@ class Psycopg3LoopConnection:
         except psycopg.Error as error:
             self._lose(error)
 
+    def _take_notifications(self) -> list[Notify]:
+        if self._closed:
+            return []
+        return decode(list(iter(self._pgconn.notifies, None)), self._encoding, self._channels)
+
     def _take_results(self) -> None:
         while (statement := self._statement) is not None and not self._pgconn.is_busy():
             result = self._pgconn.get_result()
@@ -254,5 +269,5 @@ class Psycopg3LoopConnection:
         self._loop.remove_writer(self._fd)
         with suppress(psycopg.Error):
             self._pgconn.finish()
+        self._on_lost(lost)  # first: whoever is told of the outcome must not come back for this connection
         self._finish(lost)
-        self._on_lost(lost)

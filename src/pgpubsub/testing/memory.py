@@ -116,9 +116,10 @@ class _MemoryConnection:
     def read(self) -> None:
         """Nothing is ever under way."""
 
-    async def apply(self, changes: Changes, timeout: float) -> None:
+    async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
         await self.ask(timeout)
         self.channels = (self.channels - set(changes.unlisten)) | set(changes.listen)
+        on_committed()
 
     async def ask(self, timeout: float) -> None:
         await asyncio.sleep(timeout if self.deaf else 0)
@@ -133,7 +134,7 @@ class _MemoryConnection:
             error = SendUncertain(f"NOTIFY {channel!r} may or may not have been sent: the connection is lost")
         self._loop.call_soon(on_done, error)
 
-    def close(self) -> None:
+    def close(self, why: PubSubError | None = None) -> None:
         self._closed = True
         if self in self._server._connections:
             self._server._connections.remove(self)

@@ -34,7 +34,8 @@ class Supervisor:
         self.postgres: subprocess.Popen[bytes] | None = None
 
     def initialise(self) -> None:
-        self.port = free_port()
+        self.port_holder = hold_port()  # for as long as we live, so that it starts again where it was
+        self.port = int(self.port_holder.getsockname()[1])
         if os.geteuid() == 0:
             self.as_user = {"user": "nobody", "group": "nogroup" if group_exists("nogroup") else "nobody"}
             self.as_user["extra_groups"] = []
@@ -125,9 +126,16 @@ class Supervisor:
         os.write(1, json.dumps(facts).encode() + b"\n")  # not by sys.stdout, which would try again at exit
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def hold_port() -> socket.socket:
+    """A free port of 127.0.0.1 that nobody else is given until this is closed.
+
+    Bound and never listening, it is no obstacle to whoever asks for the port by number and with SO_REUSEADDR, as
+    servers do; as long as they do not listen, connections are refused.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def group_exists(name: str) -> bool:

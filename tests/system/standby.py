@@ -1,0 +1,95 @@
+"""A standby of a temporary server."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from pgpubsub.testing import TemporaryServer
+
+CATCH_UP_TIMEOUT = 20.0
+"""Seconds."""
+
+
+class Standby:
+    """A hot standby that streams from its primary, on a port of its own."""
+
+    def __init__(self, primary: TemporaryServer) -> None:
+        self.primary = primary
+        self.server = TemporaryServer(
+            primary.binaries, tcp=True, settings={"primary_conninfo": primary.dsn(application_name="standby")}
+        )
+        """To be stopped, crashed and frozen like any other."""
+
+    def __enter__(self) -> Self:
+        self.server.__enter__()
+        try:
+            self._copy_primary()
+        except BaseException:
+            self.server.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.server.__exit__(kind, error, traceback)
+
+    def dsn(self, **keywords: object) -> str:
+        """A connection string; `keywords` are libpq's."""
+        return self.server.dsn(**keywords)
+
+    def promote(self) -> None:
+        """Make it a primary, which it is when this returns. The old one is not told."""
+        with psycopg.connect(self.dsn(), autocommit=True) as admin:
+            assert admin.execute("SELECT pg_promote()").fetchone() == (True,)
+
+    def catch_up(self) -> None:
+        """Wait until all that the primary has written up to now can be seen."""
+        with psycopg.connect(self.primary.dsn(), autocommit=True) as primary:
+            written = primary.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+        assert written is not None
+        deadline = time.monotonic() + CATCH_UP_TIMEOUT
+        with psycopg.connect(self.dsn(), autocommit=True) as standby:
+            while standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", written).fetchone() != (True,):
+                assert time.monotonic() < deadline, f"the standby has not replayed up to {written[0]}"
+                threading.Event().wait(0.005)
+
+    def _copy_primary(self) -> None:
+        self.server.stop()
+        data = self.server.directory / "data"
+        shutil.rmtree(data)
+        program = self.server.binaries / "pg_basebackup"
+        command: list[str | Path] = [
+            program,
+            "-d",
+            self.primary.dsn(),
+            "-D",
+            data,
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "--no-sync",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        (data / "standby.signal").touch()
+        owner = self.server.directory.stat()
+        for path in [data, *data.rglob("*")]:
+            shutil.chown(path, owner.st_uid, owner.st_gid)
+        self.server.start()
+
+
+def restart_as_standby(server: TemporaryServer) -> None:
+    """The server comes back at the same place, in recovery, and takes nothing from anybody."""
+    server.stop()
+    (server.directory / "data" / "standby.signal").touch()
+    server.start()
