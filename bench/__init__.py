@@ -1,9 +1,12 @@
-"""How fast pgpubsub is beside other ways to receive notifications in Python: `python -m bench`.
+"""How fast pgpubsub is beside other ways to send and receive notifications in Python: `python -m bench`.
 
-Measured, all in one run against a PostgreSQL server of its own, over TCP on this machine:
+Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in two parts:
 
-- throughput and CPU time per notification, of bursts that wait at the receiver and of bursts on their way;
-- latency from a NOTIFY to the event, on one connection and between two processes.
+- `pubsub`, one connection that its caller drives: throughput and CPU time per notification, of bursts that wait at
+  the receiver and of bursts on their way; latency from a NOTIFY to the event, on one connection and between two
+  processes;
+- `hub`, many subscribers on one connection: the same for one subscription; one message to a thousand subscribers;
+  the time of a call that sends, and of listening to a thousand channels; the CPU time of idleness, and memory.
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
@@ -11,16 +14,28 @@ of those ratios over all rounds, with their quartiles. Whatever makes all of the
 what makes one of them wait now and then does not, so a p99 is worth less than a p50 while the machine is used
 by others.
 
-Not measured: reconnection, many channels or many listeners, encrypted connections, networks, memory, and the
-server, which is the same for all. Payloads are ASCII and of 100 bytes.
+Everybody is used as its own manual has it. Libraries on asyncio run on asyncio's own event loop; uvloop is shown for
+ours and for asyncpg. Payloads are ASCII, of 100 bytes in `pubsub` and for latency and of 20 bytes otherwise. Servers
+do not wait for the disk (`fsync` is off), unless asked to with `--fsync`: that is the same for all, and a ratio of
+calls that send depends on it.
 
+Not measured: reconnection, encrypted connections, networks, and the server, which is the same for all.
+
+    run          one run: options, rounds, results
+    pubsub       the part about one connection: what is measured and shown, with its aims
+    hub/         the part about the hub
     contestants  what a contestant is
     subscribers  those that are built on pgpubsub
     raw_loops    those that are built on a driver alone
+    on_loop      what those in an event loop have in common
     echoes       both, sending to themselves
     sender       the process that sends
+    child        other processes
+    ground       where it takes place, and how much is measured
     turns        one turn of one contestant, which is all the measuring
     rounds       everybody's turns, again and again
     comparison   medians, ratios and whether the aims are met
-    report       the tables and the JSON
+    table        the tables
+    report       the JSON
+    plot         the pictures
 """

@@ -1,25 +1,31 @@
-"""From the rounds' raw figures to medians, ratios and verdicts."""
+"""From the rounds' raw figures to medians, ratios and whether the aims are met."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import Any
 
 from bench.contestants import Contestant, Role
 from bench.rounds import Round
 
-__all__ = ["Aim", "Comparison", "Metric", "Ratio", "Row", "compare"]
+__all__ = ["FASTEST", "ITSELF", "Aim", "Comparison", "Metric", "Row", "Spread", "compare"]
+
+FASTEST = "the fastest peer"
+"""Stands for the peer with the best ratio to the first one that a metric names."""
+
+ITSELF = "itself"
+"""Stands for the figure itself, where an aim is not a ratio."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What pgpubsub's ratio should be."""
+    """What pgpubsub's ratio should be, at least or at most."""
 
     limit: float
-    beside_fastest: bool
-    """Beside the fastest raw loop, and not the one on psycopg 3."""
+    beside: str
+    """A peer, `FASTEST` or `ITSELF`."""
 
 
 @dataclass(frozen=True)
@@ -30,30 +36,33 @@ class Metric:
     figure: str
     title: str
     unit: str
-    same_driver: str
-    """Name of the raw loop on psycopg 3."""
+    beside: tuple[str, ...] = ()
+    """Peers to divide by, or `FASTEST`."""
     more_is_better: bool = False
-    aim: Aim | None = None
+    aims: tuple[Aim, ...] = ()
 
-    def meets(self, ratio: float) -> bool:
-        """Whether a ratio meets the aim."""
-        assert self.aim is not None
-        return ratio >= self.aim.limit if self.more_is_better else ratio <= self.aim.limit
+    def meets(self, aim: Aim, value: float) -> bool:
+        """Whether a ratio, or a figure, meets an aim."""
+        return value >= aim.limit if self.more_is_better else value <= aim.limit
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Of two contestants' figures of the same round: the median over all rounds, and the quartiles."""
+class Spread:
+    """The median over all rounds, and the quartiles."""
 
     median: float
     lower: float
     upper: float
 
     @classmethod
-    def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        lower, middle, upper = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    def of(cls, values: Sequence[float]) -> Spread:
+        lower, middle, upper = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
         return cls(middle, lower, upper)
+
+    @classmethod
+    def of_ratios(cls, ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+        """Of two contestants' figures of the same round."""
+        return cls.of([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,11 @@ class Row:
 
     contestant: str
     role: Role
-    median: float
-    beside_fastest: Ratio
-    beside_same_driver: Ratio
-    met: bool | None
-    """Whether its aim is met, if it has one."""
+    figure: Spread
+    ratios: Mapping[str, Spread]
+    """By whom the metric has `beside`."""
+    met: Mapping[str, bool]
+    """Whether its aims are met, by whom they are `beside`."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ class Comparison:
     """What became of all contestants, in one metric."""
 
     metric: Metric
-    fastest: str
-    """The raw loop with the best ratio to the one on psycopg 3."""
+    fastest: str | None
+    """Who `FASTEST` is."""
     rows: Sequence[Row]
 
     def as_json(self) -> dict[str, Any]:
@@ -83,23 +92,25 @@ class Comparison:
 
 
 def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequence[Round]) -> Comparison:
-    """Compare `contestants` in one metric."""
-    figures = {
-        contestant.name: [one[metric.measurement][contestant.name][metric.figure] for one in rounds]
-        for contestant in contestants
-    }
-    peers = [contestant.name for contestant in contestants if contestant.role is Role.PEER]
-    best = max if metric.more_is_better else min
-    fastest = best(peers, key=lambda name: Ratio.of(figures[name], figures[metric.same_driver]).median)
-    rows = [_row(metric, contestant, figures, fastest) for contestant in contestants]
+    """Compare `contestants` in one metric. A peer that did not take part is left out."""
+    played = [one[metric.measurement] for one in rounds if metric.measurement in one]
+    figures = {contestant.name: [one[contestant.name][metric.figure] for one in played] for contestant in contestants}
+    fastest = None
+    if FASTEST in metric.beside:
+        peers = [contestant.name for contestant in contestants if contestant.role is Role.PEER]
+        known = next(name for name in metric.beside if name in figures)
+        best = max if metric.more_is_better else min
+        fastest = best(peers, key=lambda name: Spread.of_ratios(figures[name], figures[known]).median)
+        figures[FASTEST] = figures[fastest]
+    rows = [_row(metric, contestant, figures) for contestant in contestants]
     return Comparison(metric, fastest, rows)
 
 
-def _row(metric: Metric, contestant: Contestant[Any], figures: dict[str, list[float]], fastest: str) -> Row:
+def _row(metric: Metric, contestant: Contestant[Any], figures: Mapping[str, list[float]]) -> Row:
     own = figures[contestant.name]
-    beside_fastest = Ratio.of(own, figures[fastest])
-    beside_same_driver = Ratio.of(own, figures[metric.same_driver])
-    met = None
-    if metric.aim is not None and contestant.role is Role.SUBJECT:
-        met = metric.meets((beside_fastest if metric.aim.beside_fastest else beside_same_driver).median)
-    return Row(contestant.name, contestant.role, median(own), beside_fastest, beside_same_driver, met)
+    ratios = {peer: Spread.of_ratios(own, figures[peer]) for peer in metric.beside if peer in figures}
+    met = {}
+    if contestant.role is Role.SUBJECT:
+        values = {ITSELF: Spread.of(own), **ratios}
+        met = {aim.beside: metric.meets(aim, values[aim.beside].median) for aim in metric.aims if aim.beside in values}
+    return Row(contestant.name, contestant.role, Spread.of(own), ratios, met)

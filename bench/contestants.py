@@ -1,6 +1,6 @@
-"""What takes part: anything that can `open`, take notifications, and `close`.
+"""What takes part: anything that can `open`, do one of the things below, and `close`.
 
-To add a contestant, write such a class and name it in one of the lists `SUBSCRIBERS`, `RAW_LOOPS`, `ECHOES`.
+To add a contestant, write such a class and name it in the list of its kind, such as `RAW_LOOPS`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 from importlib import import_module
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Arrival", "Contestant", "Echo", "Receiver", "Role"]
+__all__ = ["Arrival", "Contestant", "Counter", "Echo", "Entrant", "Publisher", "Receiver", "Role"]
 
 C = TypeVar("C", covariant=True)
 
@@ -23,7 +23,7 @@ class Role(StrEnum):
     """pgpubsub, which has aims to meet."""
 
     PEER = "peer"
-    """What it is compared with: a loop as the driver's manual has it."""
+    """What it is compared with, used as its own manual has it."""
 
     EXTRA = "extra"
     """For information: it neither has aims nor sets them."""
@@ -32,7 +32,8 @@ class Role(StrEnum):
 class Arrival(NamedTuple):
     """The last of the notifications that were asked for."""
 
-    pid: int
+    pid: int | None
+    """None where the contestant does not tell."""
     channel: str
     payload: str
     at: int
@@ -70,9 +71,48 @@ class Echo(Protocol):
         """Close the connection."""
 
 
+class Publisher(Protocol):
+    """Sends."""
+
+    def open(self, dsn: str, channel: str) -> None:
+        """Connect; what follows goes to `channel`."""
+
+    def publish(self, payload: str, times: int) -> list[int]:
+        """Notify the channel so many times, one after the other; return how many nanoseconds each call took."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Entrant(Protocol):
+    """Begins to listen to many channels."""
+
+    def open(self, dsn: str) -> None:
+        """Connect."""
+
+    def enter(self, channels: list[str]) -> None:
+        """Listen to each of them, for a consumer of its own; as many at once as it can. Return when it does."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Counter(Protocol):
+    """Counts what another process sends."""
+
+    def open(self, dsn: str, channel: str) -> None:
+        """Connect and listen to `channel`."""
+
+    def count_lost(self, expected: int) -> int:
+        """Wait for so many notifications and do nothing with them; return how many of them were missed."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
 @dataclass(frozen=True)
 class Contestant(Generic[C]):
-    """A class of receivers or of echoes, by name."""
+    """A class of receivers, or of another kind, by name."""
 
     name: str
     role: Role

@@ -14,12 +14,37 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from bench.contestants import Arrival, Contestant, Receiver, Role
+from bench.on_loop import LoopReceiver
 
-__all__ = ["PSYCOPG3", "RAW_LOOPS"]
+__all__ = [
+    "ASYNCPG",
+    "PSYCOPG2",
+    "PSYCOPG3",
+    "RAW_LOOPS",
+    "Asyncpg",
+    "Psycopg2",
+    "Psycopg3",
+    "asyncpg_socket",
+    "connect_asyncpg",
+]
+
+
+async def connect_asyncpg(dsn: str) -> Any:
+    """An asyncpg connection by libpq's connection string, which it does not read itself."""
+    import asyncpg
+
+    given = conninfo_to_dict(dsn)
+    given["database"] = given.pop("dbname")
+    return await asyncpg.connect(**given)
+
+
+def asyncpg_socket(connection: Any) -> int:
+    """Its file descriptor."""
+    return int(connection._transport.get_extra_info("socket").fileno())
 
 
 class Psycopg3:
-    """`for notify in connection.notifies()`."""
+    """`for notify in connection.notifies()` (its manual, "Asynchronous notifications")."""
 
     def open(self, dsn: str, channel: str) -> None:
         self._connection = psycopg.connect(dsn, autocommit=True)
@@ -61,7 +86,8 @@ class Psycopg3Libpq(Psycopg3):
 
 
 class Psycopg2:
-    """`select`, `connection.poll()`, and whatever is in `connection.notifies`."""
+    """`select`, `connection.poll()`, and whatever is in `connection.notifies` (its manual, "Asynchronous
+    notifications")."""
 
     def open(self, dsn: str, channel: str) -> None:
         import psycopg2
@@ -113,22 +139,17 @@ class PyGreSQL:
         self._connection.close()
 
 
-class Asyncpg:
-    """A callback in an event loop, asyncio's own. The loop is entered and left once in each `receive`."""
+class Asyncpg(LoopReceiver):
+    """A callback (its manual, "Connection.add_listener()"), on asyncio's own loop."""
 
-    def open(self, dsn: str, channel: str) -> None:
-        import asyncpg
+    async def start(self, dsn: str, channel: str) -> None:
+        self._connection = await connect_asyncpg(dsn)
+        await self._connection.add_listener(channel, self._on_notification)
 
-        given = conninfo_to_dict(dsn)
-        given["database"] = given.pop("dbname")
-        self._loop = asyncio.new_event_loop()
-        self._connection: Any = self._loop.run_until_complete(asyncpg.connect(**given))
-        self._loop.run_until_complete(self._connection.add_listener(channel, self._on_notification))
-
-    def receive(self, count: int) -> Arrival:
+    async def take(self, count: int) -> Arrival:
         self._missing = count
         self._last: asyncio.Future[Arrival] = self._loop.create_future()
-        return self._loop.run_until_complete(self._last)
+        return await self._last
 
     def _on_notification(self, connection: object, pid: int, channel: str, payload: str) -> None:
         self._missing -= 1
@@ -136,21 +157,21 @@ class Asyncpg:
             self._last.set_result(Arrival(pid, channel, payload, monotonic_ns()))
 
     def fileno(self) -> int:
-        return int(self._connection._transport.get_extra_info("socket").fileno())
+        return asyncpg_socket(self._connection)
 
-    def close(self) -> None:
+    async def stop(self) -> None:
         self._connection.terminate()  # close() would complain that somebody still listens
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
 
 
 PSYCOPG3 = "psycopg 3 notifies()"
 """The raw loop on the driver that pgpubsub itself uses."""
+PSYCOPG2 = "psycopg2 poll()"
+ASYNCPG = "asyncpg add_listener()"
 
 RAW_LOOPS: tuple[Contestant[Receiver], ...] = (
     Contestant(PSYCOPG3, Role.PEER, Psycopg3),
-    Contestant("psycopg2 poll()", Role.PEER, Psycopg2, driver="psycopg2"),
+    Contestant(PSYCOPG2, Role.PEER, Psycopg2, driver="psycopg2"),
     Contestant("PyGreSQL getnotify()", Role.PEER, PyGreSQL, driver="pg"),
-    Contestant("asyncpg add_listener()", Role.PEER, Asyncpg, driver="asyncpg"),
+    Contestant(ASYNCPG, Role.PEER, Asyncpg, driver="asyncpg"),
     Contestant("psycopg 3's libpq wrapper", Role.EXTRA, Psycopg3Libpq),
 )

@@ -1,4 +1,4 @@
-"""What is shown and what is kept: tables of plain text, and a JSON file with every figure of every round."""
+"""What is kept: a JSON file with every figure of every round, and on what it was measured."""
 
 from __future__ import annotations
 
@@ -14,45 +14,14 @@ from typing import Any
 
 import psycopg
 
-from bench.comparison import Comparison, Metric, Ratio, Row
-
-__all__ = ["environment", "save", "table"]
+__all__ = ["environment", "save"]
 
 RESULTS = Path(__file__).with_name("results")
 
-PACKAGES = ("pgpubsub", "psycopg", "psycopg-binary", "psycopg-c", "psycopg2-binary", "psycopg2", "PyGreSQL", "asyncpg")
-
-COLUMNS = "  {:<34}{:>10}    {:<24}{:<24}{}"
-
-
-def table(comparison: Comparison) -> str:
-    """One metric, a line for each contestant."""
-    metric = comparison.metric
-    lines = [
-        f"{metric.title} ({metric.unit}; {'more' if metric.more_is_better else 'less'} is better)",
-        f"  A: {comparison.fastest}, the fastest raw loop.  B: {metric.same_driver}.",
-        COLUMNS.format("", "median", "ratio to A (quartiles)", "ratio to B (quartiles)", _aim(metric)).rstrip(),
-    ]
-    lines.extend(_line(row) for row in comparison.rows)
-    return "\n".join(lines) + "\n"
-
-
-def _aim(metric: Metric) -> str:
-    if metric.aim is None:
-        return ""
-    other = "A" if metric.aim.beside_fastest else "B"
-    return f"aim: {'at least' if metric.more_is_better else 'at most'} {metric.aim.limit} {other}"
-
-
-def _line(row: Row) -> str:
-    middle = f"{row.median:,.0f}" if row.median >= 100 else f"{row.median:.2f}"
-    verdict = {None: "", True: "met", False: "MISSED"}[row.met]
-    ratios = map(_ratio, (row.beside_fastest, row.beside_same_driver))
-    return COLUMNS.format(row.contestant, middle, *ratios, verdict).rstrip()
-
-
-def _ratio(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.lower:.2f} to {ratio.upper:.2f})"
+PACKAGES = (
+    *("pgpubsub", "psycopg", "psycopg-binary", "psycopg-c", "psycopg2-binary", "psycopg2", "PyGreSQL"),
+    *("asyncpg", "asyncpg-listen", "broadcaster", "uvloop"),
+)
 
 
 def environment(dsn: str) -> dict[str, Any]:
@@ -72,13 +41,13 @@ def environment(dsn: str) -> dict[str, Any]:
     }
 
 
-def save(result: Mapping[str, Any], *, quick: bool) -> Path:
-    """Write it, and a copy under a name of its own. A quick run is no result: it leaves those alone."""
+def save(result: Mapping[str, Any], name: str, *, keep: bool) -> Path:
+    """Write it under `name`; `keep` writes a copy under the time of day."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(result, indent=1)
-    path = RESULTS / ("quick.json" if quick else "latest.json")
+    path = RESULTS / f"{name}.json"
     path.write_text(text)
-    if not quick:
+    if keep:
         path.with_name(f"{datetime.now():%Y-%m-%dT%H%M%S}.json").write_text(text)
     return path
 

@@ -10,33 +10,86 @@ import faulthandler
 import gc
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol, Self
 
 from bench.contestants import Contestant
-from bench.turns import Cost, Ground
+from bench.ground import Ground
+from bench.turns import Cost
 
-__all__ = ["Measurement", "Round", "latency", "play", "throughput"]
+__all__ = ["Figures", "InTurns", "Measurement", "Round", "Together", "latency", "play", "throughput"]
 
-LONGEST_ROUND = 60
-"""Seconds after which a round is taken to hang; the program then ends with a traceback."""
+LONGEST = 120
+"""Seconds after which a measurement is taken to hang; the program then ends with a traceback."""
 
 Figures = Mapping[str, float]
 
 Round = Mapping[str, Mapping[str, Figures]]
 """By measurement and contestant."""
 
+Make = Callable[[], Any]
+
+
+class Measurement(Protocol):
+    """What the contestants do in a round, and the figures that this gives."""
+
+    @property
+    def name(self) -> str:
+        """Its part of the benchmark and its own, such as `hub-wake`."""
+
+    @property
+    def contestants(self) -> Sequence[Contestant[Any]]:
+        """Who takes part."""
+
+    @property
+    def most_rounds(self) -> int | None:
+        """In how many rounds it takes place at most."""
+
+    def play(self, ground: Ground) -> Mapping[str, Figures]:
+        """Everybody's figures in one round."""
+
+    def among(self, contestants: Sequence[Contestant[Any]]) -> Self:
+        """The same with these contestants."""
+
 
 @dataclass(frozen=True)
-class Measurement:
-    """What the contestants do in a turn, how often, and the figures that this gives."""
+class InTurns:
+    """A `Measurement` in which the contestants take turns, in an order that is shuffled each time."""
 
     name: str
-    turn: Callable[[Callable[[], Any], Ground], Sequence[Any]]
+    turn: Callable[[Make, Ground], Sequence[Any]]
     turns: int
     figures: Callable[[Sequence[Any]], Figures]
     contestants: Sequence[Contestant[Any]]
+    most_rounds: int | None = None
+
+    def play(self, ground: Ground) -> Mapping[str, Figures]:
+        samples: dict[str, list[Any]] = {contestant.name: [] for contestant in self.contestants}
+        for _ in range(self.turns):
+            for contestant in random.sample(self.contestants, len(self.contestants)):
+                samples[contestant.name] += self.turn(contestant.make, ground)
+        return {name: self.figures(of_one) for name, of_one in samples.items()}
+
+    def among(self, contestants: Sequence[Contestant[Any]]) -> Self:
+        return replace(self, contestants=contestants)
+
+
+@dataclass(frozen=True)
+class Together:
+    """A `Measurement` that arranges by itself when it is whose turn."""
+
+    name: str
+    act: Callable[[Sequence[Make], Ground], Sequence[Figures]]
+    contestants: Sequence[Contestant[Any]]
+    most_rounds: int | None = None
+
+    def play(self, ground: Ground) -> Mapping[str, Figures]:
+        figures = self.act([contestant.make for contestant in self.contestants], ground)
+        return {contestant.name: of_one for contestant, of_one in zip(self.contestants, figures, strict=True)}
+
+    def among(self, contestants: Sequence[Contestant[Any]]) -> Self:
+        return replace(self, contestants=contestants)
 
 
 def play(measurements: Iterable[Measurement], ground: Ground, on_round: Callable[[int], None]) -> list[Round]:
@@ -45,19 +98,15 @@ def play(measurements: Iterable[Measurement], ground: Ground, on_round: Callable
     gc.freeze()  # what is there already concerns nobody; each turn begins by collecting what others left behind
     rounds: list[Round] = []
     for number in range(1, ground.effort.rounds + 1):
-        faulthandler.dump_traceback_later(LONGEST_ROUND, exit=True)
-        rounds.append({measurement.name: _play_one(measurement, ground) for measurement in measurements})
+        figures = {}
+        for measurement in measurements:
+            if measurement.most_rounds is None or number <= measurement.most_rounds:
+                faulthandler.dump_traceback_later(LONGEST, exit=True)
+                figures[measurement.name] = measurement.play(ground)
+        rounds.append(figures)
         on_round(number)
     faulthandler.cancel_dump_traceback_later()
     return rounds
-
-
-def _play_one(measurement: Measurement, ground: Ground) -> Mapping[str, Figures]:
-    samples: dict[str, list[Any]] = {contestant.name: [] for contestant in measurement.contestants}
-    for _ in range(measurement.turns):
-        for contestant in random.sample(measurement.contestants, len(measurement.contestants)):
-            samples[contestant.name] += measurement.turn(contestant.make, ground)
-    return {name: measurement.figures(of_one) for name, of_one in samples.items()}
 
 
 def throughput(costs: Sequence[Cost]) -> Figures:

@@ -1,4 +1,4 @@
-"""`python -m bench`: see the package."""
+"""One run: what was asked for, all rounds of it, the tables, the JSON and the pictures."""
 
 from __future__ import annotations
 
@@ -6,42 +6,40 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
-from bench import echoes, raw_loops
-from bench.comparison import Aim, Comparison, Metric, compare
+from bench import pubsub
+from bench.comparison import Comparison, Metric, compare
 from bench.contestants import Contestant
-from bench.echoes import ECHOES
-from bench.raw_loops import RAW_LOOPS
-from bench.report import environment, save, table
-from bench.rounds import Measurement, Round, latency, play, throughput
+from bench.ground import Effort, Ground
+from bench.hub import part as hub
+from bench.plot import plot
+from bench.report import environment, save
+from bench.rounds import Measurement, Round, play
 from bench.sender import Sender
-from bench.subscribers import SUBSCRIBERS
-from bench.turns import Effort, Ground, drain, echo, flow, wake
+from bench.table import table
 from pgpubsub.testing import TemporaryServer
 
+__all__ = ["main"]
+
 FULL = Effort()
-QUICK = Effort(rounds=2, throughput_turns=1, drained_bursts=1, flowing_bursts=2, latency_turns=1, samples=20)
-
-THROUGHPUT = Aim(0.9, beside_fastest=True)
-LATENCY = Aim(1.15, beside_fastest=False)
-
-DRAIN = "Throughput, the burst waits at the receiver"
-FLOW = "Throughput, several bursts on their way, the server's work included"
-ECHO = "Latency on one connection"
-WAKE = "Latency from another process's NOTIFY to a blocked receiver"
-
-METRICS = (
-    Metric("drain", "per_second", DRAIN, "notifications/s", raw_loops.PSYCOPG3, True, THROUGHPUT),
-    Metric("drain", "cpu_us", f"{DRAIN}: CPU time", "µs/notification", raw_loops.PSYCOPG3),
-    Metric("flow", "per_second", FLOW, "notifications/s", raw_loops.PSYCOPG3, True, THROUGHPUT),
-    Metric("flow", "cpu_us", f"{FLOW}: receiver's CPU time", "µs/notification", raw_loops.PSYCOPG3),
-    Metric("echo", "p50_us", f"{ECHO}, p50", "µs", echoes.PSYCOPG3, aim=LATENCY),
-    Metric("echo", "p99_us", f"{ECHO}, p99", "µs", echoes.PSYCOPG3, aim=LATENCY),
-    Metric("wake", "p50_us", f"{WAKE}, p50", "µs", raw_loops.PSYCOPG3, aim=LATENCY),
-    Metric("wake", "p99_us", f"{WAKE}, p99", "µs", raw_loops.PSYCOPG3, aim=LATENCY),
+QUICK = Effort(
+    rounds=2,
+    throughput_turns=1,
+    drained_bursts=1,
+    flowing_bursts=2,
+    flooding_bursts=2,
+    latency_turns=1,
+    samples=20,
+    subscribers=100,
+    messages=2,
+    entered=50,
+    held=500,
+    idle_seconds=0.5,
+    long_rounds=1,
 )
 
 
@@ -49,62 +47,81 @@ def main() -> None:
     options = _options()
     effort = QUICK if options.quick else FULL
     effort = replace(effort, rounds=options.rounds or effort.rounds)
-    receivers = _present([*SUBSCRIBERS, *RAW_LOOPS])
-    measurements = [
-        Measurement("drain", drain, effort.throughput_turns, throughput, receivers),
-        Measurement("flow", flow, effort.throughput_turns, throughput, receivers),
-        Measurement("echo", echo, effort.latency_turns, latency, _present(ECHOES)),
-        Measurement("wake", wake, effort.latency_turns, latency, receivers),
-    ]
+    measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
+    settings = {"fsync": "on" if options.fsync else "off"}
     started = monotonic()
-    with TemporaryServer(tcp=True) as server, Sender(server.dsn()) as sender:
+    with (
+        TemporaryServer(tcp=True, settings=settings) as server,
+        Sender(server.dsn()) as sender,
+        ExitStack() as to_the_end,
+    ):
         surroundings = environment(server.dsn())
-        rounds = play(measurements, Ground(server.dsn(), sender, effort), lambda number: _show(number, effort.rounds))
-    comparisons = _compare(measurements, rounds)
+        ground = Ground(server.dsn(), sender, effort, settings, to_the_end)
+        rounds = play(measurements, ground, lambda number: _show(number, effort.rounds))
+    comparisons = _compare(measurements, rounds, [*pubsub.metrics(effort), *hub.metrics(effort)])
     print("\n".join(map(table, comparisons)))
-    path = save(
-        {
-            "environment": surroundings,
-            "effort": asdict(effort),
-            "seconds": monotonic() - started,
-            "load average at the end": os.getloadavg(),
-            "comparisons": [comparison.as_json() for comparison in comparisons],
-            "rounds": rounds,
-        },
-        quick=options.quick,
-    )
+    result = {
+        "environment": surroundings,
+        "effort": asdict(effort),
+        "settings": settings,
+        "seconds": monotonic() - started,
+        "load average at the end": os.getloadavg(),
+        "comparisons": [comparison.as_json() for comparison in comparisons],
+        "rounds": rounds,
+    }
+    name = "-".join(["quick" if options.quick else "latest", *options.only])
+    path = save(result, name, keep=not options.quick)
     print(f"{effort.rounds} rounds in {monotonic() - started:.0f} s; ratios are medians over the rounds (quartiles)")
     if options.quick:
         print("A quick run shows that it works. Its figures mean nothing.")
     print(f"every figure: {path}")
+    for picture in plot(comparisons, path):
+        print(f"a picture: {picture}")
 
 
 def _options() -> Namespace:
+    known = [measurement.name for measurement in _all(FULL)]
+    parts = dict.fromkeys(name.partition("-")[0] for name in known)
     parser = ArgumentParser(prog="python -m bench", description="Measure pgpubsub beside other clients.")
     parser.add_argument("--rounds", type=int, help=f"number of rounds (default: {FULL.rounds})")
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it works; no result")
+    parser.add_argument(
+        "--only", nargs="+", default=[], choices=[*parts, *known], metavar="NAME", help=", ".join([*parts, *known])
+    )
+    parser.add_argument("--fsync", action="store_true", help="servers that wait for the disk, as they should")
     return parser.parse_args()
 
 
-def _present(contestants: Iterable[Contestant[Any]]) -> list[Contestant[Any]]:
+def _all(effort: Effort) -> list[Measurement]:
+    return [*pubsub.measurements(effort), *hub.measurements(effort)]
+
+
+def _measurements(effort: Effort) -> list[Measurement]:
+    """All, with the contestants that can take part."""
+    absent: dict[str, str] = {}
     present = []
-    for contestant in contestants:
-        if (missing := contestant.missing) is None:
-            present.append(contestant)
-        else:
-            print(f"skipped: {contestant.name} ({missing})")
+    for measurement in _all(effort):
+        contestants: list[Contestant[Any]] = []
+        for contestant in measurement.contestants:
+            if (missing := contestant.missing) is None:
+                contestants.append(contestant)
+            else:
+                absent[contestant.name] = missing
+        present.append(measurement.among(contestants))
+    for name, missing in absent.items():
+        print(f"skipped: {name} ({missing})")
     return present
 
 
-def _compare(measurements: Iterable[Measurement], rounds: list[Round]) -> list[Comparison]:
+def _chosen(name: str, only: Iterable[str]) -> bool:
+    return not only or any(name == one or name.startswith(f"{one}-") for one in only)
+
+
+def _compare(measurements: Iterable[Measurement], rounds: list[Round], metrics: list[Metric]) -> list[Comparison]:
     contestants = {measurement.name: measurement.contestants for measurement in measurements}
-    return [compare(metric, contestants[metric.measurement], rounds) for metric in METRICS]
+    return [compare(one, contestants[one.measurement], rounds) for one in metrics if one.measurement in contestants]
 
 
 def _show(number: int, of: int) -> None:
     if sys.stderr.isatty():
         print(f"\rround {number} of {of}", end="" if number < of else "\n\n", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -19,29 +19,31 @@ PAYLOAD_SIZE = 100
 PAUSE = 0.0003
 """Seconds in which the receiver goes to sleep before a `Stamp` is sent."""
 
-BURST = f"SELECT pg_notify(%s, lpad(i::text, {PAYLOAD_SIZE}, 'x')) FROM generate_series(1, %s) i"
+BURST = "SELECT pg_notify(%s, lpad(i::text, %s, 'x')) FROM generate_series(1, %s) i"
 STAMP = "SELECT pg_notify(%s, %s)"
 
 
-def payload(number: int) -> str:
+def payload(number: int, length: int = PAYLOAD_SIZE) -> str:
     """What notification `number` of a burst carries, counted from 1."""
-    return str(number).rjust(PAYLOAD_SIZE, "x")
+    return str(number).rjust(length, "x")
 
 
 @dataclass(frozen=True)
 class Bursts:
-    """Send `size` notifications in one statement, `times` over, without a pause."""
+    """Send `size` notifications in one statement, `times` over, without a pause, with payloads of `length` bytes."""
 
     channel: str
     size: int
     times: int = 1
+    length: int = PAYLOAD_SIZE
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Send one notification, after a pause, that carries the time: `time.monotonic_ns()`."""
+    """Send one notification, after `pause` seconds, that carries the time: `time.monotonic_ns()`."""
 
     channel: str
+    pause: float = PAUSE
 
 
 Order = Bursts | Stamp
@@ -72,31 +74,34 @@ class Sender:
         """Have it start, and return at once."""
         self._pipe.send(order)
 
-    def finish(self) -> None:
-        """Wait until the server has committed the last of it."""
-        self._pipe.recv()
+    def finish(self) -> int:
+        """Wait until the server has committed the last of it; return the nanoseconds that its last call took."""
+        return int(self._pipe.recv())
 
-    def run(self, order: Order) -> None:
+    def run(self, order: Order) -> int:
         """Both."""
         self.begin(order)
-        self.finish()
+        return self.finish()
 
 
-def _serve(dsn: str, pipe: Connection[object, Order]) -> None:
+def _serve(dsn: str, pipe: Connection[int, Order]) -> None:
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as connection:
         pipe.send(connection.info.backend_pid)
         try:
             while True:
-                _obey(connection, pipe.recv())
-                pipe.send(None)
+                pipe.send(_obey(connection, pipe.recv()))
         except (EOFError, KeyboardInterrupt, OSError):  # whoever measures has gone or was interrupted
             pass
 
 
-def _obey(connection: psycopg.Connection[tuple[object, ...]], order: Order) -> None:
+def _obey(connection: psycopg.Connection[tuple[object, ...]], order: Order) -> int:
+    start = 0
     if isinstance(order, Stamp):
-        sleep(PAUSE)
-        connection.execute(STAMP, (order.channel, str(monotonic_ns())))
-        return
-    for _ in range(order.times):
-        connection.execute(BURST, (order.channel, order.size))
+        sleep(order.pause)
+        start = monotonic_ns()
+        connection.execute(STAMP, (order.channel, str(start)))
+    else:
+        for _ in range(order.times):
+            start = monotonic_ns()
+            connection.execute(BURST, (order.channel, order.length, order.size))
+    return monotonic_ns() - start

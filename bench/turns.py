@@ -26,19 +26,18 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from time import monotonic, monotonic_ns, process_time_ns, sleep
 from typing import NamedTuple
 
 from bench.contestants import Arrival, Echo, Receiver
-from bench.sender import PAYLOAD_SIZE, Bursts, Sender, Stamp, payload
+from bench.ground import CHANNEL, Ground
+from bench.sender import PAYLOAD_SIZE, Bursts, Stamp, payload
 
-__all__ = ["Cost", "Effort", "Ground", "drain", "echo", "flow", "wake"]
+__all__ = ["Cost", "drain", "echo", "flow", "wake"]
 
-CHANNEL = "bench_channel"
 RECEIVE_BUFFER = 1 << 20
-FRAME = 1 + 4 + 4 + len(CHANNEL) + 1 + PAYLOAD_SIZE + 1
-"""Bytes of a NotificationResponse: type, length, pid, channel and payload, each ended by a zero byte."""
+FRAME = 1 + 4 + 4 + len(CHANNEL) + 1 + 1
+"""Bytes of a NotificationResponse but for its payload: type, length, pid, channel, two zero bytes."""
 
 
 class Cost(NamedTuple):
@@ -48,65 +47,39 @@ class Cost(NamedTuple):
     cpu: float
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured."""
-
-    rounds: int = 30
-    burst: int = 1000
-    throughput_turns: int = 2
-    """Turns of each contestant in each round."""
-    drained_bursts: int = 3
-    """In a turn."""
-    flowing_bursts: int = 5
-    latency_turns: int = 8
-    samples: int = 25
-    """In a turn."""
-    warm_up_samples: int = 10
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Where it takes place."""
-
-    dsn: str
-    sender: Sender
-    effort: Effort
-
-
-def drain(make: Callable[[], Receiver], ground: Ground) -> list[Cost]:
+def drain(make: Callable[[], Receiver], ground: Ground, length: int = PAYLOAD_SIZE) -> list[Cost]:
     """Throughput of bursts that wait at the receiver."""
     burst = ground.effort.burst
     costs = []
-    with _receiving(make, ground) as receiver:
+    with _receiving(make, ground, length) as receiver:
         for _ in range(ground.effort.drained_bursts):
-            ground.sender.run(Bursts(CHANNEL, burst))
-            _await_bytes(receiver.fileno(), burst * FRAME)
+            ground.sender.run(Bursts(CHANNEL, burst, length=length))
+            _await_bytes(receiver.fileno(), burst * (FRAME + length))
             cpu_before, start = process_time_ns(), monotonic_ns()
             last = receiver.receive(burst)
             cpu = process_time_ns() - cpu_before
-            _check(last, ground)
+            _check(last, ground, length)
             costs.append(Cost((last.at - start) / burst, cpu / burst))
     return costs
 
 
-def flow(make: Callable[[], Receiver], ground: Ground) -> list[Cost]:
+def flow(make: Callable[[], Receiver], ground: Ground, length: int = PAYLOAD_SIZE) -> list[Cost]:
     """Throughput of bursts on their way."""
     burst, times = ground.effort.burst, ground.effort.flowing_bursts
-    with _receiving(make, ground) as receiver:
+    with _receiving(make, ground, length) as receiver:
         cpu_before, start = process_time_ns(), monotonic_ns()
-        ground.sender.begin(Bursts(CHANNEL, burst, times))
+        ground.sender.begin(Bursts(CHANNEL, burst, times, length))
         last = receiver.receive(burst * times)
         cpu = process_time_ns() - cpu_before
         ground.sender.finish()
-        _check(last, ground)
+        _check(last, ground, length)
     return [Cost((last.at - start) / (burst * times), cpu / (burst * times))]
 
 
 def wake(make: Callable[[], Receiver], ground: Ground) -> list[int]:
     """Latency from another process to a blocked receiver, in nanoseconds."""
     samples = []
-    with _receiving(make, ground) as receiver:
+    with _receiving(make, ground, PAYLOAD_SIZE) as receiver:
         for _ in range(ground.effort.warm_up_samples + ground.effort.samples):
             ground.sender.begin(Stamp(CHANNEL))
             arrival = receiver.receive(1)
@@ -132,7 +105,7 @@ def echo(make: Callable[[], Echo], ground: Ground) -> list[int]:
 
 
 @contextmanager
-def _receiving(make: Callable[[], Receiver], ground: Ground) -> Iterator[Receiver]:
+def _receiving(make: Callable[[], Receiver], ground: Ground, length: int) -> Iterator[Receiver]:
     """A receiver that has received one burst already."""
     receiver = make()
     gc.collect()  # what others left behind
@@ -140,8 +113,8 @@ def _receiving(make: Callable[[], Receiver], ground: Ground) -> Iterator[Receive
     with closing(receiver):
         with socket.socket(fileno=os.dup(receiver.fileno())) as same_socket:
             same_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        ground.sender.run(Bursts(CHANNEL, ground.effort.burst))
-        _check(receiver.receive(ground.effort.burst), ground)
+        ground.sender.run(Bursts(CHANNEL, ground.effort.burst, length=length))
+        _check(receiver.receive(ground.effort.burst), ground, length)
         yield receiver
 
 
@@ -153,6 +126,7 @@ def _await_bytes(fd: int, expected: int) -> None:
         sleep(0.0002)
 
 
-def _check(last: Arrival, ground: Ground) -> None:
+def _check(last: Arrival, ground: Ground, length: int) -> None:
     """That it is the last of a burst, so none is missing; and whole, so nobody saves work."""
-    assert last[:3] == (ground.sender.pid, CHANNEL, payload(ground.effort.burst)), last
+    assert last.pid in (None, ground.sender.pid), last
+    assert last[1:3] == (CHANNEL, payload(ground.effort.burst, length)), last

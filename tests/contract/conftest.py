@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 import pgpubsub
-from pgpubsub import PubSub
+from pgpubsub import AsyncHub, Hub, PubSub
+from tests.contract.faces import HUB_KINDS, AnyHub, Covered, LoopInThread, new_loop
 
 DRIVERS = {"psycopg3": "psycopg", "psycopg2": "psycopg2", "pg.DB": "pg", "pg.Connection": "pg"}
 BROUGHT = list(DRIVERS)
@@ -97,3 +99,46 @@ def other(dsn: str) -> Iterator[PubSub]:
     """Somebody else, who sends."""
     with pgpubsub.connect(dsn) as pubsub:
         yield pubsub
+
+
+# -- hubs
+
+
+@pytest.fixture
+def new_hub_of(dsn: str) -> Iterator[Callable[..., AnyHub]]:
+    """Makes hubs of a kind. They are closed in the end."""
+    hubs: list[AnyHub] = []
+    loops: dict[str, LoopInThread] = {}
+
+    def new_hub(kind: str, conninfo: Any = dsn, **keywords: Any) -> AnyHub:
+        if kind == "Hub":
+            hubs.append(Hub(conninfo, **keywords))
+        else:
+            if kind not in loops:
+                loops[kind] = LoopInThread(new_loop(kind))
+            hubs.append(Covered(AsyncHub(conninfo, **keywords), loops[kind]))
+        return hubs[-1]
+
+    yield new_hub
+    for hub in hubs:
+        hub.close(0)
+    for loop in loops.values():
+        loop.end()
+
+
+@pytest.fixture(params=HUB_KINDS)
+def hub_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def new_hub(hub_kind: str, new_hub_of: Callable[..., AnyHub]) -> Callable[..., AnyHub]:
+    """Makes hubs."""
+    return partial(new_hub_of, hub_kind)
+
+
+@pytest.fixture
+def hub(new_hub: Callable[..., AnyHub]) -> Iterator[AnyHub]:
+    """A hub that is live."""
+    with new_hub() as hub:
+        yield hub
