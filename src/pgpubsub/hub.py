@@ -95,8 +95,9 @@ class Hub:
     def __del__(self) -> None:
         if getattr(self, "_threads", None) and not self._closed and not self._engine.disowned:
             self._closed = True
+            message = f"{self!r} was not closed"
             self._threads[""].post(self._threads[""].finish, self._engine.close, 0.0)
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)  # last: it may be an error
 
     def __enter__(self) -> Self:
         """Connect, and prove that notifications arrive.

@@ -91,10 +91,10 @@ class Schedule:
                 return self.check_stopped()
         self.calm = True
         self.behind_pooler = False
-        if self.interval is None and self.delivered and self.server.deaf_from is not None:
-            self.lose()  # which nothing else finds out: there are no beats after the first
         for _ in range(300):
             self.world.catch_up()
+            if self.interval is None and self.delivered and self.server.deaf_from is not None:
+                self.lose()  # which nothing else finds out: there are no beats any more
             step = self.session.next_step(self.now)
             proved = self.heartbeat is None or (self.delivered and self.server.deaf_from is None)
             if isinstance(step, Wait) and self.connected and proved and self.world.next_at is None:

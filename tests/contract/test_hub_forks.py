@@ -1,0 +1,228 @@
+"""What becomes of hubs when the process forks. Each case is a program of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+COMMON = """
+    import gc, os, signal, sys, threading
+    from functools import partial
+    import psycopg
+    from pgpubsub import AsyncHub, ConcurrentUse, Hub, HubStatus
+
+    dsn, loop_factory = sys.argv[1], None
+    if sys.argv[2:] == ["uvloop"]:
+        import uvloop
+        loop_factory = uvloop.new_event_loop
+
+    def send(channel, payload):
+        with psycopg.connect(dsn, autocommit=True) as sender:
+            sender.execute("SELECT pg_notify(%s, %s)", [channel, payload])
+
+    def is_refused(error):
+        assert type(error) is ConcurrentUse, repr(error)
+        assert f"belongs to process {os.getppid()}" in str(error), error
+
+    def check_refused(call):
+        try:
+            call()
+        except BaseException as error:
+            is_refused(error)
+        else:
+            raise AssertionError("it was not refused")
+
+    def fork():
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # it shall not hang
+        return child
+
+    def wait_for(child):
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == 0, f"the child ended with {status}"
+
+    def check_disowned(hub):
+        assert hub.state.status is HubStatus.FAILED, hub.state
+        is_refused(hub.state.error)
+        assert "belongs to process" in repr(hub)
+        assert hub.stats().received >= 0
+"""
+
+HUB = """
+    def use():
+        with Hub(dsn) as hub, hub.subscribe("fork") as events, hub.subscribe("fork") as others:
+            hub.notify("fork", "buffered")
+            waiting = threading.Thread(target=lambda: received.extend(others))
+            waiting.start()
+            child = fork()
+            if not child:
+                new = hub.subscribe("another")
+                for call in (
+                    partial(hub.notify, "fork", "x"),
+                    hub.wait_until_live,
+                    hub.__enter__,
+                    new.__enter__,
+                    partial(events.add, "another"),
+                    partial(events.remove, "fork"),
+                    partial(next, events),
+                    partial(list, events),
+                    events.get,
+                    partial(events.get, 1),
+                    events.get_nowait,
+                    others.get_nowait,
+                ):
+                    check_refused(call)
+                check_disowned(hub)
+                with Hub(dsn) as own, own.subscribe("own") as own_events:
+                    own.notify("own", "the child's own hub works")
+                    assert own_events.get(10).payload == "the child's own hub works"
+                events.close()
+                hub.close()
+                return 0  # leaving the blocks
+            wait_for(child)
+            for number in range(3):
+                hub.notify("fork", f"ours {number}")
+                send("fork", f"foreign {number}")
+            expected = ["buffered"] + [f"{who} {number}" for number in range(3) for who in ("ours", "foreign")]
+            assert [events.get(10).payload for _ in expected] == expected
+            assert hub.stats().reconnects == 0
+            assert hub.state.live
+            hub.close()
+            waiting.join(10)
+            assert [event.payload for event in received] == expected
+        return child
+
+    received = []
+    use()
+    gc.collect()
+"""
+
+ASYNC_HUB = """
+    import asyncio
+
+    async def check_refused_later(awaitable):
+        try:
+            await awaitable
+        except BaseException as error:
+            is_refused(error)
+        else:
+            raise AssertionError("it was not refused")
+
+    async def use():
+        async with AsyncHub(dsn) as hub, hub.subscribe("fork") as events:
+            await hub.notify("fork", "buffered")
+            child = fork()
+            if not child:
+                for awaitable in (
+                    hub.notify("fork", "x"),
+                    hub.wait_until_live(),
+                    hub.__aenter__(),
+                    hub.subscribe("another").__aenter__(),
+                    events.add("another"),
+                    events.remove("fork"),
+                    anext(events),
+                    events.get(),
+                    events.get(1),
+                ):
+                    await check_refused_later(awaitable)
+                check_refused(events.get_nowait)
+                check_disowned(hub)
+                events.close()
+                await hub.close()
+                return 0
+            wait_for(child)
+            await hub.notify("fork", "ours")
+            send("fork", "foreign")
+            expected = ["buffered", "ours", "foreign"]
+            assert [(await events.get(10)).payload for _ in expected] == expected
+            assert hub.stats().reconnects == 0
+            assert hub.state.live
+        return child
+
+    async def main():
+        if not await use():
+            os._exit(0)  # to leave the loop too is asyncio's own business
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+"""
+
+FIRST_USED_AFTER = """
+    hub = Hub(dsn)
+    events = hub.subscribe("fork")
+    children = [0]
+    for _ in range(3):
+        if children[-1:] != [None]:
+            child = fork()
+            children.append(child or None)
+    mine = f"process {os.getpid()}"
+    with hub, events:
+        while True:
+            hub.notify("fork", mine)
+            if any(event.payload == mine for event in iter(partial(events.get, 10), None)):
+                break
+    if children[-1] is not None:
+        for child in children[1:]:
+            wait_for(child)
+"""
+
+BUSY = """
+    # Whatever its threads hold or do at the moment of the fork, the child neither hangs nor disturbs.
+    done = threading.Event()
+    received = []
+
+    def keep_using(channel):
+        with hub.subscribe(channel) as own:
+            while not done.is_set():
+                hub.notify(channel, "x")
+                own.get(10)
+                hub.stats()
+
+    with Hub(dsn) as hub, hub.subscribe("fork", capacity=100_000) as events:
+        taking = threading.Thread(target=lambda: received.extend(events))
+        threads = [threading.Thread(target=keep_using, args=[f"channel {number}"]) for number in range(4)]
+        for thread in (*threads, taking):
+            thread.start()
+        for number in range(30):
+            hub.notify("fork", str(number))
+            child = fork()
+            if not child:
+                check_refused(events.get_nowait)
+                check_refused(partial(hub.notify, "fork", "x"))
+                check_disowned(hub)
+                events.stats()
+                events.close()
+                hub.close()
+                os._exit(0)
+            wait_for(child)
+        done.set()
+        for thread in threads:
+            thread.join(20)
+        assert hub.stats().reconnects == 0
+        hub.notify("fork", "end")
+        while not received or received[-1].payload != "end":
+            assert taking.is_alive()
+    taking.join(10)
+    assert [event.payload for event in received] == [*map(str, range(30)), "end"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "loop"),
+    [
+        pytest.param(HUB, "", id="Hub"),
+        pytest.param(ASYNC_HUB, "", id="AsyncHub on asyncio"),
+        pytest.param(ASYNC_HUB, "uvloop", id="AsyncHub on uvloop"),
+        pytest.param(FIRST_USED_AFTER, "", id="first used after the fork"),
+        pytest.param(BUSY, "", id="busy"),
+    ],
+)
+def test_forking(dsn: str, program: str, loop: str) -> None:
+    code = textwrap.dedent(COMMON) + textwrap.dedent(program)
+    done = subprocess.run([sys.executable, "-c", code, dsn, *loop.split()], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
