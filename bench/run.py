@@ -48,22 +48,20 @@ def main() -> None:
     effort = QUICK if options.quick else FULL
     effort = replace(effort, rounds=options.rounds or effort.rounds)
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
-    settings = {"fsync": "on" if options.fsync else "off"}
     started = monotonic()
     with (
-        TemporaryServer(tcp=True, settings=settings) as server,
+        TemporaryServer(tcp=True) as server,
         Sender(server.dsn()) as sender,
         ExitStack() as to_the_end,
     ):
         surroundings = environment(server.dsn())
-        ground = Ground(server.dsn(), sender, effort, settings, to_the_end)
+        ground = Ground(server.dsn(), sender, effort, to_the_end)
         rounds = play(measurements, ground, lambda number: _show(number, effort.rounds))
     comparisons = _compare(measurements, rounds, [*pubsub.metrics(effort), *hub.metrics(effort)])
     print("\n".join(map(table, comparisons)))
     result = {
         "environment": surroundings,
         "effort": asdict(effort),
-        "settings": settings,
         "seconds": monotonic() - started,
         "load average at the end": os.getloadavg(),
         "comparisons": [comparison.as_json() for comparison in comparisons],
@@ -88,7 +86,6 @@ def _options() -> Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], choices=[*parts, *known], metavar="NAME", help=", ".join([*parts, *known])
     )
-    parser.add_argument("--fsync", action="store_true", help="servers that wait for the disk, as they should")
     return parser.parse_args()
 
 

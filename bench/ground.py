@@ -1,0 +1,93 @@
+"""Where the turns take place, and how much is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, cast
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from bench.sender import Sender
+
+__all__ = ["CHANNEL", "Effort", "Ground", "Lasting"]
+
+CHANNEL = "bench_channel"
+
+
+class Lasting(Protocol):
+    """Something that stays through all rounds."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def close(self) -> None:
+        """End; it may not have begun."""
+
+
+L = TypeVar("L", bound=Lasting)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int = 30
+    burst: int = 1000
+    throughput_turns: int = 2
+    """Turns of each contestant in each round."""
+    drained_bursts: int = 3
+    """In a turn."""
+    flowing_bursts: int = 5
+    flooding_bursts: int = 20
+    latency_turns: int = 8
+    samples: int = 25
+    """In a turn."""
+    warm_up_samples: int = 10
+    subscribers: int = 1000
+    """To whom one message goes."""
+    messages: int = 5
+    """To all of them, in a round."""
+    entered: int = 1000
+    """Subscriptions that are entered at once."""
+    held: int = 10_000
+    """Subscriptions whose memory is measured."""
+    idle_seconds: float = 33.0
+    """With a heartbeat after 10 to 12 s, so that there are two or three."""
+    long_rounds: int = 3
+    """How many of the rounds include what takes long: idleness and memory."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where it takes place."""
+
+    dsn: str
+    sender: Sender
+    effort: Effort
+    to_the_end: ExitStack
+    """Closed after the last round."""
+    _kept: dict[object, Any] = field(default_factory=dict)
+
+    def keep(self, makes: Sequence[Callable[[], L]]) -> list[L]:
+        """What they make, started when first asked for, all at the same time, and closed after the last round."""
+        new = {make: make() for make in makes if make not in self._kept}
+        for make, lasting in new.items():
+            self._kept[make] = lasting
+            self.to_the_end.callback(lasting.close)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda lasting: lasting.start(), new.values()))
+        return [cast(L, self._kept[make]) for make in makes]
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[str]:
+        """The DSN of a new database, where nobody is woken by others' notifications."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+            try:
+                yield make_conninfo(self.dsn, dbname=name)
+            finally:
+                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())

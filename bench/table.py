@@ -1,0 +1,81 @@
+"""What is shown: a table of plain text for each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from bench.comparison import FASTEST, ITSELF, Comparison, Metric, Row, Spread
+
+__all__ = ["number", "ratio", "table"]
+
+NAME, FIGURE, SPREAD, RATIO = 34, 12, 32, 26
+"""Widths of the columns."""
+
+
+def table(comparison: Comparison) -> str:
+    """One metric, a line for each contestant."""
+    metric = comparison.metric
+    beside = [peer for peer in metric.beside if any(peer in row.ratios for row in comparison.rows)]
+    letters = dict(zip(beside, "ABCDEFGH", strict=False))
+    lines = [f"{metric.title} ({metric.unit}; {'more' if metric.more_is_better else 'less'} is better)"]
+    if beside:
+        fastest = f"{comparison.fastest}, {FASTEST}"
+        named = [f"{letter}: {fastest if peer == FASTEST else peer}" for peer, letter in letters.items()]
+        lines.append("  " + "   ".join(named))
+    headings = [f"to {letter}{_aim(metric, peer)}" for peer, letter in letters.items()]
+    wide = any(aim.beside == ITSELF for aim in metric.aims)
+    lines.append(_columns("", f"median{_aim(metric, ITSELF)}", headings, wide=wide))
+    lines.extend(_line(row, beside, wide=wide) for row in comparison.rows)
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float) -> str:
+    """As one reads it.
+
+    >>> number(123456.7), number(12.345), number(0.012345)
+    ('123,457', '12.3', '0.0123')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def ratio(value: float, *, inverted: bool = False) -> str:
+    """As one reads it; a small one as a fraction.
+
+    >>> ratio(1.234), ratio(12.34), ratio(0.0123, inverted=True)
+    ('1.23', '12.3', '1/81.3')
+    """
+    if inverted:
+        return f"1/{number(1 / value)}"
+    return f"{value:.2f}" if value < 10 else number(value)
+
+
+def _aim(metric: Metric, peer: str) -> str:
+    sign = ">=" if metric.more_is_better else "<="
+    aims = [aim.limit for aim in metric.aims if aim.beside == peer]
+    show = number if peer == ITSELF else _ratio_like(min(aims, default=1))
+    return "".join(f", aim {sign} {show(limit)}" for limit in aims)
+
+
+def _ratio_like(value: float) -> Callable[[float], str]:
+    return partial(ratio, inverted=value < 0.1)
+
+
+def _line(row: Row, beside: Sequence[str], *, wide: bool) -> str:
+    figure = _spread(row.figure, number) if wide else number(row.figure.median)
+    ratios = [_spread(row.ratios[peer], _ratio_like(row.ratios[peer].median)) + _verdict(row, peer) for peer in beside]
+    return _columns(row.contestant, figure + _verdict(row, ITSELF), ratios, wide=wide)
+
+
+def _spread(spread: Spread, show: Callable[[float], str]) -> str:
+    return f"{show(spread.median)} ({show(spread.lower)}-{show(spread.upper)})"
+
+
+def _verdict(row: Row, peer: str) -> str:
+    return {None: "", True: " met", False: " MISSED"}[row.met.get(peer)]
+
+
+def _columns(name: str, figure: str, ratios: Sequence[str], *, wide: bool) -> str:
+    return (
+        f"  {name:<{NAME}}{figure:<{SPREAD if wide else FIGURE}}" + "".join(f"{one:<{RATIO}}" for one in ratios)
+    ).rstrip()
