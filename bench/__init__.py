@@ -15,8 +15,8 @@ what makes one of them wait now and then does not, so a p99 is worth less than a
 by others.
 
 Everybody is used as its own manual has it. Libraries on asyncio run on asyncio's own event loop; uvloop is shown for
-ours and for asyncpg. Payloads are ASCII, of 100 bytes in `pubsub` and 20 bytes in `hub`. The servers do not wait for the
-disk (`fsync` is off), nor would they otherwise: a transaction that does nothing but notify writes nothing to wait for.
+ours and for asyncpg. Payloads are ASCII, of 100 bytes in `pubsub` and of 20 bytes in `hub`. The servers do not wait for
+the disk (`fsync` is off), nor would they otherwise: what does nothing but notify writes nothing to wait for.
 
 Not measured: reconnection, encrypted connections, networks, and the server, which is the same for all.
 

@@ -25,7 +25,7 @@ ROW = 0.36
 Draw = Callable[["Axes", Comparison], None]
 
 
-def plot(comparisons: Sequence[Comparison], beside: Path) -> list[Path]:
+def plot(comparisons: Sequence[Comparison], beside: Path, *, only_ratios: bool) -> list[Path]:
     """Draw the pictures of each part beside its JSON; none when there is no matplotlib."""
     try:
         import matplotlib.figure as _  # noqa: F401
@@ -35,7 +35,7 @@ def plot(comparisons: Sequence[Comparison], beside: Path) -> list[Path]:
     pictures = []
     for part in dict.fromkeys(comparison.metric.measurement.partition("-")[0] for comparison in comparisons):
         own = [one for one in comparisons if one.metric.measurement.startswith(f"{part}-")]
-        for kind, draw, title in KINDS:
+        for kind, draw, title in KINDS[: 1 if only_ratios else None]:
             path = beside.with_name(f"{beside.stem}-{part}-{kind}.png")
             _picture(own, draw, title).savefig(path, dpi=110)
             pictures.append(path)

@@ -73,7 +73,7 @@ def main() -> None:
     if options.quick:
         print("A quick run shows that it works. Its figures mean nothing.")
     print(f"every figure: {path}")
-    for picture in plot(comparisons, path):
+    for picture in plot(comparisons, path, only_ratios=options.quick):
         print(f"a picture: {picture}")
 
 

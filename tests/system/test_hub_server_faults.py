@@ -166,9 +166,7 @@ def test_a_frozen_sending_backend_costs_the_receiving_side_nothing(
 ) -> None:
     with Hub(server.dsn(), **QUICK, send_timeout=1.5) as hub, hub.subscribe("a") as events:
         with frozen(backend(admin, "notify")):
-            with pytest.raises(
-                pgpubsub.SendUncertain, match="may or may not have been sent.*no answer.*1.5 s"
-            ):
+            with pytest.raises(pgpubsub.SendUncertain, match="may or may not have been sent.*no answer.*1.5 s"):
                 hub.notify("a", "uncertain")
             hub.notify("a", "certain")
             assert text(events.get(timeout=30)) == "certain"
