@@ -11,6 +11,8 @@ hello
 from __future__ import annotations
 
 from pgpubsub.aio import AsyncHub, AsyncSubscription
+from pgpubsub.classic.handler import NotificationHandler
+from pgpubsub.classic.pubsub import PubSub, connect
 from pgpubsub.errors import (
     ChannelNameError,
     Closed,
@@ -34,11 +36,9 @@ from pgpubsub.errors import (
     UnusableDeployment,
 )
 from pgpubsub.events import Gap, GapReason, Notify
-from pgpubsub.handler import NotificationHandler
-from pgpubsub.hub import Hub
-from pgpubsub.pubsub import PubSub, connect
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
-from pgpubsub.subscription import Subscription
+from pgpubsub.threads.hub import Hub
+from pgpubsub.threads.subscription import Subscription
 
 __all__ = [
     "AsyncHub",

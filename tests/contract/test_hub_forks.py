@@ -5,8 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from subprocess import PIPE
+from typing import Any
 
+import psycopg
 import pytest
+
+from tests.contract.test_handler import eventually
 
 COMMON = """
     import gc, os, signal, sys, threading
@@ -210,6 +215,66 @@ BUSY = """
     assert [event.payload for event in received] == [*map(str, range(30)), "end"]
 """
 
+LOCKED = """
+    # Another thread is in the middle of the buffer, and will never leave it in the child.
+    holding, forked = threading.Event(), threading.Event()
+
+    def pause(frame, event, argument):
+        if event == "call" and frame.f_code.co_name == "take" and frame.f_code.co_filename.endswith("buffer.py"):
+            sys.setprofile(None)
+            holding.set()
+            assert forked.wait(20)
+
+    def take():
+        sys.setprofile(pause)
+        received.append(events.get_nowait())
+
+    received = []
+    with Hub(dsn) as hub, hub.subscribe("fork") as events:
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert holding.wait(20)
+        child = fork()
+        if not child:
+            check_refused(events.get_nowait)
+            check_refused(partial(events.get, 1))
+            check_disowned(hub)
+            events.stats()
+            events.close()
+            hub.close()
+            os._exit(0)
+        wait_for(child)
+        forked.set()
+        thread.join(20)
+        assert received == [None]
+        hub.notify("fork", "x")
+        assert events.get(10).payload == "x"
+"""
+
+OUTLIVED = """
+    # The server notices the end of a process that its child outlives.
+    hub = Hub(dsn).__enter__()
+    child = os.fork()
+    if not child:
+        sys.stdin.read()
+        os._exit(0)
+    print(os.getpid(), flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_its_connections(
+    dsn: str, admin: psycopg.Connection[Any]
+) -> None:
+    code = textwrap.dedent(COMMON) + textwrap.dedent(OUTLIVED)
+    query = "SELECT FROM pg_stat_activity WHERE application_name LIKE %s"
+    with subprocess.Popen([sys.executable, "-c", code, dsn], stdin=PIPE, stdout=PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert parent.wait(20) == 0
+        eventually(lambda: admin.execute(query, [f"pgpubsub %{pid}@%"]).fetchone() is None)
+        # Leaving the block ends the child.
+
 
 @pytest.mark.parametrize(
     ("program", "loop"),
@@ -219,6 +284,7 @@ BUSY = """
         pytest.param(ASYNC_HUB, "uvloop", id="AsyncHub on uvloop"),
         pytest.param(FIRST_USED_AFTER, "", id="first used after the fork"),
         pytest.param(BUSY, "", id="busy"),
+        pytest.param(LOCKED, "", id="locked"),
     ],
 )
 def test_forking(dsn: str, program: str, loop: str) -> None:

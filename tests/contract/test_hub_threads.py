@@ -264,7 +264,7 @@ def test_a_handler_may_close_it_at_any_moment(
     dsn: str, admin: Admin, new_channel: Callable[[], str], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it interrupts ends, and what was buffered is delivered."""
-    monkeypatch.setattr("pgpubsub.hub.LOCK_PATIENCE", 0.01)  # it comes to that many times
+    monkeypatch.setattr("pgpubsub.threads.hub.LOCK_PATIENCE", 0.01)  # it comes to that many times
 
     def scenario(moment: int) -> bool:
         channel = new_channel()

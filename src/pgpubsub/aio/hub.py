@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from pgpubsub.aio.addresses import Addresses, Conninfo
-from pgpubsub.aio.engine import Engine
 from pgpubsub.aio.subscription import AsyncMailbox, AsyncSubscription
 from pgpubsub.core.buffer import Overflow
-from pgpubsub.mailbox import CAPACITY, CAPACITY_BYTES
+from pgpubsub.hubs.addresses import Addresses, Conninfo
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES
 from pgpubsub.status import HubState, HubStats, Observation
 
 __all__ = ["AsyncHub"]

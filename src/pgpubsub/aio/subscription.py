@@ -7,14 +7,14 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from pgpubsub.aio.engine import OTHER_LOOP, Engine
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.sql import check_channel
+from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse, SubscriptionClosed
 from pgpubsub.events import Gap, Notify
-from pgpubsub.mailbox import Mailbox
+from pgpubsub.hubs.engine import OTHER_LOOP, Engine
+from pgpubsub.hubs.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
-from pgpubsub.waiting import check_timeout
 
 __all__ = ["AsyncMailbox", "AsyncSubscription"]
 

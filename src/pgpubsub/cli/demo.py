@@ -17,11 +17,11 @@ from typing import Self
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from pgpubsub.classic.pubsub import connect
 from pgpubsub.cli.interruption import Interruption
 from pgpubsub.cli.ledger import Ledger
 from pgpubsub.cli.picture import News, glyphs_for, moment, news_line, summary, title
 from pgpubsub.cli.story import Audience, Mood, Story
-from pgpubsub.pubsub import connect
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["run"]

@@ -11,9 +11,9 @@ from itertools import cycle
 from time import monotonic
 from typing import Protocol
 
+from pgpubsub.classic.pubsub import PubSub
 from pgpubsub.cli.ledger import Ledger, ranges
 from pgpubsub.events import Gap, Notify
-from pgpubsub.pubsub import PubSub
 
 __all__ = ["BURST", "CHANNEL", "FRAMES_PER_SECOND", "Audience", "Mood", "Story"]
 

@@ -16,12 +16,12 @@ from contextlib import suppress
 from typing import Any
 
 from pgpubsub.aio import AsyncHub
-from pgpubsub.aio.engine import Engine
 from pgpubsub.core.registry import Changes
 from pgpubsub.core.sql import check_channel, check_payload
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError, SendUncertain
 from pgpubsub.events import Notify
-from pgpubsub.hub import Hub
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.threads.hub import Hub
 
 __all__ = ["MemoryServer"]
 

@@ -12,8 +12,8 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from pgpubsub.aio.link import Link
 from pgpubsub.errors import ConnectionLost, PubSubError, SendTimeout, again
+from pgpubsub.hubs.link import Link
 
 __all__ = ["Sender"]
 

@@ -15,14 +15,14 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
+from pgpubsub.classic.delivery import Inbox, warn_of
+from pgpubsub.classic.handler import Callback, NotificationHandler
+from pgpubsub.classic.listener import Listener
 from pgpubsub.core.sql import check_channel, check_payload
-from pgpubsub.delivery import Inbox, warn_of
+from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers.psycopg3 import open_connection, parse_conninfo
 from pgpubsub.errors import Closed
 from pgpubsub.events import Gap, Notify
-from pgpubsub.handler import Callback, NotificationHandler
-from pgpubsub.listener import Listener
-from pgpubsub.waiting import check_timeout
 
 __all__ = ["PubSub", "connect"]
 

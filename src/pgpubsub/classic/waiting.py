@@ -6,16 +6,12 @@ import select
 import socket
 import weakref
 from math import ceil
-from numbers import Real
 from typing import Any
 
-__all__ = ["Waiter", "check_timeout"]
+__all__ = ["Waiter"]
 
 LONGEST = 86_400_000
 """Milliseconds waited in one piece; the system call's argument has 32 bits."""
-
-FOR_EVER = 1e9
-"""Seconds after which nobody will notice that the wait had an end."""
 
 POLLIN = getattr(select, "POLLIN", 1)
 
@@ -79,23 +75,6 @@ class Waiter:
         if fd is not None:
             poll.register(fd, POLLIN)
         return poll
-
-
-def check_timeout(timeout: Any) -> float | None:
-    """Return a usable time-out: seconds, or None for no limit.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative, or not a number in floating point's own sense.
-    """
-    if timeout is None:
-        return None
-    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-    if not is_number:
-        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"a timeout cannot be {timeout}: give seconds, 0 not to wait, or None to wait for ever")
-    return float(min(timeout, FOR_EVER))
 
 
 def _close(*sockets: socket.socket) -> None:

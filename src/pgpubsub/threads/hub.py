@@ -7,15 +7,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from pgpubsub.aio.addresses import Addresses, Conninfo
-from pgpubsub.aio.engine import Engine
 from pgpubsub.core.buffer import Overflow
+from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse
-from pgpubsub.loop_thread import LoopThread
-from pgpubsub.mailbox import CAPACITY, CAPACITY_BYTES
+from pgpubsub.hubs.addresses import Addresses, Conninfo
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES
 from pgpubsub.status import HubState, HubStats, Observation
-from pgpubsub.subscription import Subscription, ThreadMailbox
-from pgpubsub.waiting import check_timeout
+from pgpubsub.threads.loop_thread import LoopThread
+from pgpubsub.threads.subscription import Subscription, ThreadMailbox
 
 __all__ = ["Hub"]
 

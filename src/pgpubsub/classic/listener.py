@@ -19,9 +19,11 @@ from typing import Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 from pgpubsub.background import BackgroundCall
+from pgpubsub.classic.delivery import Delivery, Inbox
+from pgpubsub.classic.exclusive import Exclusive
+from pgpubsub.classic.waiting import Waiter
 from pgpubsub.core.backoff import backoff
 from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
-from pgpubsub.delivery import Delivery, Inbox
 from pgpubsub.drivers import DriverConnection, adapt, identity
 from pgpubsub.drivers.interface import check_usable
 from pgpubsub.errors import (
@@ -34,8 +36,6 @@ from pgpubsub.errors import (
     UnsupportedConnection,
 )
 from pgpubsub.events import Gap, GapReason, Notify
-from pgpubsub.exclusive import Exclusive
-from pgpubsub.waiting import Waiter
 
 __all__ = ["Listener"]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.sql import check_channel
+from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, Notify
-from pgpubsub.mailbox import Mailbox
+from pgpubsub.hubs.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
-from pgpubsub.waiting import check_timeout
 
 if TYPE_CHECKING:
-    from pgpubsub.hub import Hub
+    from pgpubsub.threads.hub import Hub
 
 __all__ = ["Subscription", "ThreadMailbox"]
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from time import monotonic, time
 
-from pgpubsub.aio.link import Dial, Link
-from pgpubsub.aio.sender import Sender
 from pgpubsub.core.buffer import payload_bytes
 from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.routing import route
@@ -25,7 +23,9 @@ from pgpubsub.errors import (
     again,
 )
 from pgpubsub.events import Gap, GapReason, Notify
-from pgpubsub.mailbox import Mailbox
+from pgpubsub.hubs.link import Dial, Link
+from pgpubsub.hubs.mailbox import Mailbox
+from pgpubsub.hubs.sender import Sender
 from pgpubsub.status import Observation
 
 __all__ = ["Receiver"]

@@ -15,18 +15,18 @@ from contextlib import suppress
 from functools import partial
 from time import monotonic
 
-from pgpubsub import forking
-from pgpubsub.aio.link import Dial, Link
-from pgpubsub.aio.receiver import Receiver
-from pgpubsub.aio.sender import Sender
 from pgpubsub.core.backoff import backoff
 from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.session import Session
 from pgpubsub.core.sql import check_channel, check_payload
+from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PayloadError, PubSubError, SubscriptionClosed, again
-from pgpubsub.mailbox import Mailbox, now
+from pgpubsub.hubs import forking
+from pgpubsub.hubs.link import Dial, Link
+from pgpubsub.hubs.mailbox import Mailbox, now
+from pgpubsub.hubs.receiver import Receiver
+from pgpubsub.hubs.sender import Sender
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation
-from pgpubsub.waiting import check_timeout
 
 __all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine"]
 

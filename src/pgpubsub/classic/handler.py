@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from pgpubsub.classic.delivery import Inbox, warn_of
+from pgpubsub.classic.listener import Listener
 from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel, check_payload
-from pgpubsub.delivery import Inbox, warn_of
+from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers import adapt
 from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
 from pgpubsub.events import Gap, Notify
-from pgpubsub.listener import Listener
-from pgpubsub.waiting import check_timeout
 
 __all__ = ["Callback", "NotificationHandler"]
 

@@ -1,0 +1,31 @@
+"""What may be given as a time-out, everywhere."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+__all__ = ["check_timeout"]
+
+FOR_EVER = 1e9
+"""Seconds after which nobody will notice that the wait had an end."""
+
+
+def check_timeout(timeout: Any) -> float | None:
+    """Return a usable time-out: seconds, or None for no limit.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is negative, or not a number in floating point's own sense.
+
+    >>> check_timeout(5)
+    5.0
+    """
+    if timeout is None:
+        return None
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not is_number:
+        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout cannot be {timeout}: give seconds, 0 not to wait, or None to wait for ever")
+    return float(min(timeout, FOR_EVER))
