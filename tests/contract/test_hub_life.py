@@ -228,7 +228,7 @@ def test_times_are_positive(new_hub: NewHub, name: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("name", ["heartbeat_timeout", "send_timeout"])
 def test_some_times_cannot_be_left_out(new_hub: NewHub, name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} is a positive number of seconds, not None"):
+    with pytest.raises(TypeError, match=f"{name} is a number of seconds, not None"):
         new_hub(**{name: None})
 
 

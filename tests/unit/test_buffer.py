@@ -77,6 +77,11 @@ def test_a_buffer_that_can_hold_nothing_is_refused(capacity: tuple[int, int]) ->
         Buffer(*capacity, "clear", Clock())
 
 
+def test_a_capacity_of_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="a capacity is an int: capacity='5', capacity_bytes=1"):
+        Buffer("5", 1, "clear", Clock())  # type: ignore[arg-type]
+
+
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="clear, drop_oldest, latest, close, not 'block'"):
         Buffer(1, 1, "block", Clock())  # type: ignore[arg-type]

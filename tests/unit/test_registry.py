@@ -114,6 +114,7 @@ def test_what_is_turned_round_while_it_is_under_way_stays_due(registry: Registry
     listening = registry.changes()
     registry.discard("one", "a")
     registry.on_executed(listening)
+    assert registry.acknowledged == frozenset(), "nobody wants it any more"
     unlistening = registry.changes()
     assert unlistening == Changes(unlisten=("a",))
     registry.add("one", "a")
@@ -249,6 +250,14 @@ def test_what_is_given_up_while_there_is_no_session_is_nothing_to_tell_the_next_
     assert acknowledge(registry) == Changes(listen=("b",))
     registry.discard("one", "b")
     assert registry.changes() == Changes(unlisten=("b",))
+
+
+def test_what_is_given_up_before_the_first_session_is_nothing_to_tell_it(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    registry.add("one", "b")
+    registry.discard("one", "a")
+    registry.on_session_begun()
+    assert registry.changes() == Changes(listen=("b",))
 
 
 def test_what_the_server_refuses_is_not_asked_again(registry: Registry[str]) -> None:

@@ -41,6 +41,7 @@ class AsyncHub:
     Raises:
         ConninfoError: a connection string or keyword is malformed or unknown.
         ValueError: a time is not positive.
+        TypeError: an argument is of another type.
 
     >>> import asyncio, pgpubsub
     >>> async def main():
@@ -84,6 +85,7 @@ class AsyncHub:
             ConnectionFailed: it cannot connect. At once, without another attempt; see `wait_until_live`.
             UnusableDeployment: notifications cannot arrive here, as behind a pooler in transaction mode.
             ServerInRecovery: the server is a standby.
+            ConnectionLost: the connection broke while this went on.
         """
         await self._engine.enter()
         return self

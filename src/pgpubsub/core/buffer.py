@@ -111,6 +111,8 @@ class Buffer:
     )
 
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow, clock: Callable[[], datetime]) -> None:
+        if not isinstance(capacity, int) or not isinstance(capacity_bytes, int):
+            raise TypeError(f"a capacity is an int: capacity={capacity!r}, capacity_bytes={capacity_bytes!r}")
         if capacity < 1 or capacity_bytes < 1:
             raise ValueError(f"a buffer holds at least 1: capacity={capacity}, capacity_bytes={capacity_bytes}")
         if overflow not in get_args(Overflow):

@@ -57,8 +57,14 @@ class Engine:
         optional = {"heartbeat": heartbeat, "give_up_after": give_up_after}
         times |= {name: seconds for name, seconds in optional.items() if seconds is not None}
         for name, seconds in times.items():
-            if seconds is None or not seconds > 0:
+            if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+                raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
+            if not seconds > 0:
                 raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
+        if max_payload < 1:
+            raise ValueError(f"max_payload is a number of bytes, at least 1, not {max_payload!r}")
+        if observe is not None and not callable(observe):
+            raise TypeError(f"observe is a function that takes an Observation, not {type(observe).__name__}")
         self._send_timeout = send_timeout
         self._max_payload = max_payload
         self._observer = observe

@@ -49,6 +49,7 @@ class Hub:
     Raises:
         ConninfoError: a connection string or keyword is malformed or unknown.
         ValueError: a time is not positive.
+        TypeError: an argument is of another type.
 
     >>> import pgpubsub
     >>> with pgpubsub.Hub(dsn) as hub, hub.subscribe("orders", "payments") as events:
@@ -106,6 +107,7 @@ class Hub:
             ConnectionFailed: it cannot connect. At once, without another attempt; see `wait_until_live`.
             UnusableDeployment: notifications cannot arrive here, as behind a pooler in transaction mode.
             ServerInRecovery: the server is a standby.
+            ConnectionLost: the connection broke while this went on.
         """
         try:
             self._call(self._engine.enter)
