@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgpubsub import (
     Closed,
@@ -25,6 +25,7 @@ from pgpubsub import (
     Gap,
     Hub,
     HubStatus,
+    Notify,
     NotLive,
     Observation,
     PayloadError,
@@ -329,16 +330,18 @@ def test_keywords_are_those_of_libpq(new_hub: NewHub, dsn: str, admin: Admin) ->
 
 def test_sending_may_go_another_way(new_hub: NewHub, dsn: str, admin: Admin, channel: str) -> None:
     """What is said in `notify_conninfo` counts, and keywords stand in for the rest of it."""
-    name = f"sends {os.getpid()}"
-    query = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
-    sends = make_conninfo(dsn, application_name=name)
+    names = [f"listens {os.getpid()}", f"sends {os.getpid()}"]
+    query = "SELECT application_name, pid FROM pg_stat_activity WHERE application_name = ANY (%s)"
+    elsewhere = {name: value for name, value in conninfo_to_dict(dsn).items() if name != "dbname"}
+    sends = make_conninfo("", **elsewhere, application_name=names[1])
     for conninfo in (sends, lambda: sends):
-        hub = new_hub(dsn, notify_conninfo=conninfo, application_name=f"listens {os.getpid()}")
+        hub = new_hub(dsn, notify_conninfo=conninfo, application_name=names[0], dbname="template1")
         with hub, hub.subscribe(channel) as events:
             hub.notify(channel, "x")
-            (row,) = admin.execute(query, [name]).fetchall()
-            assert events.get(10)[:1] == row  # type: ignore[index]
-            assert len(admin.execute(query, [f"listens {os.getpid()}"]).fetchall()) == 1
+            pids = dict(admin.execute(query, [names]).fetchall())
+            assert pids.keys() == set(names)
+            assert events.get(10) == Notify(pids[names[1]], channel, "x")
+        eventually(lambda: not admin.execute(query, [names]).fetchall())
 
 
 # -- sending

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from pgpubsub import AsyncHub, AsyncSubscription, ConcurrentUse, Gap, HubStatus, Notify, PubSub, SubscriptionClosed
+from pgpubsub.aio.subscription import IN_A_ROW
 from tests.contract import test_handler
 from tests.contract.faces import ASYNC_KINDS, last_statement, listening_pids, new_loop, payloads
 from tests.contract.interruptions import Cancellation, cancel, every_moment_async
@@ -261,20 +262,21 @@ def test_what_a_cancelled_task_held_is_another_ones(run: Run, dsn: str, channel:
     """The one that iterates has taken an event and lets others run, one of whom finds nothing and waits."""
 
     async def main() -> None:
-        async with AsyncHub(dsn) as hub, hub.subscribe(channel) as events, sending(dsn) as send:
+        count = IN_A_ROW + 1
+        async with AsyncHub(dsn) as hub, hub.subscribe(channel, capacity=count) as events, sending(dsn) as send:
             received: list[Notify | Gap] = []
 
             async def iterate() -> None:
                 async for event in events:
                     received.append(event)
 
-            await send(channel, 257)
-            await eventually(lambda: events.stats().depth == 257)
+            await send(channel, count)
+            await eventually(lambda: events.stats().depth == count)
             iterating = Cancellation(iterate(), 1, "at once")
             waiting = asyncio.create_task(events.get(20))
             assert await iterating.end()
             received.append(await waiting)
-            assert payloads(received) == [str(number) for number in range(1, 258)]
+            assert payloads(received) == [str(number) for number in range(1, count + 1)]
 
     run(main())
 
@@ -461,9 +463,10 @@ def test_it_may_be_made_without_a_loop(run: Run, dsn: str, channel: str) -> None
 
 def test_other_tasks_run_while_one_iterates_over_a_full_buffer(run: Run, dsn: str, channel: str) -> None:
     async def main() -> None:
-        async with AsyncHub(dsn) as hub, hub.subscribe(channel, capacity=5000) as events, sending(dsn) as send:
-            await send(channel, 5000)
-            await eventually(lambda: events.stats().depth == 5000)
+        count = 8 * IN_A_ROW
+        async with AsyncHub(dsn) as hub, hub.subscribe(channel, capacity=count) as events, sending(dsn) as send:
+            await send(channel, count)
+            await eventually(lambda: events.stats().depth == count)
             seen: list[int] = []
 
             async def watch() -> None:
@@ -475,10 +478,24 @@ def test_other_tasks_run_while_one_iterates_over_a_full_buffer(run: Run, dsn: st
             taken = 0
             async for _ in events:
                 taken += 1
-                if taken == 5000:
+                if taken == count:
                     break
             await watching
             assert len(seen) > 5
+
+    run(main())
+
+
+def test_a_quick_subscriber_keeps_up_with_a_flood(run: Run, dsn: str, channel: str) -> None:
+    """It gets its turn whenever something was put into its buffer, which holds 1,000 and not the 5,000 of a burst."""
+
+    async def main() -> None:
+        async with AsyncHub(dsn) as hub, hub.subscribe(channel) as events, sending(dsn) as send:
+            for burst in range(10):
+                sent = asyncio.create_task(send(channel, 5000, burst * 5000))
+                received = [await events.get(20) for _ in range(5000)]
+                assert payloads(received) == [str(number) for number in range(burst * 5000, (burst + 1) * 5000)]
+                await sent
 
     run(main())
 

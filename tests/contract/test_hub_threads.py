@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -410,6 +411,32 @@ def test_a_signal_that_interrupts_ends_a_wait_at_once(
                 wait()
             hub.notify(channel, "unharmed")
             assert payloads(take(events, 1)) == ["unharmed"]
+
+
+def test_what_waits_for_a_server_is_called_off_when_it_is_interrupted(
+    dsn: str, other: PubSub, channel: str, on_signal: Callable[[Callable[[], object]], None]
+) -> None:
+    """It is not sent later, when nobody expects it any more."""
+    there = threading.Event()
+
+    def conninfo() -> str:
+        if not there.is_set():
+            raise OSError("not yet")
+        return dsn
+
+    other.listen(channel)
+    on_signal(raise_interrupt)
+    hub = Hub(conninfo)
+    with contextlib.closing(hub):
+        for call in (partial(hub.notify, channel, "never"), hub.subscribe(channel).__enter__, hub.wait_until_live):
+            kill_when(partial(main_thread_is_in, "wait"))
+            with pytest.raises(KeyboardInterrupt):
+                call()
+        there.set()
+        hub.notify(channel, "later")
+        hub.wait_until_live(20)
+        assert hub.stats().subscriptions == ()
+    assert [event.payload for event in other.get_events(10)] == ["later"]
 
 
 def test_thousands_of_signals_lose_nothing(

@@ -18,8 +18,9 @@ from pgpubsub.status import SubscriptionStats
 
 __all__ = ["AsyncMailbox", "AsyncSubscription"]
 
-IN_A_ROW = 256
-"""Events handed out without letting other tasks run, when there are so many."""
+IN_A_ROW = 4096
+"""Events handed out without letting other tasks run, when there are so many. It is more than one reading of the socket
+brings, or a subscriber could never keep up with a flood, however quick it is."""
 
 
 class AsyncMailbox(Mailbox):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from psycopg import pq
@@ -42,6 +43,10 @@ SELECT pg_catalog.set_config(name, ours.value, false)
 """
 """For the session that listens: it is idle by profession, and if we vanish without a word it must not hold up the
 server's notification queue for long. What the administrator has set is left alone. Old servers do not know all."""
+
+IN_ONE_TURN = 500
+"""Notifications handed out in one turn of the loop, at most, so that subscribers come to take them in between: fewer
+than a subscription's buffer holds by default. One reading of the socket may bring thousands."""
 
 _inherited: list[object] = []
 
@@ -115,29 +120,38 @@ class Psycopg3LoopConnection:
         self._fatal_notices: list[str] = []
         self._statement: _Statement | None = None
         self._closed = False
+        self._more_in_libpq = False
         conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
         conn.pgconn.nonblocking = 1
 
     def watch(self, on_events: Callable[[list[Notify]], None], on_lost: Callable[[ConnectionLost], None]) -> None:
         self._on_events = on_events
         self._on_lost = on_lost
-        self._loop.add_reader(self._fd, self.read)
+        self._loop.add_reader(self._fd, self._read, IN_ONE_TURN)
 
     def read(self) -> None:
+        self._read(None)
+
+    def _read(self, limit: int | None) -> None:
+        """Take what has arrived, at most `limit` notifications; the others in the next turn of the loop."""
         if self._closed:
             return
         lost: psycopg.Error | None = None
         try:
-            self._pgconn.consume_input()
+            if not self._more_in_libpq or limit is None:
+                self._pgconn.consume_input()
         except psycopg.Error as error:
-            lost = error  # there may be notifications that came before the end
+            lost, limit = error, None  # there may be notifications that came before the end
         try:
             # First: a LISTEN counts before what it brings, and libpq looks at what came behind a result only once
             # that has been taken.
             self._take_results()
         except psycopg.Error as error:
-            lost = lost or error
-        events = self._take_notifications()
+            lost, limit = lost or error, None
+        events = self._take_notifications(limit)
+        self._more_in_libpq = limit is not None and len(events) == limit
+        if self._more_in_libpq:
+            self._loop.call_soon(self._read, limit)
         if lost is not None:
             self._lose(lost)  # first: what came with the end does not tell when that was
         if events:
@@ -229,10 +243,11 @@ class Psycopg3LoopConnection:
         except psycopg.Error as error:
             self._lose(error)
 
-    def _take_notifications(self) -> list[Notify]:
+    def _take_notifications(self, limit: int | None) -> list[Notify]:
         if self._closed:
             return []
-        return decode(list(iter(self._pgconn.notifies, None)), self._encoding, self._channels)
+        records = list(islice(iter(self._pgconn.notifies, None), limit))
+        return decode(records, self._encoding, self._channels)
 
     def _take_results(self) -> None:
         while (statement := self._statement) is not None and not self._pgconn.is_busy():

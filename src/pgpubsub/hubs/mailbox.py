@@ -52,6 +52,10 @@ class Mailbox:
             )
         self.wake(None if self.closed is not None else len(events))
 
+    def is_crowded(self) -> bool:
+        """Whether the subscriber seems to be at work, could need a moment to go on, and cannot get one by itself."""
+        return False
+
     def report(self, gap: Gap) -> None:
         """Put in a gap."""
         if self.closed is None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Subscription", "ThreadMailbox"]
 
 
+MOMENTS = 20
+"""How often a subscriber is given a moment without taking anything: waking a thread may take longer than one."""
+
+
 class ThreadMailbox(Mailbox):
     """A mailbox that threads wait for, and that the hub's thread fills.
 
@@ -30,13 +34,14 @@ class ThreadMailbox(Mailbox):
     a `Condition`, since a signal handler that raises can leave that one locked for ever.
     """
 
-    __slots__ = ("_filled_by", "_waiting", "lock")
+    __slots__ = ("_credit", "_filled_by", "_waiting", "lock")
 
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         super().__init__(capacity, capacity_bytes, overflow)
         self.lock = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
         self._filled_by = 0
+        self._credit = 0
 
     def open(self) -> None:
         super().open()
@@ -45,6 +50,12 @@ class ThreadMailbox(Mailbox):
     def put(self, events: Sequence[Notify], size: int) -> None:
         with self.lock:
             super().put(events, size)
+
+    def is_crowded(self) -> bool:
+        if not self._credit or len(self.buffer) <= self.buffer.capacity // 4:
+            return False
+        self._credit -= 1
+        return True
 
     def report(self, gap: Gap) -> None:
         with self.lock:
@@ -82,6 +93,7 @@ class ThreadMailbox(Mailbox):
     def wake(self, count: int | None) -> None:
         for _ in range(len(self._waiting) if count is None else min(count, len(self._waiting))):
             self._waiting.popleft().release()
+            self._credit = MOMENTS
 
     def get_nowait(self) -> Notify | Gap | None:
         """As `take`, for threads."""
@@ -102,6 +114,7 @@ class ThreadMailbox(Mailbox):
                 late = deadline is not None and monotonic() >= deadline
                 with self.lock:
                     event = self.take()
+                    self._credit = MOMENTS
                     if waiter is not None and waiter in self._waiting:  # it was not woken
                         self._waiting.remove(waiter)
                         waiter = None
