@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+
+from pgpubsub import GapReason
+from pgpubsub.core.buffer import Overflow
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(r"```python\n([^`]*)```\n```text\n([^`]*)```", (ROOT / "README.md").read_text())
@@ -57,3 +61,15 @@ def test_the_event_loop_example_follows_reconnections(environment: dict[str, str
 def test_the_readme_links_to_what_is_there() -> None:
     for link in re.findall(r"\]\(([^):#]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / link).exists(), link
+
+
+def test_the_manual_explains_every_reason_for_a_gap_and_every_policy() -> None:
+    manual = (ROOT / "docs" / "hub.md").read_text()
+    for name in [*GapReason, *get_args(Overflow)]:
+        assert re.search(rf'^\| `"?{name}"?` \|', manual, re.MULTILINE), name
+
+
+def test_the_manual_links_to_what_is_there() -> None:
+    for page in (ROOT / "docs").glob("**/*.md"):
+        for link in re.findall(r"\]\(([^):#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), (page, link)
