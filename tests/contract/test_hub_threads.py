@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -306,35 +307,45 @@ def test_a_handler_may_close_it_at_any_moment(
     no_thread_is_left()
 
 
-@pytest.fixture
-def on_signal() -> Iterator[Callable[[Callable[[], object]], None]]:
+class Signal:
     """What is done when the process gets SIGUSR1. (SIGALRM belongs to pytest-timeout.)"""
+
+    def __init__(self) -> None:
+        self._action: Callable[[], object] | None = None
+        signal.signal(signal.SIGUSR1, self._handle)
+
+    def does(self, action: Callable[[], object], when: Callable[[], object]) -> Worker:
+        """Have it do something, once, as soon as something is the case. It is sent repeatedly: one that comes just
+        before the main thread begins to wait is not noticed before that has come to an end."""
+
+        def send() -> None:
+            eventually(when)
+            self._action = action
+            while self._action is not None:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                time.sleep(0.005)
+
+        return Worker(send)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Signal]:
     before = signal.getsignal(signal.SIGUSR1)
-
-    def install(action: Callable[[], object]) -> None:
-        signal.signal(signal.SIGUSR1, lambda number, frame: action())
-
-    yield install
+    yield Signal()
     signal.signal(signal.SIGUSR1, before)
-
-
-def kill_when(condition: Callable[[], object]) -> Worker:
-    """Send the process SIGUSR1 once something is the case."""
-
-    def wait_and_kill() -> None:
-        eventually(condition)
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    return Worker(wait_and_kill)
 
 
 @pytest.mark.parametrize("timeout", [None, 20])
 def test_a_signal_that_closes_the_hub_ends_a_wait(
-    hub: Hub, channel: str, on_signal: Callable[[Callable[[], object]], None], timeout: float | None
+    hub: Hub, channel: str, on_signal: Signal, timeout: float | None
 ) -> None:
-    on_signal(hub.close)
     with hub.subscribe(channel) as events:
-        kill_when(lambda: main_thread_is_in("get"))
+        on_signal.does(hub.close, when=lambda: main_thread_is_in("get"))
         begun = time.monotonic()
         with pytest.raises(SubscriptionClosed):
             events.get(timeout)
@@ -342,18 +353,15 @@ def test_a_signal_that_closes_the_hub_ends_a_wait(
         assert hub.state.status is HubStatus.CLOSED
 
 
-def test_a_signal_that_closes_the_subscription_ends_a_wait(
-    hub: Hub, channel: str, on_signal: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_signal_that_closes_the_subscription_ends_a_wait(hub: Hub, channel: str, on_signal: Signal) -> None:
     with hub.subscribe(channel) as events:
-        on_signal(events.close)
-        kill_when(lambda: main_thread_is_in("get"))
+        on_signal.does(events.close, when=lambda: main_thread_is_in("get"))
         assert list(events) == []
     assert hub.state.live
 
 
 def test_a_signal_that_closes_the_hub_ends_an_iteration_over_a_full_buffer(
-    hub: Hub, admin: Admin, channel: str, on_signal: Callable[[Callable[[], object]], None]
+    hub: Hub, admin: Admin, channel: str, on_signal: Signal
 ) -> None:
     took: list[float] = []
 
@@ -362,12 +370,11 @@ def test_a_signal_that_closes_the_hub_ends_an_iteration_over_a_full_buffer(
         hub.close()
         took.append(time.monotonic() - begun)
 
-    on_signal(close)
     received: list[Notify | Gap] = []
     with hub.subscribe(channel, capacity=20_000) as events:
         send(admin, channel, 1, 20_000)
         eventually(lambda: events.stats().depth == 20_000)
-        kill_when(lambda: len(received) > 100)
+        on_signal.does(close, when=lambda: len(received) > 100)
         for event in events:
             received.append(event)
     assert took
@@ -375,11 +382,8 @@ def test_a_signal_that_closes_the_hub_ends_an_iteration_over_a_full_buffer(
     assert payloads(received) == [str(number) for number in range(1, 20_001)]
 
 
-def test_a_signal_that_closes_the_hub_ends_sending(
-    hub: Hub, other: PubSub, channel: str, on_signal: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_signal_that_closes_the_hub_ends_sending(hub: Hub, other: PubSub, channel: str, on_signal: Signal) -> None:
     other.listen(channel)
-    on_signal(hub.close)
     sent = 0
 
     def keep_sending() -> None:
@@ -388,7 +392,7 @@ def test_a_signal_that_closes_the_hub_ends_sending(
             hub.notify(channel, str(sent + 1))
             sent += 1
 
-    kill_when(lambda: sent > 50 and main_thread_is_in("notify"))
+    on_signal.does(hub.close, when=lambda: sent > 50 and main_thread_is_in("notify"))
     begun = time.monotonic()
     with pytest.raises(Closed):
         keep_sending()
@@ -400,13 +404,10 @@ def test_a_signal_that_closes_the_hub_ends_sending(
     assert received[:-1] in ([str(n) for n in range(1, last + 1)] for last in (sent, sent + 1))
 
 
-def test_a_signal_that_interrupts_ends_a_wait_at_once(
-    hub: Hub, channel: str, on_signal: Callable[[Callable[[], object]], None]
-) -> None:
-    on_signal(raise_interrupt)
+def test_a_signal_that_interrupts_ends_a_wait_at_once(hub: Hub, channel: str, on_signal: Signal) -> None:
     with hub.subscribe(channel) as events:
         for wait in (partial(events.get, 20), events.get, partial(next, events)):
-            kill_when(lambda: main_thread_is_in("get"))
+            on_signal.does(raise_interrupt, when=lambda: main_thread_is_in("get"))
             with pytest.raises(KeyboardInterrupt):
                 wait()
             hub.notify(channel, "unharmed")
@@ -414,7 +415,7 @@ def test_a_signal_that_interrupts_ends_a_wait_at_once(
 
 
 def test_what_waits_for_a_server_is_called_off_when_it_is_interrupted(
-    dsn: str, other: PubSub, channel: str, on_signal: Callable[[Callable[[], object]], None]
+    dsn: str, other: PubSub, channel: str, on_signal: Signal
 ) -> None:
     """It is not sent later, when nobody expects it any more."""
     there = threading.Event()
@@ -425,11 +426,10 @@ def test_what_waits_for_a_server_is_called_off_when_it_is_interrupted(
         return dsn
 
     other.listen(channel)
-    on_signal(raise_interrupt)
     hub = Hub(conninfo)
     with contextlib.closing(hub):
         for call in (partial(hub.notify, channel, "never"), hub.subscribe(channel).__enter__, hub.wait_until_live):
-            kill_when(partial(main_thread_is_in, "wait"))
+            on_signal.does(raise_interrupt, when=partial(main_thread_is_in, "wait"))
             with pytest.raises(KeyboardInterrupt):
                 call()
         there.set()
@@ -439,15 +439,14 @@ def test_what_waits_for_a_server_is_called_off_when_it_is_interrupted(
     assert [event.payload for event in other.get_events(10)] == ["later"]
 
 
-def test_thousands_of_signals_lose_nothing(
-    hub: Hub, dsn: str, channel: str, on_signal: Callable[[Callable[[], object]], None]
-) -> None:
+@pytest.mark.usefixtures("on_signal")
+def test_thousands_of_signals_lose_nothing(hub: Hub, dsn: str, channel: str) -> None:
     """At random moments, while notifications arrive in small batches."""
     total, raised = 5000, 0
     armed: list[bool] = []
     received: list[Notify | Gap] = []
 
-    def interrupt_once() -> None:
+    def interrupt_once(number: int, frame: FrameType | None) -> None:
         if armed:
             armed.clear()
             raise KeyboardInterrupt
@@ -461,7 +460,7 @@ def test_thousands_of_signals_lose_nothing(
         while not done.wait(0.0005):
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    on_signal(interrupt_once)
+    signal.signal(signal.SIGUSR1, interrupt_once)
     done = threading.Event()
     with hub.subscribe(channel, capacity=total) as events:
         sending, killing = Worker(keep_sending), Worker(keep_killing)

@@ -33,7 +33,7 @@ NOTIFY = sql.notify("$1", "$2").encode()
 
 WHO_ARE_YOU = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()"
 
-LISTENER_SETTINGS = """
+SESSION_SETTINGS = """
 SELECT pg_catalog.set_config(name, ours.value, false)
   FROM (VALUES ('idle_session_timeout', '0', true), ('tcp_user_timeout', '30s', false),
                ('tcp_keepalives_idle', '30s', false), ('tcp_keepalives_interval', '10s', false),
@@ -41,7 +41,7 @@ SELECT pg_catalog.set_config(name, ours.value, false)
   JOIN pg_catalog.pg_settings USING (name)
  WHERE ours.always OR source = 'default'
 """
-"""For the session that listens: it is idle by profession, and if we vanish without a word it must not hold up the
+"""Our sessions are idle by profession, and if we vanish without a word the one that listens must not hold up the
 server's notification queue for long. What the administrator has set is left alone. Old servers do not know all."""
 
 IN_ONE_TURN = 500
@@ -92,8 +92,8 @@ async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psyco
     server_pid, standby = row
     if standby:
         raise in_recovery("pg_is_in_recovery() is true")
-    if listening:
-        await conn.execute(LISTENER_SETTINGS)
+    if listening or server_pid == conn.info.backend_pid:  # what is pooled belongs to others too
+        await conn.execute(SESSION_SETTINGS)
     return Psycopg3LoopConnection(conn, server_pid)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from time import monotonic, sleep, time
@@ -75,7 +76,7 @@ class _Beats(Mailbox):
 
     @property
     def _payload(self) -> str:
-        return f"{self._prefix} {self._number}"
+        return f"{self._prefix} {os.getpid()} {self._number}"  # one that was made before a fork may be used in many
 
     def put(self, events: Collection[Notify], size: int) -> None:
         if self._begun_at is not None and any(event.payload == self._payload for event in events):

@@ -35,9 +35,14 @@ class _Call(Generic[T]):
     def start(self) -> None:
         """In the loop: begin."""
         self._task = asyncio.get_running_loop().create_task(self._function(*self._args))
-        self._task.add_done_callback(lambda task: self._done.release())
+        self._task.add_done_callback(self._on_done)
         if self._cancelled:
             self._task.cancel()
+
+    def _on_done(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # it is known, even if nobody waits any more
+        self._done.release()
 
     def cancel(self) -> None:
         """In the loop: nobody waits any more."""
