@@ -172,7 +172,7 @@ def test_sending_has_to_be_possible_too(new_hub: NewHub, nobody: str) -> None:
 
 @SLOW
 def test_two_databases_are_no_deployment(new_hub: NewHub, dsn: str) -> None:
-    hub = new_hub(notify_conninfo=make_conninfo(dsn, dbname="template1"), heartbeat_timeout=0.5)
+    hub = new_hub(notify_conninfo=make_conninfo(dsn, dbname="template1"), heartbeat_timeout=0.3)
     with pytest.raises(UnusableDeployment, match="same database"):
         hub.wait_until_live(20)
     assert hub.state.status is HubStatus.FAILED
@@ -370,7 +370,7 @@ def test_what_many_send_at_once_all_arrives(hub: AnyHub, channel: str) -> None:
         assert [text for text in received if text.split()[0] == str(sender)] == [f"{sender} {n}" for n in range(20)]
 
 
-@SLOW
+@pytest.mark.parametrize("hub_kind", ["Hub"])
 def test_without_a_server_nothing_is_sent_in_time(new_hub: NewHub, switch: Switch, admin: Admin, channel: str) -> None:
     seen: list[Observation] = []
     with new_hub(switch, send_timeout=1.0, observe=seen.append) as hub, hub.subscribe(channel) as events:
@@ -417,11 +417,11 @@ def nobody_can_commit_a_notification(dsn: str) -> Iterator[None]:
     with psycopg.connect(dsn, autocommit=True) as admin, psycopg.connect(dsn) as holder:
         admin.execute("ALTER SYSTEM SET synchronous_standby_names TO 'nobody'")
         admin.execute("SELECT pg_reload_conf()")
-        eventually(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-        holder.execute("SELECT pg_notify('holder', ''), pg_logical_emit_message(true, '', '')")
-        committing = Worker(holder.commit)
         try:
-            eventually(lambda: waiting_for(admin, "SyncRep"))
+            while not waiting_for(admin, "SyncRep"):  # the setting takes effect when another process has read it
+                holder.execute("SELECT pg_notify('holder', ''), pg_logical_emit_message(true, '', '')")
+                committing = Worker(holder.commit)
+                eventually(lambda: waiting_for(admin, "SyncRep") or not committing.busy)  # noqa: B023
             yield
         finally:
             admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
@@ -492,9 +492,9 @@ def test_an_observer_is_told_what_happens(new_hub: NewHub, admin: Admin, channel
         (sent,) = of("sent")
         assert sent.channels == (channel,)
         assert sent.seconds is not None
+        assert payloads(take(events, 1)) == [""]
         for pid in backends(admin):
             terminate(admin, pid)
-        assert payloads(take(events, 1)) == [""]
         gap = events.get(20)
         assert isinstance(gap, Gap)
         losses = sorted(one.detail for one in of("lost"))

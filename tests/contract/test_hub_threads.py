@@ -261,7 +261,7 @@ PATIENCE = 3.0
 """Seconds; its timeout is 5."""
 
 
-@pytest.mark.parametrize("what", ["get", "iteration", "notify", "enter", "add", "remove", "stats", "close"])
+@pytest.mark.parametrize("what", ["get", "iteration", "notify", "enter", "stats", "close"])
 def test_a_handler_may_close_it_at_any_moment(
     dsn: str, admin: Admin, new_channel: Callable[[], str], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,15 +280,13 @@ def test_a_handler_may_close_it_at_any_moment(
 
         with Hub(dsn) as used, used.subscribe(channel) as events, used.subscribe(channel) as others:
             iterating = Worker(lambda: list(others))
-            send(admin, channel, 1, 2)
-            eventually(lambda: events.stats().depth == 2)
+            send(admin, channel, 1, 1)
+            eventually(lambda: events.stats().depth == 1)
             calls: dict[str, Callable[[], object]] = {
-                "get": lambda: received.extend(iter(lambda: events.get(10) if len(received) < 2 else None, None)),
-                "iteration": lambda: received.extend(islice(events, 2)),
+                "get": lambda: received.append(events.get(10)),
+                "iteration": lambda: received.extend(islice(events, 1)),
                 "notify": lambda: used.notify(channel),
                 "enter": lambda: used.subscribe(new_channel()).__enter__(),
-                "add": lambda: events.add(new_channel()),
-                "remove": lambda: events.remove(new_channel()),
                 "stats": used.stats,
                 "close": used.close,
             }
@@ -298,8 +296,8 @@ def test_a_handler_may_close_it_at_any_moment(
                 came_to_it = True
             assert all(seconds < PATIENCE for seconds in took)
             used.close()
-            assert payloads(islice([*received, *events], 2)) == ["1", "2"]
-            assert payloads(islice(iterating.outcome(), 2)) == ["1", "2"]
+            assert payloads([*received, *events])[:1] == ["1"]
+            assert payloads(iterating.outcome())[:1] == ["1"]
             eventually(lambda: used.state.status is HubStatus.CLOSED)
             return came_to_it
 

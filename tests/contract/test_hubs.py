@@ -154,7 +154,7 @@ def test_the_server_listens_for_everybody_who_adds_the_same_at_once(
             events.add(channel)
             sender.execute("SELECT pg_notify(%s, 'x')", [channel])
 
-    for _ in range(20):
+    for _ in range(10):
         channel = new_channel()
         barrier = threading.Barrier(4)
         with hub.subscribe() as events:
@@ -215,7 +215,7 @@ def test_the_last_one_out_unlistens(hub: AnyHub, admin: Admin, new_channel: Call
 
 def test_whoever_comes_while_the_last_one_leaves_gets_everything(hub: AnyHub, admin: Admin, channel: str) -> None:
     """UNLISTEN and LISTEN overtake each other, in every way that comes by chance."""
-    for number in range(100):
+    for number in range(50):
         leaving = hub.subscribe(channel).__enter__()
         together([leaving.close, lambda: None])
         with hub.subscribe(channel) as events:
