@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -142,3 +143,9 @@ def hub(new_hub: Callable[..., AnyHub]) -> Iterator[AnyHub]:
     """A hub that is live."""
     with new_hub() as hub:
         yield hub
+
+
+@pytest.fixture(autouse=True)
+def _nobody_watches_the_garbage_collector() -> None:
+    """Hypothesis does, with a callback in which a signal handler that raises would be an error of nobody's."""
+    gc.callbacks.clear()
