@@ -497,6 +497,7 @@ def test_an_observer_is_told_what_happens(new_hub: NewHub, admin: Admin, channel
             terminate(admin, pid)
         gap = events.get(20)
         assert isinstance(gap, Gap)
+        eventually(lambda: len(of("lost")) == 2)
         losses = sorted(one.detail for one in of("lost"))
         assert [loss.split(":")[0] for loss in losses] == ["listening", "sending"]
         assert "terminating connection" in losses[0]
