@@ -54,7 +54,7 @@ def _picture(comparisons: Sequence[Comparison], draw: Draw, title: str) -> Figur
     for line, pair in enumerate(pairs):
         for column, comparison in enumerate(pair):
             axes = figure.add_subplot(grid[line, column])
-            axes.set_title(fill(comparison.metric.title, 62), fontsize=11, loc="left", fontweight="bold")
+            axes.set_title(fill(comparison.metric.title, 56), fontsize=11, loc="left", fontweight="bold")
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.tick_params(axis="y", length=0)
             draw(axes, comparison)

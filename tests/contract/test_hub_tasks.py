@@ -14,7 +14,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgpubsub import AsyncHub, AsyncSubscription, ConcurrentUse, Gap, HubStatus, Notify, PubSub, SubscriptionClosed
+from pgpubsub import (
+    AsyncHub,
+    AsyncSubscription,
+    ConcurrentUse,
+    Gap,
+    HubStatus,
+    Notify,
+    PayloadError,
+    PubSub,
+    SubscriptionClosed,
+)
 from pgpubsub.aio.subscription import IN_A_ROW
 from tests.contract import test_handler
 from tests.contract.faces import ASYNC_KINDS, last_statement, listening_pids, new_loop, payloads
@@ -419,6 +429,20 @@ async def come_and_go(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_many_that_cannot_be_encoded_are_refused_one_after_the_other(run: Run, dsn: str, channel: str) -> None:
+    """They wait behind one that can, and the next is taken up when the one before is done."""
+
+    async def main() -> None:
+        async with AsyncHub(dsn, client_encoding="LATIN1") as hub, hub.subscribe(channel) as events:
+            sent = ["é", *["日本"] * 2000, "à"]
+            outcomes = await asyncio.gather(*[hub.notify(channel, one) for one in sent], return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes[1:-1]] == [PayloadError] * 2000
+            assert outcomes[0] is outcomes[-1] is None
+            assert [await next_payload(events), await next_payload(events)] == ["é", "à"]
+
+    run(main())
 
 
 # -- loops

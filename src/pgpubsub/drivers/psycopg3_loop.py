@@ -170,7 +170,7 @@ class Psycopg3LoopConnection:
         try:
             parameters = [channel.encode(self._encoding), payload.encode(self._encoding)]
         except UnicodeEncodeError as error:
-            on_done(encoding_error(what, error, sending=True))
+            self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
             return
         begin = partial(self._pgconn.send_query_params, NOTIFY, parameters)
         self._begin(begin, _Statement(what, True, on_done))
