@@ -11,6 +11,7 @@ hello
 from __future__ import annotations
 
 from pgpubsub.aio import AsyncHub, AsyncSubscription
+from pgpubsub.channel import Channel
 from pgpubsub.classic.handler import NotificationHandler
 from pgpubsub.classic.pubsub import PubSub, connect
 from pgpubsub.errors import (
@@ -24,6 +25,7 @@ from pgpubsub.errors import (
     GaveUp,
     NotLive,
     PayloadError,
+    PayloadTooLarge,
     PubSubError,
     SendTimeout,
     SendUncertain,
@@ -35,14 +37,16 @@ from pgpubsub.errors import (
     UnsupportedConnection,
     UnusableDeployment,
 )
-from pgpubsub.events import Gap, GapReason, Notify
+from pgpubsub.events import Gap, GapReason, Notify, Undecodable
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
 from pgpubsub.threads.hub import Hub
 from pgpubsub.threads.subscription import Subscription
+from pgpubsub.transactional import notify, notify_async
 
 __all__ = [
     "AsyncHub",
     "AsyncSubscription",
+    "Channel",
     "ChannelNameError",
     "Closed",
     "ConcurrentUse",
@@ -62,6 +66,7 @@ __all__ = [
     "Notify",
     "Observation",
     "PayloadError",
+    "PayloadTooLarge",
     "PubSub",
     "PubSubError",
     "SendTimeout",
@@ -72,10 +77,13 @@ __all__ = [
     "Subscription",
     "SubscriptionClosed",
     "SubscriptionStats",
+    "Undecodable",
     "UnexpectedChannel",
     "UnsupportedConnection",
     "UnusableDeployment",
     "connect",
+    "notify",
+    "notify_async",
 ]
 
 __version__ = "1.0.0.dev0"

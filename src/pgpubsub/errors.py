@@ -3,8 +3,9 @@
     PubSubError
     ├── ChannelNameError        (ValueError)   no channel can have this name
     ├── PayloadError            (ValueError)   no notification can carry this payload
+    │   └── PayloadTooLarge                    ... because it is longer than max_payload
     ├── ConninfoError           (ValueError)   the connection string or a keyword is malformed
-    ├── UnsupportedConnection   (TypeError)    the object brought is no connection that can be listened on
+    ├── UnsupportedConnection   (TypeError)    the object brought is no connection to listen or send on
     ├── ConnectionUnusable                     the connection brought is not in a state in which it can deliver
     ├── ConnectionFailed                       no connection could be made
     ├── ConnectionLost                         the connection is gone
@@ -41,6 +42,7 @@ __all__ = [
     "GaveUp",
     "NotLive",
     "PayloadError",
+    "PayloadTooLarge",
     "PubSubError",
     "SendTimeout",
     "SendUncertain",
@@ -74,13 +76,13 @@ class ChannelNameError(PubSubError, ValueError):
 
 
 class PayloadError(PubSubError, ValueError):
-    """A payload that one notification cannot carry.
+    """A payload that cannot be sent: it contains NUL or a lone surrogate, or is not what its channel carries."""
 
-    `size` is its length in bytes of UTF-8 and `limit` the largest that fits; both are None when the
-    payload is refused for what it contains and not for its length.
-    """
 
-    def __init__(self, message: str, *, size: int | None = None, limit: int | None = None) -> None:
+class PayloadTooLarge(PayloadError):
+    """A payload of `size` bytes, counted in UTF-8, where at most `limit` may be sent."""
+
+    def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
         super().__init__(message)
         self.size = size
         self.limit = limit
@@ -91,7 +93,7 @@ class ConninfoError(PubSubError, ValueError):
 
 
 class UnsupportedConnection(PubSubError, TypeError):
-    """An object that is no blocking psycopg 3, psycopg2 or PyGreSQL connection."""
+    """An object that is no connection which can be listened on, or sent on. The message says what to bring."""
 
 
 class ConnectionUnusable(PubSubError):

@@ -1,6 +1,7 @@
-"""What a subscriber receives: `Notify`, one notification, and `Gap`, the place where some may be missing.
+"""What a subscriber receives: `Notify`, one notification; `Undecodable`, one that does not fit its channel's type; and
+`Gap`, the place where some may be missing.
 
-Both are plain immutable values. Nothing here knows how they were received.
+All are plain immutable values. Nothing here knows how they were received.
 """
 
 from __future__ import annotations
@@ -8,36 +9,99 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self
 
-__all__ = ["Gap", "GapReason", "Notify"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Payload = TypeVar("Payload", default=str, covariant=True)
+    Event = TypeVar("Event", default="Notify[str]", covariant=True)
+else:
+    from typing import TypeVar
+
+    Payload = TypeVar("Payload", covariant=True)
+    Event = TypeVar("Event", covariant=True)
+
+__all__ = ["Event", "Gap", "GapReason", "Notify", "Payload", "Undecodable"]
 
 
-class Notify(NamedTuple):
-    """One notification, as PostgreSQL delivered it (protocol message NotificationResponse).
+MYPY = False
+"""Which mypy takes for true."""
 
-    It prints, unpacks and compares as the tuple `(pid, channel, payload)`:
+if MYPY:
 
-    >>> event = Notify(9425, "test", "message 1")
-    >>> event
-    Notify(9425, 'test', 'message 1')
-    >>> pid, channel, payload = event
-    >>> event == (9425, "test", "message 1")
-    True
+    class Notify(tuple[Any, ...], Generic[Payload]):  # pyright: ignore[reportRedeclaration]
+        """As below, for mypy, which forgets the parameter of a generic NamedTuple upon `isinstance` and `match`."""
+
+        __match_args__ = ("pid", "channel", "payload")
+
+        def __new__(cls, pid: int, channel: str, payload: Payload) -> Self: ...
+        @property
+        def pid(self) -> int: ...
+        @property
+        def channel(self) -> str: ...
+        @property
+        def payload(self) -> Payload: ...
+        def _asdict(self) -> dict[str, Any]: ...
+        def _replace(self, **fields: Any) -> Self: ...
+
+else:
+
+    class Notify(NamedTuple, Generic[Payload]):
+        """One notification, as PostgreSQL delivered it (protocol message NotificationResponse).
+
+        It prints, unpacks and compares as the tuple `(pid, channel, payload)`:
+
+        >>> event = Notify(9425, "test", "message 1")
+        >>> event
+        Notify(9425, 'test', 'message 1')
+        >>> pid, channel, payload = event
+        >>> event == (9425, "test", "message 1")
+        True
+        """
+
+        pid: int
+        """Process id of the server backend that sent it; see `PubSub.backend_pid`."""
+
+        channel: str
+        """The channel's exact name, case kept."""
+
+        payload: Payload
+        """What was sent with it. On a `Channel` it is what that carries. Otherwise it is the text, empty when there was
+        none; bytes that are not valid text (possible where the database's and the connection's encoding are both
+        SQL_ASCII) are surrogate escapes with psycopg 3."""
+
+        def __repr__(self) -> str:
+            return f"Notify({self.pid!r}, {self.channel!r}, {self.payload!r})"
+
+
+class Undecodable(NamedTuple):
+    """A notification that arrived whole on a `Channel`, with a payload that does not fit the channel's type.
+
+    It is not a loss, and what comes after it arrives as ever. Where nobody looks for it, using it raises:
+
+    >>> event = Undecodable(9425, "orders", "seventeen", ValueError("not a number"))
+    >>> event.payload
+    Traceback (most recent call last):
+    ValueError: not a number
     """
 
     pid: int
-    """Process id of the server backend that sent it; see `PubSub.backend_pid`."""
+    """Process id of the server backend that sent it."""
 
     channel: str
-    """The channel's exact name, case kept."""
+    """The channel's exact name."""
 
-    payload: str
-    """The text sent with it; empty when there was none. Bytes that are not valid text (possible where the
-    database's and the connection's encoding are both SQL_ASCII) are surrogate escapes with psycopg 3."""
+    raw: str
+    """The text that came."""
 
-    def __repr__(self) -> str:
-        return f"Notify({self.pid!r}, {self.channel!r}, {self.payload!r})"
+    error: Exception
+    """Why it could not be decoded: the codec's own error."""
+
+    @property
+    def payload(self) -> NoReturn:
+        """There is none: raises `error`, so that a program which forgot this case fails where it uses the payload."""
+        raise self.error
 
 
 class GapReason(StrEnum):
@@ -56,6 +120,11 @@ class GapReason(StrEnum):
     """This subscriber was slower than its notifications came, and its buffer was full. `Gap.count` says how many
     are missing. Read the state again; if it comes often, do less for each notification, hand them to more
     workers, choose a larger `capacity` or the policy `latest`. Other subscribers are not concerned."""
+
+    INCOMPLETE = "incomplete"
+    """A long message came that cannot be put together: it is longer than this receiver's `max_payload`, or not all of
+    its parts came, or in an order in which no pgpubsub sends them. `Gap.detail` says which. Read the state again; raise
+    `max_payload`, or mend whoever sends such parts."""
 
 
 @dataclass(frozen=True, slots=True)

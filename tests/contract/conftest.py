@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -100,6 +101,16 @@ def other(dsn: str) -> Iterator[PubSub]:
     """Somebody else, who sends."""
     with pgpubsub.connect(dsn) as pubsub:
         yield pubsub
+
+
+@pytest.fixture(scope="module")
+def latin1(dsn: str) -> Iterator[str]:
+    """A database that cannot express every text: there, the server refuses a LISTEN or a NOTIFY."""
+    name = f"latin1 {os.getpid()}"
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+        yield name
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 # -- hubs

@@ -23,6 +23,7 @@ from pgpubsub import (
     AsyncSubscription,
     Closed,
     Gap,
+    Hub,
     HubState,
     HubStats,
     Notify,
@@ -39,6 +40,7 @@ __all__ = [
     "AnyHub",
     "Classic",
     "Covered",
+    "CoveredEvents",
     "Events",
     "LoopInThread",
     "Worker",
@@ -50,6 +52,7 @@ __all__ = [
     "take",
     "texts",
     "together",
+    "unsettled",
 ]
 
 T = TypeVar("T")
@@ -75,8 +78,8 @@ class Events(Protocol):
     def __next__(self) -> Notify | Gap: ...
     def get(self, timeout: float | None = None) -> Notify | Gap: ...
     def get_nowait(self) -> Notify | Gap | None: ...
-    def add(self, channel: str) -> None: ...
-    def remove(self, channel: str) -> None: ...
+    def add(self, channel: Any) -> None: ...
+    def remove(self, channel: Any) -> None: ...
     def close(self) -> None: ...
     def stats(self) -> SubscriptionStats: ...
 
@@ -89,9 +92,11 @@ class AnyHub(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
     def subscribe(
-        self, *channels: str, capacity: int = 1000, capacity_bytes: int = 64 << 20, overflow: Overflow = "clear"
+        self, *channels: Any, capacity: int = 1000, capacity_bytes: int = 64 << 20, overflow: Overflow = "clear"
     ) -> Events: ...
-    def notify(self, channel: str, payload: str = "") -> None: ...
+    def notify(self, channel: Any, payload: Any = "") -> None: ...
+    def notify_many(self, pairs: Iterable[Any]) -> int: ...
+    def notify_stream(self, pairs: Iterable[Any], *, on_progress: Callable[[int], object] | None = None) -> int: ...
     @property
     def state(self) -> HubState: ...
     def wait_until_live(self, timeout: float | None = None) -> None: ...
@@ -152,97 +157,103 @@ class Covered:
 
     def __init__(self, hub: AsyncHub, loop: LoopInThread) -> None:
         self.hub = hub
-        self._loop = loop
+        self.loop = loop
 
     def __enter__(self) -> Self:
-        self._loop.run(self.hub.__aenter__())
+        self.loop.run(self.hub.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._loop.run(self.hub.__aexit__(kind, error, traceback))
+        self.loop.run(self.hub.__aexit__(kind, error, traceback))
 
     def __repr__(self) -> str:
         return repr(self.hub)
 
     def subscribe(
-        self, *channels: str, capacity: int = 1000, capacity_bytes: int = 64 << 20, overflow: Overflow = "clear"
+        self, *channels: Any, capacity: int = 1000, capacity_bytes: int = 64 << 20, overflow: Overflow = "clear"
     ) -> CoveredEvents:
         events = self.hub.subscribe(*channels, capacity=capacity, capacity_bytes=capacity_bytes, overflow=overflow)
-        return CoveredEvents(events, self._loop)
+        return CoveredEvents(events, self.loop)
 
-    def notify(self, channel: str, payload: str = "") -> None:
-        self._loop.run(self.hub.notify(channel, payload))
+    def notify(self, channel: Any, payload: Any = "") -> None:
+        self.loop.run(self.hub.notify(channel, payload))
+
+    def notify_many(self, pairs: Iterable[Any]) -> int:
+        return self.loop.run(self.hub.notify_many(pairs))
+
+    def notify_stream(self, pairs: Iterable[Any], *, on_progress: Callable[[int], object] | None = None) -> int:
+        return self.loop.run(self.hub.notify_stream(pairs, on_progress=on_progress))
 
     @property
     def state(self) -> HubState:
-        return self._loop.call(lambda: self.hub.state)
+        return self.loop.call(lambda: self.hub.state)
 
     def wait_until_live(self, timeout: float | None = None) -> None:
-        self._loop.run(self.hub.wait_until_live(timeout))
+        self.loop.run(self.hub.wait_until_live(timeout))
 
     def stats(self) -> HubStats:
-        return self._loop.call(self.hub.stats)
+        return self.loop.call(self.hub.stats)
 
     def close(self, timeout: float = 5.0) -> None:
-        self._loop.run(self.hub.close(timeout))
+        self.loop.run(self.hub.close(timeout))
 
 
 class CoveredEvents:
     """An `AsyncSubscription`, as if it were blocking."""
 
     def __init__(self, events: AsyncSubscription, loop: LoopInThread) -> None:
-        self._events = events
-        self._loop = loop
+        self.events = events
+        self.loop = loop
 
     def __enter__(self) -> Self:
-        self._loop.run(self._events.__aenter__())
+        self.loop.run(self.events.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._loop.run(self._events.__aexit__(kind, error, traceback))
+        self.loop.run(self.events.__aexit__(kind, error, traceback))
 
     def __repr__(self) -> str:
-        return repr(self._events)
+        return repr(self.events)
 
     @property
     def channels(self) -> frozenset[str]:
-        return self._loop.call(lambda: self._events.channels)
+        return self.loop.call(lambda: self.events.channels)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Notify | Gap:
         async def following() -> Notify | Gap | None:
-            async for event in self._events:
+            async for event in self.events:
                 return event
             return None
 
-        event = self._loop.run(following())
+        event = self.loop.run(following())
         if event is None:
             raise StopIteration
         return event
 
     def get(self, timeout: float | None = None) -> Notify | Gap:
-        return self._loop.run(self._events.get(timeout))
+        return self.loop.run(self.events.get(timeout))
 
     def get_nowait(self) -> Notify | Gap | None:
-        return self._loop.call(self._events.get_nowait)
+        return self.loop.call(self.events.get_nowait)
 
-    def add(self, channel: str) -> None:
-        self._loop.run(self._events.add(channel))
+    def add(self, channel: Any) -> None:
+        self.loop.run(self.events.add(channel))
 
-    def remove(self, channel: str) -> None:
-        self._loop.run(self._events.remove(channel))
+    def remove(self, channel: Any) -> None:
+        self.loop.run(self.events.remove(channel))
 
     def close(self) -> None:
-        self._loop.call(self._events.close)
+        self.loop.call(self.events.close)
 
     def stats(self) -> SubscriptionStats:
-        return self._loop.call(self._events.stats)
+        return self.loop.call(self.events.stats)
 
 
 # -- PubSub
@@ -255,10 +266,10 @@ class Classic:
         self._dsn = dsn
         self._sender = pgpubsub.connect(dsn)
 
-    def subscribe(self, *channels: str) -> ClassicEvents:
+    def subscribe(self, *channels: Any) -> ClassicEvents:
         return ClassicEvents(self._dsn, channels)
 
-    def notify(self, channel: str, payload: str = "") -> None:
+    def notify(self, channel: Any, payload: Any = "") -> None:
         self._sender.notify(channel, payload)
 
     def close(self) -> None:
@@ -268,7 +279,7 @@ class Classic:
 class ClassicEvents:
     """A `PubSub` that receives."""
 
-    def __init__(self, dsn: str, channels: Iterable[str]) -> None:
+    def __init__(self, dsn: str, channels: Iterable[Any]) -> None:
         self._dsn = dsn
         self._initial = channels
         self.pubsub: PubSub | None = None
@@ -315,10 +326,10 @@ class ClassicEvents:
     def get_nowait(self) -> Notify | Gap | None:
         return self._open.get_event(yield_gaps=True)
 
-    def add(self, channel: str) -> None:
+    def add(self, channel: Any) -> None:
         self._open.listen(channel)
 
-    def remove(self, channel: str) -> None:
+    def remove(self, channel: Any) -> None:
         self._open.unlisten(channel)
 
     def close(self) -> None:
@@ -331,6 +342,26 @@ class ClassicEvents:
 def closed_error(kind: str) -> type[Closed]:
     """What `get` raises after closing."""
     return Closed if kind == "PubSub" else SubscriptionClosed
+
+
+# -- sending
+
+
+def unsettled(hub: AnyHub | AsyncHub) -> int:
+    """How many calls a hub was given to send, and has not told the outcome of. `AsyncHub` is asked in its loop."""
+    if isinstance(hub, Covered):
+        return hub.loop.call(unsettled, hub.hub)
+    assert isinstance(hub, Hub | AsyncHub)
+    core = hub._engine._sender._core
+
+    def count() -> int:
+        flying = core.in_flight.calls if core.in_flight is not None else ()
+        return sum(not call.told for call in (*flying, *core._waiting))
+
+    async def counted() -> int:
+        return count()
+
+    return hub._running_thread().call(counted) if isinstance(hub, Hub) else count()
 
 
 # -- receiving, and doing several things at once

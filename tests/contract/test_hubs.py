@@ -295,16 +295,6 @@ def test_many_subscribe_at_once(hub: AnyHub, new_channel: Callable[[], str]) -> 
 # -- what the server refuses
 
 
-@pytest.fixture(scope="module")
-def latin1(dsn: str) -> Iterator[str]:
-    """A database that cannot express every name: there, the server refuses a LISTEN."""
-    name = f"latin1 {os.getpid()}"
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
-        yield name
-        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
 def test_a_refused_channel_is_told_to_those_who_asked_for_it_and_to_nobody_else(
     new_hub: Callable[..., AnyHub], dsn: str, latin1: str, new_channel: Callable[[], str]
 ) -> None:
@@ -354,7 +344,7 @@ def test_a_bad_name_does_no_harm_to_the_others(hub: AnyHub, channel: str) -> Non
     with pytest.raises(ChannelNameError):
         hub.subscribe(channel, "x" * 64)
     with pytest.raises(TypeError):
-        hub.subscribe(channel, None)  # type: ignore[arg-type]
+        hub.subscribe(channel, None)
     gc.collect()
     assert hub.stats().subscriptions == ()
 

@@ -32,8 +32,11 @@ def story(hub: Hub, restart: Happening) -> list[object]:
             seen.append(late.get(timeout=30))
         seen += [slow.get(timeout=30) for _ in range(4)]
         seen.append(slow.get_nowait())
-        with pytest.raises(pgpubsub.PayloadError):
-            hub.notify("a", "x" * 8000)
+        for payload in ("long " * 5000, "x" * 50_000):
+            hub.notify("a", payload)
+            seen.append(both.get(timeout=30))
+        with pytest.raises(pgpubsub.PayloadTooLarge, match="50001 bytes and max_payload is 50000"):
+            hub.notify("a", "x" * 50_001)
     seen += list(both)
     stats = hub.stats()
     seen.append((stats.delivered, stats.dropped, stats.gaps, stats.sent, stats.reconnects, str(hub.state.status)))
@@ -48,8 +51,10 @@ def comparable(event: object) -> object:
 
 def test_a_hub_in_memory_tells_the_same_story_as_a_real_one(server: TemporaryServer) -> None:
     memory = MemoryServer()
-    told = [comparable(event) for event in story(memory.hub(), memory.restart)]
-    assert told == [comparable(event) for event in story(Hub(server.dsn()), server.restart)]
+    told = [comparable(event) for event in story(memory.hub(max_payload=50_000), memory.restart)]
+    real = Hub(server.dsn(), max_payload=50_000)
+    assert told == [comparable(event) for event in story(real, server.restart)]
+    assert ("a", "long " * 5000) in told
     assert (GapReason.OVERFLOW, ("a",), 2) in told
     assert (GapReason.CONNECTION_LOST, ("a", "b"), None) in told
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import pgpubsub
 from pgpubsub import (
     ChannelNameError,
     Closed,
@@ -19,6 +20,7 @@ from pgpubsub import (
     ConnectionUnusable,
     Notify,
     PayloadError,
+    PayloadTooLarge,
     PubSub,
     ServerRefused,
 )
@@ -107,13 +109,28 @@ def test_a_payload_that_is_not_text_is_a_type_error(pubsub: PubSub, thing: Any) 
         pubsub.notify("c", thing)
 
 
-def test_a_payload_of_7999_bytes_arrives_and_a_longer_one_is_an_error(pubsub: PubSub, channel: str) -> None:
+def test_a_payload_of_max_payload_bytes_arrives_and_a_longer_one_is_an_error(
+    connect_raw: Callable[[str], Any], kind: str, dsn: str, channel: str
+) -> None:
+    limit = 100_000
+    if kind == "connect()":
+        pubsub = pgpubsub.connect(dsn, max_payload=limit)
+    else:
+        pubsub = PubSub(connect_raw(kind), max_payload=limit)
+    with pubsub:
+        pubsub.listen(channel)
+        for payload in ("x" * 7999, "é" * 3999, "x" * 8000, "é" * 4000, "x" * limit, "é" * (limit // 2)):
+            pubsub.notify(channel, payload)
+            assert pubsub.get_event() == (pubsub.backend_pid, channel, payload)
+        for payload in ("x" * (limit + 1), "é" * (limit // 2) + "x"):
+            with pytest.raises(PayloadTooLarge, match="100001 bytes and max_payload is 100000") as caught:
+                pubsub.notify(channel, payload)
+            assert (caught.value.size, caught.value.limit) == (limit + 1, limit)
+        assert pubsub.get_event() is None
+
+
+def test_a_payload_that_is_not_text_for_the_server_is_an_error(pubsub: PubSub, channel: str) -> None:
     pubsub.listen(channel)
-    for payload in ("x" * 7999, "é" * 3999):
-        pubsub.notify(channel, payload)
-        assert pubsub.get_event() == (pubsub.backend_pid, channel, payload)
-    with pytest.raises(PayloadError, match="8000 bytes and PostgreSQL's limit is 7999"):
-        pubsub.notify(channel, "x" * 8000)
     with pytest.raises(PayloadError, match="NUL"):
         pubsub.notify(channel, "a\0b")
     assert pubsub.get_event() is None

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgpubsub import ChannelNameError, Gap, GapReason, Notify, PayloadError
+from pgpubsub import ChannelNameError, Gap, GapReason, Notify, PayloadError, PayloadTooLarge
+from pgpubsub.core.frames import MAX_PAYLOAD
 from tests.contract.faces import (
     RECEIVING_KINDS,
     Classic,
@@ -96,7 +97,13 @@ def test_names_differ_in_case(face: Any, channel: str) -> None:
         assert payloads(take(lower, 2)) == [channel.lower(), "last"]
 
 
-@pytest.mark.parametrize("payload", ["", "x" * 7999, "é" * 3999, "\U0001f418" * 1999, "'\"\\%s$1\t\r\n"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *("", "x" * 7999, "é" * 3999, "\U0001f418" * 1999, "'\"\\%s$1\t\r\n"),
+        *("x" * 8000, "é" * 4000, "\U0001f418" * 2000, "'\"\\%s$1\t\r\n" * 5000),  # these travel in parts
+    ],
+)
 def test_payloads_of_any_length_arrive(face: Any, channel: str, payload: str) -> None:
     with face.subscribe(channel) as events:
         face.notify(channel, payload)
@@ -204,8 +211,8 @@ def test_an_impossible_name_is_refused_everywhere(face: Any, channel: str, name:
 @pytest.mark.parametrize(
     ("payload", "error", "words"),
     [
-        ("x" * 8000, PayloadError, "8000 bytes and PostgreSQL's limit is 7999"),
-        ("é" * 4000, PayloadError, "8000 bytes"),
+        ("x" * (MAX_PAYLOAD + 1), PayloadTooLarge, "16777217 bytes and max_payload is 16777216"),
+        ("é" * (MAX_PAYLOAD // 2 + 1), PayloadTooLarge, "16777218 bytes"),
         ("a\0b", PayloadError, "NUL"),
         ("\ud800", PayloadError, "surrogate"),
         (None, TypeError, "is a str"),

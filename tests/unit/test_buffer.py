@@ -452,6 +452,18 @@ def test_what_is_put_back_comes_before_what_was_lost_meanwhile() -> None:
     assert buffer.story() == "f6 (overflow 1) h8 i9"
 
 
+def test_a_gap_that_is_put_back_comes_before_what_does_not_fit_afterwards() -> None:
+    buffer = Subject("latest", 1, 1)
+    buffer.fill("a", "too long")
+    gap = buffer.take()
+    assert isinstance(gap, Gap)
+    buffer.restore(gap)
+    buffer.tell(GapReason.CONNECTION_LOST, "c")
+    buffer.fill("b", "too long")
+    first, second = [event for event in buffer.rest() if isinstance(event, Gap)]
+    assert (first.channels, first.count, second.channels) == (("a", "b"), 2, ("c",))
+
+
 def test_what_is_put_back_counts_even_if_the_buffer_was_empty_meanwhile() -> None:
     buffer = Subject("drop_oldest", capacity=2, capacity_bytes=10)
     buffer.fill("a", "xxxxx")

@@ -118,6 +118,61 @@ def test_since_is_that_of_the_loss_it_belongs_to(session: Session[str]) -> None:
     assert session.next_step(202) == Report(3, ("b",), since=101, why="reset")
 
 
+def since(session: Session[str]) -> float:
+    """Since when something is missing, if the session is lost now."""
+    session.on_lost(session.number, 50, "reset")
+    session.on_connected(51)
+    execute(session, 51)
+    report = session.next_step(51)
+    assert isinstance(report, Report)
+    return report.since
+
+
+def test_what_was_lost_begins_with_a_message_whose_end_has_not_come_whatever_was_heard_meanwhile(
+    session: Session[str],
+) -> None:
+    session.on_joined(3, whole=False)
+    for now in (4, 5):
+        session.on_delivered(now)
+        session.on_joined(now, whole=False)
+    assert since(session) == 3
+
+
+def test_what_was_heard_before_that_message_began_counts_all_the_same(session: Session[str]) -> None:
+    session.on_delivered(3)
+    session.on_joined(3.5, whole=False)
+    assert since(session) == 3
+
+
+def test_a_message_that_is_there_as_a_whole_is_not_lost(session: Session[str]) -> None:
+    session.on_joined(3, whole=False)
+    session.on_delivered(5)
+    session.on_joined(5, whole=True)
+    assert since(session) == 5
+
+
+def test_a_message_that_began_in_an_earlier_session_does_not_go_on(session: Session[str]) -> None:
+    session.on_joined(3, whole=False)
+    session.on_lost(1, 5, "reset")
+    session.on_connected(6)
+    execute(session, 7)
+    report = session.next_step(7)
+    assert isinstance(report, Report)
+    session.on_reported(report)
+    session.on_delivered(8)
+    assert since(session) == 8
+
+
+def test_a_deaf_session_has_lost_what_began_before_its_last_notification(beating: Session[str]) -> None:
+    beating.on_joined(40, whole=False)
+    beating.on_delivered(50)
+    lose_and_reconnect(beating, 121, GapReason.HEARTBEAT)
+    prove(beating, 121)
+    report = beating.next_step(121)
+    assert isinstance(report, Report)
+    assert report.since == 40
+
+
 def test_attempts_wait_for_their_delays(session: Session[str]) -> None:
     session.on_lost(1, 5, "reset")
     assert session.next_step(5) == Connect()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgpubsub import ChannelNameError, PayloadError
+from pgpubsub import ChannelNameError, PayloadError, PayloadTooLarge
 from pgpubsub.core import sql
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -75,29 +77,73 @@ def test_a_quoted_identifier_reads_back_as_the_name(name: str) -> None:
     assert quoted[1:-1].replace('""', '"') == name
 
 
-@pytest.mark.parametrize("payload", ["", "x" * 7999, "é" * 3999, "日" * 2666, "any ' \" ; text"])
-def test_a_payload_of_up_to_7999_bytes_fits(payload: str) -> None:
-    sql.check_payload("c", payload)
+@pytest.mark.parametrize("payload", ["", "x" * 9999, "é" * 4999 + "x", "日" * 3333, "🐘" * 2499, "any ' \" ; text"])
+def test_a_payload_of_as_many_bytes_as_the_limit_can_be_sent(payload: str) -> None:
+    sql.check_payload("c", payload, 9999)
 
 
-@pytest.mark.parametrize(("payload", "size"), [("x" * 8000, 8000), ("é" * 4000, 8000), ("日" * 2667, 8001)])
+@pytest.mark.parametrize(
+    ("payload", "size"), [("x" * 10_000, 10_000), ("é" * 5000, 10_000), ("日" * 3334, 10_002), ("🐘" * 2500, 10_000)]
+)
 def test_a_longer_payload_is_an_error_with_its_size_and_the_limit(payload: str, size: int) -> None:
-    with pytest.raises(PayloadError, match=f"'c' has {size} bytes and PostgreSQL's limit is 7999") as caught:
-        sql.check_payload("c", payload)
-    assert (caught.value.size, caught.value.limit) == (size, 7999)
+    with pytest.raises(PayloadTooLarge, match=f"'c' has {size} bytes and max_payload is 9999") as caught:
+        sql.check_payload("c", payload, 9999)
+    assert (caught.value.size, caught.value.limit) == (size, 9999)
 
 
-@pytest.mark.parametrize("payload", ["a\0b", "\udc80"])
-def test_a_payload_that_is_not_storable_text_is_an_error(payload: str) -> None:
-    with pytest.raises(PayloadError, match="cannot store") as caught:
-        sql.check_payload("c", payload)
-    assert (caught.value.size, caught.value.limit) == (None, None)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.integers(1, 40))
+def test_a_payload_is_accepted_exactly_when_it_has_at_most_as_many_bytes(payload: str, limit: int) -> None:
+    fits = len(payload.encode()) <= limit
+    try:
+        sql.check_payload("c", payload, limit)
+    except PayloadTooLarge:
+        assert not fits
+    else:
+        assert fits
+
+
+@pytest.mark.parametrize("payload", ["a\0b", "\udc80", "x" * 100 + "\udc80"])
+def test_a_payload_that_is_not_storable_text_is_an_error_of_another_kind(payload: str) -> None:
+    with pytest.raises(PayloadError, match="the payload for channel 'c' contains .*cannot store") as caught:
+        sql.check_payload("c", payload, 50)
+    assert not isinstance(caught.value, PayloadTooLarge)
 
 
 @pytest.mark.parametrize("thing", [b"bytes", 5, None, {"a": 1}])
-def test_a_payload_that_is_not_text_is_a_type_error(thing: object) -> None:
-    with pytest.raises(TypeError, match=r"is a str, not .*json\.dumps"):
-        sql.check_payload("c", thing)  # type: ignore[arg-type]
+def test_a_payload_that_is_not_text_is_a_type_error_that_names_what_encodes_it(thing: object) -> None:
+    with pytest.raises(TypeError, match=rf"is a str, not {type(thing).__name__}; .*pgpubsub\.Channel\('c', type\)"):
+        sql.check_payload("c", thing, 7999)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", [1, 7999, 1 << 40])
+def test_max_payload_is_a_number_of_bytes(limit: int) -> None:
+    sql.check_max_payload(limit)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_max_payload_of_nothing_is_an_error(limit: int) -> None:
+    with pytest.raises(ValueError, match=f"max_payload is a number of bytes, at least 1, not {limit}"):
+        sql.check_max_payload(limit)
+
+
+@pytest.mark.parametrize("limit", [True, 1.5, "16MB", None])
+def test_max_payload_that_is_no_number_is_a_type_error(limit: object) -> None:
+    with pytest.raises(TypeError, match=f"max_payload is a number of bytes, not {limit!r}"):
+        sql.check_max_payload(limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("text", "length"), [("", 0), ("abc", 3), ("é日🐘", 9), ("\udc80a", 2)])
+def test_bytes_are_counted_also_of_what_was_not_text(text: str, length: int) -> None:
+    assert sql.utf8_length(text) == length
+
+
+@given(st.lists(st.text(st.sampled_from('a"\\,{} \né') | st.characters(exclude_characters="\0")), min_size=1))
+def test_an_array_reads_back_as_the_texts(texts: list[str]) -> None:
+    """As PostgreSQL reads it: quoted, with backslashes before what is meant as it is."""
+    array = sql.array(texts)
+    element = r'"((?:[^"\\]|\\.)*)"'
+    assert re.fullmatch(rf"\{{{element}(?:,{element})*\}}", array, re.DOTALL)
+    assert [re.sub(r"\\(.)", r"\1", found, flags=re.DOTALL) for found in re.findall(element, array, re.DOTALL)] == texts
 
 
 def test_statements_quote_their_channel() -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack, overload
 
-from pgpubsub.aio.subscription import AsyncMailbox, AsyncSubscription
+from pgpubsub.aio.subscription import IN_A_ROW, AsyncMailbox, AsyncSubscription
+from pgpubsub.channel import Channel
 from pgpubsub.core.buffer import Overflow
+from pgpubsub.core.frames import MAX_PAYLOAD, Message
+from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
-from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES
+from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
+from pgpubsub.hubs.outgoing import check_all, check_one, check_total, pieces_of_any
 from pgpubsub.status import HubState, HubStats, Observation
 
 __all__ = ["AsyncHub"]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class AsyncHub:
@@ -33,7 +41,7 @@ class AsyncHub:
         send_timeout: seconds that `notify`, and entering a subscription, wait during an outage.
         give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
             first at once and then every 0.1 to 30 seconds.
-        max_payload: longest payload that `notify` accepts, in bytes; PostgreSQL's own limit is 7,999.
+        max_payload: longest payload that is sent, or put together when it arrives, in bytes.
         observe: called with each `Observation`, for metrics and traces. It must not block.
         libpq_keywords: connection parameters. They override those in `conninfo`; in `notify_conninfo` they stand in
             for what it does not say.
@@ -62,7 +70,7 @@ class AsyncHub:
         heartbeat_timeout: float = 5.0,
         send_timeout: float = 30.0,
         give_up_after: float | None = None,
-        max_payload: int = 16 << 20,
+        max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
         **libpq_keywords: Any,
     ) -> None:
@@ -98,17 +106,36 @@ class AsyncHub:
     def __repr__(self) -> str:
         return f"<AsyncHub {self.state}>"
 
+    @overload
+    def subscribe(self, *channels: str, **options: Unpack[Options]) -> AsyncSubscription[Notify[str]]: ...
+    @overload
+    def subscribe(
+        self, *channels: Channel[T], **options: Unpack[Options]
+    ) -> AsyncSubscription[Notify[T] | Undecodable]: ...
+    @overload
+    def subscribe(
+        self, one: Channel[T], other: Channel[U], /, **options: Unpack[Options]
+    ) -> AsyncSubscription[Notify[T] | Notify[U] | Undecodable]: ...
+    @overload
+    def subscribe(
+        self, *channels: str | Channel[T], **options: Unpack[Options]
+    ) -> AsyncSubscription[Notify[T] | Notify[str] | Undecodable]: ...
+    @overload
+    def subscribe(
+        self, *channels: str | Channel[Any], **options: Unpack[Options]
+    ) -> AsyncSubscription[Notify[Any] | Undecodable]: ...
     def subscribe(
         self,
-        *channels: str,
+        *channels: str | Channel[Any],
         capacity: int = CAPACITY,
         capacity_bytes: int = CAPACITY_BYTES,
         overflow: Overflow = "clear",
-    ) -> AsyncSubscription:
+    ) -> AsyncSubscription[Any]:
         """A subscription to `channels`, to be entered with `async with`.
 
         Args:
-            channels: any text of up to 63 bytes each. There may be none yet: see `AsyncSubscription.add`.
+            channels: any text of up to 63 bytes each, or a `Channel`: what comes on that is decoded, and may be an
+                `Undecodable`. There may be none yet: see `AsyncSubscription.add`.
             capacity: notifications that its buffer holds at most.
             capacity_bytes: bytes of payload that its buffer holds at most.
             overflow: what happens when the buffer is full. "clear": all that is buffered goes, and one `Gap` says how
@@ -121,16 +148,99 @@ class AsyncHub:
         """
         return AsyncSubscription(self._engine, channels, AsyncMailbox(capacity, capacity_bytes, overflow))
 
-    async def notify(self, channel: str, payload: str = "") -> None:
+    @overload
+    async def notify(self, channel: Channel[T], payload: T) -> None: ...
+    @overload
+    async def notify(self, channel: str, payload: str = "") -> None: ...
+    async def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
         """Send one notification; it is committed when this returns.
 
+        Calls that come at the same time go out together, in one statement, each with an outcome of its own. A
+        call that is cancelled before it is in flight is not sent.
+
+        Args:
+            channel: any text of up to 63 bytes, or a `Channel`.
+            payload: text, or what the `Channel` carries. Of up to 7,999 bytes it travels as it is, up to the hub's
+                `max_payload` in parts, which whoever listens with pgpubsub gets as one.
+
         Raises:
-            ChannelNameError, PayloadError: PostgreSQL cannot carry it.
+            ChannelNameError, PayloadError, PayloadTooLarge: it cannot be sent.
             SendTimeout: there was no connection for `send_timeout` seconds. It was not sent.
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
-        await self._engine.notify(channel, payload)
+        await self._engine.send((check_one(channel, payload, self._engine.max_payload),))
+
+    async def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
+        """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.
+
+        Equal ones, which the server would deliver once, arrive as often as they are given: all but the first travel
+        as frames, which listeners other than pgpubsub see as such.
+
+        Args:
+            pairs: of a channel and a payload, as `notify` takes them; 256 MiB of payload at most.
+
+        Raises:
+            as `notify`. What is wrong with a pair is raised before anything is sent, and `SendUncertain` concerns all.
+
+        >>> import asyncio, pgpubsub
+        >>> async def main():
+        ...     async with pgpubsub.AsyncHub(dsn) as hub, hub.subscribe("orders") as events:
+        ...         await hub.notify_many([("orders", "17"), ("orders", "17")])
+        ...         return [(await events.get()).payload for _ in range(2)]
+        >>> asyncio.run(main())
+        ['17', '17']
+        """
+        messages: list[Message] = []
+        for message in check_all(pairs, self._engine.max_payload):
+            messages.append(message)
+            if len(messages) % IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        check_total(messages)
+        await (self._engine.send(messages) if messages else asyncio.sleep(0))
+        return len(messages)
+
+    async def notify_stream(
+        self,
+        pairs: Iterable[tuple[str | Channel[Any], Any]] | AsyncIterable[tuple[str | Channel[Any], Any]],
+        *,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Send any number of notifications, in order, in one transaction for each 1,000 or 1 MiB. Returns how many.
+
+        They need not fit into memory: the next are taken when the last have been sent. (A plain
+        iterable that waits for something makes the whole event loop wait.)
+
+        Args:
+            pairs: as for `notify_many`, without a limit.
+            on_progress: called after each transaction with the number of notifications sent so far.
+
+        Raises:
+            as `notify`, and whatever `pairs` raises. What came before the error has been sent, apart from the
+            transaction that failed; a note on the error says how many that is.
+
+        >>> import asyncio, pgpubsub
+        >>> async def main():
+        ...     async with pgpubsub.AsyncHub(dsn) as hub:
+        ...         return await hub.notify_stream((("orders", str(n)) for n in range(2500)), on_progress=print)
+        >>> asyncio.run(main())
+        1000
+        2000
+        2500
+        2500
+        """
+        total = 0
+        try:
+            async for piece in pieces_of_any(pairs, self._engine.max_payload):
+                await self._engine.send(piece)
+                total += len(piece)
+                if on_progress is not None:
+                    on_progress(total)
+            await asyncio.sleep(0)
+        except Exception as error:
+            error.add_note(f"{total} notifications had been sent before.")
+            raise
+        return total
 
     @property
     def state(self) -> HubState:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Self
 
+from pgpubsub.channel import Channel, Types, name_of
 from pgpubsub.core.buffer import Overflow
-from pgpubsub.core.sql import check_channel
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse, SubscriptionClosed
-from pgpubsub.events import Gap, Notify
+from pgpubsub.events import Event, Gap, Notify
 from pgpubsub.hubs.engine import OTHER_LOOP, Engine
 from pgpubsub.hubs.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
@@ -59,21 +59,36 @@ class AsyncMailbox(Mailbox):
                 self._waiting.remove(waiter)
             raise
 
+    def decoded(self, event: Any) -> Any:
+        """What was taken out, as the subscriber gets it. It is put back when that is interrupted."""
+        try:
+            return self.types.decoded(event)
+        except BaseException:
+            self.give_back(event)
+            raise
 
-class AsyncSubscription:
+    def give_back(self, event: Notify | Gap) -> None:
+        """Whoever took `event` does not need it."""
+        self.buffer.restore(event)
+        self.wake(1)
+
+
+class AsyncSubscription(Generic[Event]):
     """One subscriber's events, in order: what `AsyncHub.subscribe` returns.
 
     Enter it (`async with`), then iterate it or call `get`. Several tasks may do so: each event goes to one of them.
     A task that is cancelled, or leaves its loop, takes nothing from the others.
+
+    Its type says what comes beside `Gap`: `AsyncSubscription[Notify[str]]` on plain names, which is the default, and
+    `AsyncSubscription[Notify[Order] | Undecodable]` on a `Channel` of `Order`.
     """
 
     __slots__ = ("__weakref__", "_engine", "_in_a_row", "_initial", "_mailbox")
 
-    def __init__(self, engine: Engine, channels: tuple[str, ...], mailbox: AsyncMailbox) -> None:
-        for channel in channels:
-            check_channel(channel)
+    def __init__(self, engine: Engine, channels: tuple[str | Channel[Any], ...], mailbox: AsyncMailbox) -> None:
+        self._initial = [name_of(channel) for channel in channels]
+        mailbox.types = Types(channels)
         self._engine = engine
-        self._initial = channels
         self._mailbox = mailbox
         self._in_a_row = 0
 
@@ -112,25 +127,27 @@ class AsyncSubscription:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Notify | Gap:
+    async def __anext__(self) -> Event | Gap:
         """The next event. The iteration ends when the subscription or its hub is closed.
 
         Raises:
             SubscriberTooSlow: its buffer was full and its policy is `close`.
             GaveUp: the hub has given up.
         """
-        event = self._mailbox.buffer.take()
-        if event is not None and self._in_a_row < IN_A_ROW:
+        mailbox = self._mailbox
+        taken: Any = mailbox.buffer.take()
+        if taken is not None and self._in_a_row < IN_A_ROW:
             self._in_a_row += 1
+            event: Event | Gap = mailbox.decoded(taken) if mailbox.types else taken
             return event
         try:
-            return await self._next(event)
+            return await self._next(taken)
         except SubscriptionClosed as closed:
-            if self._mailbox.ended:
+            if mailbox.ended:
                 raise StopAsyncIteration from None
             raise closed
 
-    async def get(self, timeout: float | None = None) -> Notify | Gap:
+    async def get(self, timeout: float | None = None) -> Event | Gap:
         """Wait for the next event, at most `timeout` seconds (None: for ever).
 
         Raises:
@@ -139,45 +156,53 @@ class AsyncSubscription:
             SubscriberTooSlow, GaveUp: as in an iteration.
         """
         timeout = check_timeout(timeout)
-        event = self._mailbox.take()
-        if event is None:
+        mailbox = self._mailbox
+        taken: Any = mailbox.take()
+        if taken is None:
             async with asyncio.timeout(timeout):
                 return await self._next(None)
         if self._in_a_row < IN_A_ROW:
             self._in_a_row += 1
+            event: Event | Gap = mailbox.decoded(taken) if mailbox.types else taken
             return event
-        return await self._next(event)
+        return await self._next(taken)
 
-    def get_nowait(self) -> Notify | Gap | None:
+    def get_nowait(self) -> Event | Gap | None:
         """The next event, or None when there is none yet. Raises as `get`."""
-        return self._mailbox.take()
+        taken: Any = self._mailbox.take()
+        event: Event | Gap | None = self._mailbox.decoded(taken) if self._mailbox.types else taken
+        return event
 
-    async def add(self, channel: str) -> None:
-        """Subscribe to one more channel. Returns, and raises, as entering does; if it raises, nothing has changed."""
-        check_channel(channel)
-        await self._engine.add(self._mailbox, (channel,))
+    async def add(self, channel: str | Channel[Any]) -> None:
+        """Subscribe to one more channel. Returns, and raises, as entering does; if it raises, nothing has changed.
 
-    async def remove(self, channel: str) -> None:
+        What it was given last as counts: a `Channel` gives what comes on it a type, a plain name takes that away.
+        """
+        with self._mailbox.types.learning(channel):
+            await self._engine.add(self._mailbox, (name_of(channel),))
+
+    async def remove(self, channel: str | Channel[Any]) -> None:
         """Unsubscribe from a channel. Nothing of it is received any more, not even what is buffered."""
-        check_channel(channel)
-        await self._engine.remove(self._mailbox, channel)
+        await self._engine.remove(self._mailbox, name_of(channel))
 
     def close(self) -> None:
         """Unsubscribe from everything and drop what is buffered. May be repeated. Does not wait."""
         self._engine.leave(self._mailbox, SubscriptionClosed("the subscription was closed"))
 
-    async def _next(self, event: Notify | Gap | None) -> Notify | Gap:
-        """Let other tasks run; then `event`, or the next one."""
+    async def _next(self, taken: Any) -> Event | Gap:
+        """Let other tasks run; then what was taken, or the next one."""
         self._in_a_row = 0
         mailbox = self._mailbox
-        if event is None:
-            while (event := mailbox.take()) is None:
+        event: Event | Gap
+        if taken is None:
+            while (found := mailbox.take()) is None:
                 await mailbox.changed()
+            event = mailbox.decoded(found)
             return event
         try:
+            event = mailbox.types.decoded(taken) if mailbox.types else taken
             await asyncio.sleep(0)
         except BaseException:
-            mailbox.buffer.restore(event)
-            mailbox.wake(1)
+            mailbox.give_back(taken)
             raise
         return event

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 
+from pgpubsub.channel import Types
+from pgpubsub.core.frames import Partial, Unjoined, join
 from pgpubsub.core.routing import route
 from pgpubsub.drivers import DriverConnection
-from pgpubsub.events import Gap, Notify
+from pgpubsub.events import Gap, GapReason, Notify
 
 __all__ = ["Delivery", "Inbox", "warn_of"]
 
@@ -24,16 +27,18 @@ logger = logging.getLogger("pgpubsub.gap")
 class Inbox:
     """What one consumer has received and not yet taken, oldest first.
 
-    To take an event, look at `queue[0]`, and when nothing remains but to hand it over, `del queue[0]`, directly
-    before the return or yield.
+    To take an event, look at `queue[0]`, have it decoded by `types`, and when nothing remains but to hand it over,
+    `del queue[0]`, directly before the return or yield.
     """
 
-    __slots__ = ("__weakref__", "queue", "reported")
+    __slots__ = ("__weakref__", "queue", "reported", "types")
 
     def __init__(self) -> None:
         self.queue: deque[Notify | Gap] = deque()
         self.reported = 0
         """Number of the newest gap's report, by which a repetition is known."""
+        self.types = Types()
+        """Those of the consumer's channels that have a type."""
 
     def report(self, number: int, gap: Gap) -> None:
         """Put `gap` into the stream, once for each number."""
@@ -42,7 +47,9 @@ class Inbox:
             self.queue.append(gap)
 
     def forget(self, channels: Collection[str]) -> None:
-        """Drop what came on `channels`."""
+        """Drop what came on `channels`, and their types."""
+        for channel in channels:
+            self.types.pop(channel, None)
         self.queue = deque(e for e in self.queue if isinstance(e, Gap) or e.channel not in channels)
 
 
@@ -58,11 +65,25 @@ class Delivery:
 
     Args:
         owners: returns the inboxes that want a channel.
+        max_payload: bytes of a payload that is put together, at most.
     """
 
-    def __init__(self, owners: Callable[[str], Collection[Inbox]]) -> None:
+    def __init__(self, owners: Callable[[str], Collection[Inbox]], max_payload: int) -> None:
+        self.max_payload = max_payload
+        self.unjoined = 0
+        """Messages that could not be put together."""
         self._owners = owners
-        self._planned: list[tuple[Inbox, list[Notify]]] = []
+        self._partial: Partial | None = None
+        self._planned: list[tuple[Inbox, Sequence[Notify | Gap]]] = []  # the last comes first
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that has arrived was delivered, and nothing is the beginning of a message."""
+        return self._partial is None
+
+    def restart(self) -> None:
+        """A new connection: there will be no end to what began on the last one."""
+        self._partial = None
 
     def deliver(
         self, driver: DriverConnection, reader: Inbox, *, late: Collection[str] = (), covered: Collection[str] = ()
@@ -85,9 +106,19 @@ class Delivery:
         records = driver.records
         count = len(records)
         if count:
-            routed = route(driver.decode(records[:count]), takers)
-            planned = [(inbox, chosen) for chosen, inboxes in routed for inbox in inboxes]
+            runs, partial = join(self._partial, driver.decode(records[:count]), self.max_payload)
+            planned: list[tuple[Inbox, Sequence[Notify | Gap]]] = []
+            unjoined = self.unjoined
+            for run in reversed(runs):
+                if isinstance(run, Unjoined):
+                    gap = Gap(GapReason.INCOMPLETE, (run.channel,), datetime.now(UTC), 1, run.why)
+                    planned += [(inbox, (gap,)) for inbox in takers(run.channel)]
+                    unjoined += 1
+                else:
+                    planned += [(inbox, chosen) for chosen, inboxes in route(run, takers) for inbox in inboxes]
             self._planned = planned
+            self._partial = partial
+            self.unjoined = unjoined
             del records[:count]
             self._carry_out()
 

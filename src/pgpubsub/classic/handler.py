@@ -10,13 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from pgpubsub.channel import Channel, as_message
 from pgpubsub.classic.delivery import Inbox, warn_of
 from pgpubsub.classic.listener import Listener
+from pgpubsub.core.frames import pack
 from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel, check_payload
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers import adapt
 from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
-from pgpubsub.events import Gap, Notify
+from pgpubsub.events import Gap, Notify, Undecodable
+from pgpubsub.randomness import new_message_id
 
 __all__ = ["Callback", "NotificationHandler"]
 
@@ -32,14 +35,15 @@ class NotificationHandler:
 
     Args:
         db: a `PubSub`, or a connection in autocommit mode of psycopg 3, psycopg2 or PyGreSQL (`pg.DB` too).
-        event: the channel to listen to.
+        event: the channel to listen to. For a `Channel`, `extra` is the decoded payload, or the `Undecodable` where
+            that was not possible, and the attribute `event` is its name.
         callback: called with `arg_dict` for each notification, the stop event included, and with None
             upon a time-out.
         arg_dict: where `pid`, `event` and `extra` (the payload) are put; the same object each time. A new
             one by default.
         timeout: seconds without a notification after which the handler stops listening, calls
             `callback(None)` and returns. None: never. 0: handle what has arrived and return, still listening.
-        stop_event: the channel that ends it, `"stop_" + event` by default.
+        stop_event: the channel that ends it, `"stop_" + event` by default. Its payload is text.
 
     Raises:
         ChannelNameError: `event` or the stop event cannot be a channel, for example is longer than 63 bytes.
@@ -61,15 +65,16 @@ class NotificationHandler:
     def __init__(
         self,
         db: Any,
-        event: str,
+        event: str | Channel[Any],
         callback: Callback,
         arg_dict: dict[str, Any] | None = None,
         timeout: float | None = None,
         stop_event: str | None = None,
     ) -> None:
         self.db = db
-        self.event = event
-        self.stop_event = stop_event or f"stop_{event}"
+        self._typed = event if isinstance(event, Channel) else None
+        self.event = event.name if isinstance(event, Channel) else event
+        self.stop_event = stop_event or f"stop_{self.event}"
         self.callback = callback
         self.arg_dict = {} if arg_dict is None else arg_dict
         self.timeout = timeout
@@ -127,7 +132,7 @@ class NotificationHandler:
             del inbox.queue[0]
             self._hand_over_stop(event)
         elif event.channel == self.event:
-            self.arg_dict.update(pid=event.pid, event=event.channel, extra=event.payload)
+            self.arg_dict.update(pid=event.pid, event=event.channel, extra=self._decoded(event))
             del inbox.queue[0]
             self.callback(self.arg_dict)
         else:
@@ -136,6 +141,19 @@ class NotificationHandler:
             raise _unexpected(listener.driver.database_error)(
                 f'Listening for "{self.event}" and "{self.stop_event}", but notified of "{event.channel}"'
             )
+
+    def _decoded(self, event: Notify) -> Any:
+        """The payload, or the `Undecodable`."""
+        channel = self._channel
+        if not isinstance(channel, Channel):
+            return event.payload
+        decoded = channel.decode(event)
+        return decoded if isinstance(decoded, Undecodable) else decoded.payload
+
+    @property
+    def _channel(self) -> str | Channel[Any]:
+        """The event with its type, unless another event was set since."""
+        return self.event if self._typed is None or self._typed.name != self.event else self._typed
 
     def _hand_over_stop(self, event: Notify) -> None:
         self.unlisten()
@@ -168,25 +186,26 @@ class NotificationHandler:
                 listener.depart(self._inbox)
                 raise
 
-    def notify(self, db: Any = None, stop: bool = False, payload: str | None = None) -> None:
+    def notify(self, db: Any = None, stop: bool = False, payload: Any = None) -> None:
         """Send the event, or the stop event. Does nothing while this handler is not listening.
 
         Args:
             db: the connection to send on, `self.db` by default. Give another one when the handler runs in
                 another thread.
             stop: send the stop event.
-            payload: at most 7,999 bytes.
+            payload: text, or what the event's `Channel` carries. (The stop event carries text.) At most the
+                `max_payload` of the `PubSub` whose connection this is, 16 MiB otherwise.
         """
         if not self.listening or self._listener is None:
             return
-        channel = self.stop_event if stop else self.event
-        check_channel(channel)
-        check_payload(channel, payload or "")
+        channel = self.stop_event if stop else self._channel
+        message = as_message(channel, payload if isinstance(channel, Channel) else payload or "")
+        check_payload(*message, self._listener.max_payload)
         listener = self._listener if db is None else Listener.find(db)
         if listener is not None:
-            listener.notify(channel, payload or "")
+            listener.notify(message)
         else:
-            adapt(db).notify(channel, payload or "")
+            adapt(db).notify(pack([message], new_message_id))
 
     def close(self) -> None:
         """Stop listening and close the connection, for everybody who shares it. A call of the handler that

@@ -8,9 +8,8 @@ exception of what a reconnection takes: no driver lets that be cut off when the 
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +21,7 @@ from pgpubsub.background import BackgroundCall
 from pgpubsub.classic.delivery import Delivery, Inbox
 from pgpubsub.classic.exclusive import Exclusive
 from pgpubsub.classic.waiting import Waiter
-from pgpubsub.core.backoff import backoff
+from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
 from pgpubsub.drivers import DriverConnection, adapt, identity
 from pgpubsub.drivers.interface import check_usable
@@ -36,6 +35,7 @@ from pgpubsub.errors import (
     UnsupportedConnection,
 )
 from pgpubsub.events import Gap, GapReason, Notify
+from pgpubsub.randomness import new_delays, new_message_id
 
 __all__ = ["Listener"]
 
@@ -53,16 +53,16 @@ class Listener:
     _by_connection: ClassVar[WeakValueDictionary[int, Listener]] = WeakValueDictionary()
     _driver: DriverConnection
 
-    def __init__(self, conn: Any, reopen: Callable[[], Any] | None = None) -> None:
-        self.losses = 0
+    def __init__(self, conn: Any, reopen: Callable[[], Any] | None = None, *, max_payload: int = MAX_PAYLOAD) -> None:
+        self._losses = 0
         self._reported = 0
         self._use = Exclusive()
         self._waiter = Waiter()
         self._reopen = reopen
-        self._session = Session[Inbox](reopen is not None, partial(backoff, random.random))
+        self._session = Session[Inbox](reopen is not None, new_delays)
         self._in_background: tuple[Connect | Execute, BackgroundCall[Any]] | None = None
         self._last_error: Exception | None = None
-        self._delivery = Delivery(self._session.registry.owners)
+        self._delivery = Delivery(self._session.registry.owners, max_payload)
         self._departed: deque[Inbox] = deque()
         self._late: set[str] = set()  # unlistened channels of which something may still arrive
         self._strays = Inbox()  # what came on channels that nobody asked us for, while nobody was receiving
@@ -102,6 +102,20 @@ class Listener:
         """Whether `close` was called."""
         return self._use.closed
 
+    @property
+    def losses(self) -> int:
+        """How many times something may have been lost."""
+        return self._losses + self._delivery.unjoined
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of a payload, at most, for everybody who shares the connection."""
+        return self._delivery.max_payload
+
+    @max_payload.setter
+    def max_payload(self, limit: int) -> None:
+        self._delivery.max_payload = limit
+
     def check(self) -> None:
         """Raise if it was closed, or belongs to another process."""
         self._use.check()
@@ -136,9 +150,9 @@ class Listener:
         """The same for all of its channels, and for those that the user listened to by other means."""
         self._run(partial(self._unlisten, inbox, None))
 
-    def notify(self, channel: str, payload: str) -> None:
-        """Send one notification, reconnecting first if that is due."""
-        self._run(partial(self._notify, channel, payload))
+    def notify(self, message: Message) -> None:
+        """Send one message, which has been checked, reconnecting first if that is due."""
+        self._run(partial(self._notify, pack([message], new_message_id)))
 
     def receive(self, inbox: Inbox, timeout: float | None) -> bool:
         """Wait until `inbox` holds something, at most `timeout` seconds (None: for ever); say whether it does."""
@@ -206,14 +220,14 @@ class Listener:
                 self._read()
         inbox.forget(unwanted)
 
-    def _notify(self, channel: str, payload: str) -> None:
+    def _notify(self, messages: Sequence[Message]) -> None:
         self._settle()
         lost = self._take_from_socket()
         if lost is not None:  # known before anything was sent, so a new connection may send it
             self._on_lost(lost)
             self._settle()
         try:
-            self._driver.notify(channel, payload)
+            self._driver.notify(messages)
         except ConnectionLost as error:
             self._on_lost(error)
             raise
@@ -337,11 +351,14 @@ class Listener:
     def _adopt(self, driver: DriverConnection) -> None:
         driver.attach()
         self._driver = driver
+        self._delivery.restart()
         self._by_connection[identity(driver.raw)] = self
-        self._session.on_connected(monotonic())
+        self._whole_at = monotonic()
+        self._session.on_connected(self._whole_at)
 
     def _on_lost(self, error: Exception) -> None:
         self._delivery.deliver(self._driver, self._reader, late=self._late, covered=self._session.registry.lost)
+        self._on_joined()
         self._last_error = error
         self._session.on_lost(self._session.number, monotonic(), str(error))
         self._by_connection.pop(identity(self._driver.raw), None)
@@ -359,7 +376,7 @@ class Listener:
             inbox.report(step.session, Gap(GapReason.CONNECTION_LOST, tuple(channels), since, None, step.why))
         if self._reported != step.session:  # else it was interrupted, and is repeated
             self._reported = step.session
-            self.losses += 1
+            self._losses += 1
         self._session.on_reported(step)
         logger.info("listening again, channels: %s", ", ".join(step.channels))
 
@@ -373,8 +390,17 @@ class Listener:
             self._on_lost(lost)
             return
         self._delivery.deliver(self._driver, self._reader, late=self._late)
+        self._on_joined()
         if in_line and self._late:  # all of them had been unlistened, and now their last has been read
             self._late.clear()
+
+    def _on_joined(self) -> None:
+        """Tell the session whether a message is there in part. It came after the last time when none was: the socket
+        is looked at only now and then."""
+        now, whole = monotonic(), self._delivery.whole
+        self._session.on_joined(now if whole else self._whole_at, whole=whole)
+        if whole:
+            self._whole_at = now
 
     def _take_from_socket(self) -> ConnectionLost | None:
         """Take what has arrived; return the error if the connection turned out to be broken."""

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
+from pgpubsub.channel import Channel, as_message, name_of
 from pgpubsub.classic.delivery import Inbox, warn_of
 from pgpubsub.classic.handler import Callback, NotificationHandler
 from pgpubsub.classic.listener import Listener
-from pgpubsub.core.sql import check_channel, check_payload
+from pgpubsub.core.frames import MAX_PAYLOAD
+from pgpubsub.core.sql import check_max_payload, check_payload
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers.psycopg3 import open_connection, parse_conninfo
 from pgpubsub.errors import Closed
@@ -26,8 +28,10 @@ from pgpubsub.events import Gap, Notify
 
 __all__ = ["PubSub", "connect"]
 
+T = TypeVar("T")
 
-def connect(dsn: str | None = None, *, reconnect: bool = True, **kwargs: Any) -> PubSub:
+
+def connect(dsn: str | None = None, *, reconnect: bool = True, max_payload: int = MAX_PAYLOAD, **kwargs: Any) -> PubSub:
     """Connect to PostgreSQL and return a `PubSub`.
 
     It takes what `psycopg2.connect()` takes: a DSN (`"dbname=app user=me"` or `"postgresql://..."`) and any
@@ -38,6 +42,7 @@ def connect(dsn: str | None = None, *, reconnect: bool = True, **kwargs: Any) ->
     Args:
         dsn: connection string or URI.
         reconnect: replace a lost connection. False: a loss is final and every call raises `ConnectionLost`.
+        max_payload: longest payload that is sent, or put together when it arrives, in bytes.
 
     Raises:
         ConnectionFailed: wrong password, unknown database, nobody there. At once, without another attempt.
@@ -59,7 +64,7 @@ def connect(dsn: str | None = None, *, reconnect: bool = True, **kwargs: Any) ->
     open_another = partial(open_connection, parse_conninfo(dsn, kwargs))
     conn = open_another()
     try:
-        return PubSub(conn, reopen=open_another if reconnect else None)
+        return PubSub(conn, reopen=open_another if reconnect else None, max_payload=max_payload)
     except BaseException:
         conn.close()
         raise
@@ -82,6 +87,8 @@ class PubSub:
             `pg.connect()` returns). It stays yours, but do not read its notifications elsewhere.
         reopen: called without arguments for a new connection when this one is lost, in another thread.
             Without it, as with any connection that you bring, a loss is final.
+        max_payload: longest payload that is sent, or put together when it arrives, in bytes; 16 MiB by default. It
+            counts for everybody who shares the connection; None leaves it as it is.
 
     Raises:
         UnsupportedConnection: `conn` is something else; a `TypeError`.
@@ -97,9 +104,13 @@ class PubSub:
     'hello'
     """
 
-    def __init__(self, conn: Any, *, reopen: Callable[[], Any] | None = None) -> None:
+    def __init__(self, conn: Any, *, reopen: Callable[[], Any] | None = None, max_payload: int | None = None) -> None:
+        if max_payload is not None:
+            check_max_payload(max_payload)
         self._inbox = Inbox()
         self._listener = Listener.of(conn) if reopen is None else Listener(conn, reopen)
+        if max_payload is not None:
+            self._listener.max_payload = max_payload
 
     def __del__(self) -> None:
         if hasattr(self, "_listener"):
@@ -163,20 +174,22 @@ class PubSub:
         """The channels listened to."""
         return self._listener.channels(self._inbox)
 
-    def listen(self, channel: str) -> None:
+    def listen(self, channel: str | Channel[Any]) -> None:
         """Receive what is sent to `channel` from now on: when this returns, the server has committed it.
 
-        Any text of up to 63 bytes is a name, and no other name is the same, not even in other case.
+        Any text of up to 63 bytes is a name, and no other name is the same, not even in other case. What comes on a
+        `Channel` is decoded; what does not fit its type comes as an `Undecodable` in place of a `Notify`. Of a name
+        and a `Channel` of that name, the last one listened to counts.
 
         Raises:
             ChannelNameError: empty, longer, or containing NUL. Nothing has been sent.
             ServerRefused: the server refused. The channel is not listened to.
             ConnectionLost: there is no connection, and reconnecting failed or is not due yet.
         """
-        check_channel(channel)
-        self._listener.listen(self._inbox, channel)
+        with self._inbox.types.learning(channel):
+            self._listener.listen(self._inbox, name_of(channel))
 
-    def unlisten(self, channel: str) -> None:
+    def unlisten(self, channel: str | Channel[Any]) -> None:
         """Receive nothing more from `channel`, not even what has arrived but was not taken. `"*"` is all.
 
         A channel that is not listened to is fine; so is a lost connection, on which nothing is.
@@ -184,13 +197,17 @@ class PubSub:
         Raises:
             ChannelNameError: as in `listen`.
         """
-        check_channel(channel)
-        if channel == "*":
+        name = name_of(channel)
+        if name == "*":
             self._listener.unlisten_all(self._inbox)
         else:
-            self._listener.unlisten(self._inbox, channel)
+            self._listener.unlisten(self._inbox, name)
 
-    def notify(self, channel: str, payload: str = "") -> None:
+    @overload
+    def notify(self, channel: Channel[T], payload: T) -> None: ...
+    @overload
+    def notify(self, channel: str, payload: str = "") -> None: ...
+    def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
         """Send a notification. When this returns, the server has committed it; inside a transaction that you
         opened on a connection that you brought, it goes out when that commits.
 
@@ -198,7 +215,8 @@ class PubSub:
 
         Args:
             channel: as in `listen`.
-            payload: at most 7,999 bytes.
+            payload: at most `max_payload` bytes. One of more than 7,999 travels in parts, which whoever listens with
+                pgpubsub gets as one.
 
         Raises:
             ChannelNameError, PayloadError: too long, or containing NUL. Nothing has been sent.
@@ -206,20 +224,21 @@ class PubSub:
             ConnectionLost: there is no connection, and reconnecting failed or is not due. It was not sent.
             ServerRefused: the server refused, for example since its notification queue is full.
         """
-        check_channel(channel)
-        check_payload(channel, payload)
-        self._listener.notify(channel, payload)
+        message = as_message(channel, payload)
+        check_payload(*message, self._listener.max_payload)
+        self._listener.notify(message)
 
     # -- receiving
 
     @overload
-    def get_event(self, select_timeout: float | None = 0, yield_gaps: Literal[False] = False) -> Notify | None: ...
+    def get_event(self, select_timeout: float | None = 0, yield_gaps: Literal[False] = False) -> Notify[Any] | None: ...
     @overload
-    def get_event(self, select_timeout: float | None = 0, *, yield_gaps: bool) -> Notify | Gap | None: ...
-    def get_event(self, select_timeout: float | None = 0, yield_gaps: bool = False) -> Notify | Gap | None:
+    def get_event(self, select_timeout: float | None = 0, *, yield_gaps: bool) -> Notify[Any] | Gap | None: ...
+    def get_event(self, select_timeout: float | None = 0, yield_gaps: bool = False) -> Any:
         """Return the next event, or None when none comes within `select_timeout` seconds (None: wait for ever).
 
-        With the default, 0, it never waits; a reconnection that is due goes on from call to call.
+        With the default, 0, it never waits; a reconnection that is due goes on from call to call. Its payload is the
+        text that was sent, and on a `Channel` what that carries; there the event can be an `Undecodable` too.
 
         Raises:
             ConnectionLost: the connection is gone and is not replaced.
@@ -233,24 +252,27 @@ class PubSub:
         while inbox.queue or self._listener.receive(inbox, timeout):
             event = inbox.queue[0]
             if yield_gaps or type(event) is not Gap:
+                decoded = inbox.types.decoded(event) if inbox.types else event
                 del inbox.queue[0]
-                return event
+                return decoded
             warn_of(event)
             del inbox.queue[0]
             timeout = None if deadline is None else max(0.0, deadline - monotonic())
         return None
 
     @overload
-    def get_events(self, select_timeout: float | None = 0, yield_gaps: Literal[False] = False) -> list[Notify]: ...
+    def get_events(self, select_timeout: float | None = 0, yield_gaps: Literal[False] = False) -> list[Notify[Any]]: ...
     @overload
-    def get_events(self, select_timeout: float | None = 0, *, yield_gaps: bool) -> list[Notify | Gap]: ...
+    def get_events(self, select_timeout: float | None = 0, *, yield_gaps: bool) -> list[Notify[Any] | Gap]: ...
     def get_events(self, select_timeout: float | None = 0, yield_gaps: bool = False) -> Any:
         """Return all events that have arrived, waiting for the first as `get_event` does. Empty when none comes."""
         timeout = check_timeout(select_timeout)
         deadline = None if timeout is None else monotonic() + timeout
         inbox = self._inbox
         while self._listener.receive(inbox, timeout):
-            events = [event for event in inbox.queue if type(event) is Notify or yield_gaps]
+            events: list[Any] = [event for event in inbox.queue if type(event) is Notify or yield_gaps]
+            if inbox.types:
+                events = [inbox.types.decoded(event) for event in events]
             if len(events) < len(inbox.queue):
                 for gap in [event for event in inbox.queue if isinstance(event, Gap)]:
                     warn_of(gap)
@@ -267,19 +289,19 @@ class PubSub:
         select_timeout: float | None = 5,
         yield_timeouts: Literal[False] = False,
         yield_gaps: Literal[False] = False,
-    ) -> Iterator[Notify]: ...
+    ) -> Iterator[Notify[Any]]: ...
     @overload
     def events(
         self, select_timeout: float | None = 5, yield_timeouts: bool = False, yield_gaps: Literal[False] = False
-    ) -> Iterator[Notify | None]: ...
+    ) -> Iterator[Notify[Any] | None]: ...
     @overload
     def events(
         self, select_timeout: float | None = 5, yield_timeouts: bool = False, yield_gaps: bool = False
-    ) -> Iterator[Notify | Gap | None]: ...
+    ) -> Iterator[Notify[Any] | Gap | None]: ...
     def events(
         self, select_timeout: float | None = 5, yield_timeouts: bool = False, yield_gaps: bool = False
-    ) -> Iterator[Notify | Gap | None]:
-        """Iterate over the events, for ever. It ends when the `PubSub` is closed.
+    ) -> Iterator[Notify[Any] | Gap | None]:
+        """Iterate over the events, as `get_event` returns them, for ever. It ends when the `PubSub` is closed.
 
         Args:
             select_timeout: seconds to wait before looking again (None: no limit).
@@ -292,14 +314,15 @@ class PubSub:
         """
         return self._events(check_timeout(select_timeout), yield_timeouts, yield_gaps)
 
-    def _events(self, timeout: float | None, yield_timeouts: bool, yield_gaps: bool) -> Iterator[Notify | Gap | None]:
+    def _events(self, timeout: float | None, yield_timeouts: bool, yield_gaps: bool) -> Iterator[Any]:
         inbox, listener, receive = self._inbox, self._listener, self._listener.receive
         while True:
             while (queue := inbox.queue) and not listener.closed:
                 event = queue[0]
                 if yield_gaps or type(event) is not Gap:
+                    decoded = inbox.types.decoded(event) if inbox.types else event
                     del queue[0]
-                    yield event
+                    yield decoded
                 else:
                     warn_of(event)
                     del queue[0]
@@ -313,7 +336,7 @@ class PubSub:
 
     def notification_handler(
         self,
-        event: str,
+        event: str | Channel[Any],
         callback: Callback,
         arg_dict: dict[str, Any] | None = None,
         timeout: float | None = None,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
+from pgpubsub.core.sql import utf8_length
 from pgpubsub.events import Gap, GapReason, Notify
 
 __all__ = ["Buffer", "Overflow", "payload_bytes"]
@@ -35,12 +36,7 @@ def payload_bytes(events: Iterable[Notify]) -> int:
     >>> payload_bytes([Notify(1, "a", "é"), Notify(1, "a", "e")])
     3
     """
-    return sum([_size(event) for event in events])
-
-
-def _size(event: Notify) -> int:
-    payload = event[2]
-    return len(payload) if payload.isascii() else len(payload.encode("utf-8", "surrogateescape"))
+    return sum([utf8_length(event[2]) for event in events])
 
 
 @dataclass(slots=True)
@@ -154,7 +150,7 @@ class Buffer:
         if isinstance(event, Gap):
             self.gaps += 1
         else:
-            size = _size(event)
+            size = utf8_length(event[2])
             self._held -= 1
             self._bytes -= size
         del self._queue[0]
@@ -165,7 +161,7 @@ class Buffer:
 
         It comes before what was lost meanwhile. As in `take`, nothing is called once something has changed.
         """
-        size = None if isinstance(event, Gap) else _size(event)
+        size = None if isinstance(event, Gap) else utf8_length(event[2])
         queue = deque((event, *[loss.as_gap() for loss in self._losses.values()], *self._queue))
         self._queue = queue
         self._losses = {}
@@ -232,7 +228,7 @@ class Buffer:
     # -- making room
 
     def _put_tightly(self, event: Notify) -> None:
-        size = _size(event)
+        size = utf8_length(event[2])
         while not self.overflowed and (self._held >= self.capacity or self._bytes + size > self.capacity_bytes):
             if self.overflow == "close":
                 self.overflowed = True
@@ -245,7 +241,8 @@ class Buffer:
         if self.overflowed:
             self.dropped += 1
         elif self._bytes + size > self.capacity_bytes:
-            self._lose(event)
+            self.dropped += 1
+            self.report(self._gap_for(event))  # behind the gaps that were put back, if there are any
         else:
             self._queue.append(event)
             self._held += 1
@@ -261,7 +258,7 @@ class Buffer:
         self._lose(event)
         if isinstance(event, Notify):
             self._held -= 1
-            self._bytes -= _size(event)
+            self._bytes -= utf8_length(event[2])
 
     def _lose(self, event: Notify | Gap) -> None:
         if isinstance(event, Gap):
@@ -270,14 +267,17 @@ class Buffer:
         self.dropped += 1
         loss = self._losses.get(GapReason.OVERFLOW)
         if loss is None or loss.count is None:
-            detail = (
-                f"the subscriber was too slow for its buffer of {self.capacity} notifications"
-                f" and {self.capacity_bytes} bytes"
-            )
-            self._merge_at_head(Gap(GapReason.OVERFLOW, (event.channel,), self._complete_until, 1, detail))
+            self._merge_at_head(self._gap_for(event))
         else:  # in a flood this is the common case
             loss.channels.add(event.channel)
             loss.count += 1
+
+    def _gap_for(self, event: Notify) -> Gap:
+        detail = (
+            f"the subscriber was too slow for its buffer of {self.capacity} notifications"
+            f" and {self.capacity_bytes} bytes"
+        )
+        return Gap(GapReason.OVERFLOW, (event.channel,), self._complete_until, 1, detail)
 
     def _merge_at_head(self, gap: Gap) -> None:
         loss = self._losses.get(gap.reason)
@@ -307,7 +307,7 @@ class Buffer:
                 queue.append(event)
             else:
                 count += 1
-                size += _size(event)
+                size += utf8_length(event[2])
         self._queue = queue
         self._held -= count
         self._bytes -= size

@@ -151,6 +151,7 @@ class Session(Generic[Owner]):
     _number: int = field(default=0, init=False)
     _connected_at: float = field(default=0.0, init=False)
     _heard_at: float = field(default=0.0, init=False)
+    _partial_since: float | None = field(default=None, init=False)
     _delivered_at: float = field(default=0.0, init=False)
     _attempt_at: float = field(default=0.0, init=False)
     _delays: Iterator[float] = field(init=False)
@@ -218,6 +219,7 @@ class Session(Generic[Owner]):
         """A new session exists; nothing is listened to on it."""
         self._number += 1
         self._connected_at = self._heard_at = self._delivered_at = now
+        self._partial_since = None
         self._one_by_one = False
         self.registry.on_session_begun()
         if self.heartbeat is not None:
@@ -242,6 +244,14 @@ class Session(Generic[Owner]):
         if self.heartbeat is not None:
             self.heartbeat.on_delivered(now)
             self._on_trusted()
+
+    def on_joined(self, now: float, *, whole: bool) -> None:
+        """Whether the last message that has arrived is there as a `whole`, or its end is still to come. If that does
+        not come, everything since its beginning may be missing, whatever was heard meanwhile."""
+        if whole:
+            self._partial_since = None
+        elif self._partial_since is None:
+            self._partial_since = now
 
     def on_beat_begun(self, step: Beat) -> None:
         """The beat is on its way to the server."""
@@ -320,6 +330,8 @@ class Session(Generic[Owner]):
         if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
             deaf = reason is GapReason.HEARTBEAT  # then a statement that succeeded has proved nothing
             self._lost_since = self._delivered_at if deaf else self._heard_at
+            if self._partial_since is not None:
+                self._lost_since = min(self._lost_since, self._partial_since)
         self._lost_why = why
         self._lost_reason = reason
         self.registry.on_session_ended()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from pgpubsub.core import sql
+from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
 from pgpubsub.errors import (
     ChannelNameError,
@@ -24,9 +26,11 @@ __all__ = [
     "LoopConnection",
     "Records",
     "check_usable",
+    "columns",
     "encoding_error",
     "in_recovery",
     "statement_error",
+    "statement_name",
 ]
 
 Records = list[Any]
@@ -96,8 +100,8 @@ class DriverConnection(Protocol):
     def execute(self, script: str) -> None:
         """Run statements without parameters or results, in one round trip."""
 
-    def notify(self, channel: str, payload: str) -> None:
-        """Send one notification: at once, or with the transaction that is open."""
+    def notify(self, messages: Sequence[Message]) -> None:
+        """Send notifications in one statement: at once, or with the transaction that is open."""
 
     def close(self) -> None:
         """Close the connection; of a lost or closed one, forget it."""
@@ -128,9 +132,9 @@ class LoopConnection(Protocol):
     async def ask(self, timeout: float) -> None:
         """Make a round trip. Raises `ConnectionLost` as `apply`."""
 
-    def send(self, channel: str, payload: str, on_done: Callable[[PubSubError | None], None]) -> None:
-        """Send one notification. `on_done` is called with None when it is committed, or with the error:
-        `SendUncertain` when the connection was lost first, and `ServerRefused`."""
+    def send(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
+        """Send notifications in one statement. `on_done` is called, later, with None when they are committed, or with
+        the error: `ConnectionLost` when they may be or may not be, and any other when they are not."""
 
     def close(self, why: PubSubError | None = None) -> None:
         """Close it. A statement under way is told that it is lost, and why."""
@@ -140,6 +144,20 @@ class LoopConnection(Protocol):
 
 
 LOST = "the connection to PostgreSQL is lost"
+
+
+def columns(messages: Sequence[Message]) -> tuple[str, str]:
+    """The two parameters of the statement that sends `messages`: see `core.sql.notify` for one, and `notify_all`."""
+    if len(messages) == 1:
+        return messages[0]
+    return sql.array([channel for channel, _ in messages]), sql.array([text for _, text in messages])
+
+
+def statement_name(messages: Sequence[Message]) -> str:
+    """What to call the statement in an error."""
+    channels = {channel for channel, _ in messages}
+    name = f"NOTIFY {messages[0][0]!r}"
+    return name if len(channels) == 1 else f"{name} and {len(channels) - 1} other channels"
 
 
 def encoding_error(what: str, error: UnicodeEncodeError, *, sending: bool) -> PubSubError:

@@ -9,13 +9,15 @@ import psycopg2
 import psycopg2.extensions
 
 from pgpubsub.core import sql
-from pgpubsub.drivers.interface import LOST, Records, encoding_error, statement_error
+from pgpubsub.core.frames import Message
+from pgpubsub.drivers.interface import LOST, Records, columns, encoding_error, statement_error, statement_name
 from pgpubsub.errors import ConnectionLost
 from pgpubsub.events import Notify
 
 __all__ = ["Psycopg2Connection"]
 
 NOTIFY = sql.notify("%s", "%s")
+NOTIFY_ALL = sql.notify_all("%s", "%s")
 
 
 class Psycopg2Connection:
@@ -82,8 +84,9 @@ class Psycopg2Connection:
     def execute(self, script: str) -> None:
         self._run(script, script, None)
 
-    def notify(self, channel: str, payload: str) -> None:
-        self._run(f"NOTIFY {channel!r}", NOTIFY, (channel, payload), sending=True)
+    def notify(self, messages: Sequence[Message]) -> None:
+        query = NOTIFY if len(messages) == 1 else NOTIFY_ALL
+        self._run(statement_name(messages), query, columns(messages), sending=True)
 
     def close(self) -> None:
         self.raw.close()

@@ -29,7 +29,8 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgpubsub.core import sql
-from pgpubsub.drivers.interface import LOST, Records, encoding_error, statement_error
+from pgpubsub.core.frames import Message
+from pgpubsub.drivers.interface import LOST, Records, columns, encoding_error, statement_error, statement_name
 from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, ConninfoError
 from pgpubsub.events import Notify
 
@@ -46,6 +47,7 @@ __all__ = [
 logger = logging.getLogger("pgpubsub.connection")
 
 NOTIFY = sql.notify("%s", "%s")
+NOTIFY_ALL = sql.notify_all("%s", "%s")
 
 IDLE_SESSION_TIMEOUT_SINCE = 140000
 
@@ -219,8 +221,9 @@ class Psycopg3Connection:
     def execute(self, script: str) -> None:
         self._run(script, script, None)
 
-    def notify(self, channel: str, payload: str) -> None:
-        self._run(f"NOTIFY {channel!r}", NOTIFY, (channel, payload), sending=True)
+    def notify(self, messages: Sequence[Message]) -> None:
+        query = NOTIFY if len(messages) == 1 else NOTIFY_ALL
+        self._run(statement_name(messages), query, columns(messages), sending=True)
 
     def close(self) -> None:
         self.raw.close()

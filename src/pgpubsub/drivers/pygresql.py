@@ -8,13 +8,15 @@ from typing import Any
 import pg
 
 from pgpubsub.core import sql
-from pgpubsub.drivers.interface import LOST, Records, statement_error
+from pgpubsub.core.frames import Message
+from pgpubsub.drivers.interface import LOST, Records, columns, statement_error, statement_name
 from pgpubsub.errors import ConnectionLost, ConnectionUnusable
 from pgpubsub.events import Notify
 
 __all__ = ["PyGreSQLConnection"]
 
 NOTIFY = sql.notify("$1", "$2")
+NOTIFY_ALL = sql.notify_all("$1", "$2")
 
 CONNECTION_OK = 1
 """`pg.Connection.status` of a connection that works (PyGreSQL manual, "Object attributes")."""
@@ -96,8 +98,9 @@ class PyGreSQLConnection:
     def execute(self, script: str) -> None:
         self._run(script, script, ())
 
-    def notify(self, channel: str, payload: str) -> None:
-        self._run(f"NOTIFY {channel!r}", NOTIFY, (channel, payload), sending=True)
+    def notify(self, messages: Sequence[Message]) -> None:
+        query = NOTIFY if len(messages) == 1 else NOTIFY_ALL
+        self._run(statement_name(messages), query, columns(messages), sending=True)
 
     def close(self) -> None:
         try:

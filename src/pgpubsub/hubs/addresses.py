@@ -61,7 +61,8 @@ class Addresses:
             keywords = self._keywords
         else:
             role = "notify"
-            said = psycopg.conninfo.conninfo_to_dict(parse_conninfo(conninfo, {})) if conninfo else {}
+            parse_conninfo(conninfo, {})  # whether it is one
+            said = psycopg.conninfo.conninfo_to_dict(conninfo or "")  # and not what we would add
             keywords = {name: value for name, value in self._keywords.items() if name not in said}
         name = f"pgpubsub {role} {os.getpid()}@{HOST}"
         return parse_conninfo(conninfo, keywords, application_name=name.encode()[:63].decode(errors="ignore"))

@@ -10,22 +10,24 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
 
-from pgpubsub.core.backoff import backoff
+from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.core.heartbeat import Heartbeat
+from pgpubsub.core.sender import Call
 from pgpubsub.core.session import Session
-from pgpubsub.core.sql import check_channel, check_payload
+from pgpubsub.core.sql import check_max_payload
 from pgpubsub.core.timeouts import check_timeout
-from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PayloadError, PubSubError, SubscriptionClosed, again
+from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, SubscriptionClosed, again
 from pgpubsub.hubs import forking
 from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.receiver import Receiver
 from pgpubsub.hubs.sender import Sender
+from pgpubsub.randomness import new_delays
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation
 
 __all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine"]
@@ -50,7 +52,7 @@ class Engine:
         heartbeat_timeout: float = 5.0,
         send_timeout: float = 30.0,
         give_up_after: float | None = None,
-        max_payload: int = 16 << 20,
+        max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
     ) -> None:
         times = {"heartbeat_timeout": heartbeat_timeout, "send_timeout": send_timeout}
@@ -61,25 +63,24 @@ class Engine:
                 raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
             if not seconds > 0:
                 raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
-        if max_payload < 1:
-            raise ValueError(f"max_payload is a number of bytes, at least 1, not {max_payload!r}")
+        check_max_payload(max_payload)
         if observe is not None and not callable(observe):
             raise TypeError(f"observe is a function that takes an Observation, not {type(observe).__name__}")
         self._send_timeout = send_timeout
-        self._max_payload = max_payload
+        self.max_payload = max_payload
         self._observer = observe
-        new_delays = partial(backoff, random.random)
         beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
         session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after)
         self._sending = Link(
             "sending", Session[None](True, new_delays), sending, on_change=partial(self._on_change, "sending")
         )
-        self._sender = Sender(self._sending, send_timeout)
+        self._sender = Sender(self._sending, send_timeout, None if observe is None else self._on_told)
         self._receiver = Receiver(
             uuid.uuid4().hex,
             session,
             listening,
             self._sender,
+            max_payload,
             on_change=partial(self._on_change, "listening"),
             observe=self._observe,
         )
@@ -178,24 +179,23 @@ class Engine:
 
     # -- what it is for
 
-    async def notify(self, channel: str, payload: str) -> None:
-        """See `AsyncHub.notify`."""
-        check_channel(channel)
-        check_payload(channel, payload)
-        if len(payload) * 4 > self._max_payload and (size := len(payload.encode())) > self._max_payload:
-            raise PayloadError(
-                f"payload for channel {channel!r} has {size} bytes and this hub's max_payload is {self._max_payload}",
-                size=size,
-                limit=self._max_payload,
-            )
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send notifications that have been checked, in one transaction. See `AsyncHub.notify`."""
         self._start()
-        begun = monotonic()
+        await self._sender.send(messages)
+
+    def submit(self, call: Call) -> None:
+        """The same for somebody who does not wait in the loop, and is told."""
         try:
-            await self._sender.notify(channel, payload)
+            self._start()
         except PubSubError as error:
-            self._observe(Observation("send_failed", (channel,), monotonic() - begun, str(error)))
-            raise
-        self._observe(Observation("sent", (channel,), monotonic() - begun))
+            call.tell(error)
+        else:
+            self._sender.submit(call)
+
+    def withdraw(self, call: Call) -> None:
+        """Nobody waits for `call` any more."""
+        self._sender.withdraw(call)
 
     async def open(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
         """Begin a subscription: `mailbox` gets what comes on `channels`."""
@@ -306,6 +306,11 @@ class Engine:
             if self._status is HubStatus.LIVE:
                 self._down_since = monotonic()
             self._become(HubStatus.CONNECTING)
+
+    def _on_told(self, call: Call, error: PubSubError | None) -> None:
+        channels = tuple(sorted({channel for channel, _ in call.messages}))
+        seconds = monotonic() - (call.expires_at - self._send_timeout)
+        self._observe(Observation("send_failed" if error else "sent", channels, seconds, str(error or "")))
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TypedDict
 
+from pgpubsub.channel import Types
 from pgpubsub.core.buffer import Buffer, Overflow
 from pgpubsub.errors import ConcurrentUse, SubscriberTooSlow, SubscriptionClosed, again
 from pgpubsub.events import Gap, Notify
 from pgpubsub.status import SubscriptionStats
 
-__all__ = ["CAPACITY", "CAPACITY_BYTES", "Mailbox", "now"]
+__all__ = ["CAPACITY", "CAPACITY_BYTES", "Mailbox", "Options", "now"]
 
 CAPACITY = 1000
 CAPACITY_BYTES = 64 << 20
+
+
+class Options(TypedDict, total=False):
+    """What `subscribe` takes beside the channels."""
+
+    capacity: int
+    capacity_bytes: int
+    overflow: Overflow
 
 
 def now() -> datetime:
@@ -29,11 +39,14 @@ NOT_OPEN = SubscriptionClosed(
 class Mailbox:
     """A buffer, whether more will come, and a way to wake whoever waits for it."""
 
-    __slots__ = ("_opened", "buffer", "channels", "closed")
+    __slots__ = ("_opened", "buffer", "channels", "closed", "types")
 
     def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
         self.buffer = Buffer(capacity, capacity_bytes, overflow, now)
         self.channels: set[str] = set()
+        self.types = Types()
+        """Those of its channels that have a type. What came on them is in the buffer as it came, and is decoded when
+        it is handed over."""
         self.closed: Exception | None = NOT_OPEN
         """Why nothing more will come, when what is buffered has been taken."""
         self._opened = False
@@ -82,8 +95,9 @@ class Mailbox:
         self.buffer.clear()
 
     def forget(self, channel: str) -> None:
-        """Drop what came on `channel`."""
+        """Drop what came on `channel`, and its type."""
         self.buffer.forget(channel)
+        self.types.pop(channel, None)
 
     def discard(self) -> None:
         """Drop everything."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep, time
 
 from pgpubsub.core.buffer import payload_bytes
+from pgpubsub.core.frames import Partial, Unjoined, join
 from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.routing import route
 from pgpubsub.core.session import Abandon, Ask, Beat, Execute, Report, Session, Step
@@ -25,7 +26,7 @@ from pgpubsub.errors import (
 )
 from pgpubsub.events import Gap, GapReason, Notify
 from pgpubsub.hubs.link import Dial, Link
-from pgpubsub.hubs.mailbox import Mailbox
+from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.sender import Sender
 from pgpubsub.status import Observation
 
@@ -98,6 +99,7 @@ class Receiver:
         session: with its heartbeat.
         dial: opens the listening connection.
         sender: sends heartbeats.
+        max_payload: bytes of a payload that is put together, at most.
         on_change: as for `Link`.
         observe: gets observations.
     """
@@ -108,6 +110,7 @@ class Receiver:
         session: Session[Mailbox],
         dial: Dial,
         sender: Sender,
+        max_payload: int,
         *,
         on_change: Callable[[str, str], None],
         observe: Callable[[Observation], None],
@@ -119,6 +122,9 @@ class Receiver:
         self._registry = session.registry
         self._heartbeat: Heartbeat = session.heartbeat
         self._sender = sender
+        self._max_payload = max_payload
+        self._partial: Partial | None = None
+        self._partial_of = 0  # number of its session
         self._on_change = on_change
         self._observe = observe
         self._awaited: dict[str, list[_Admission]] = {}
@@ -223,6 +229,23 @@ class Receiver:
         self.link.session.on_delivered(monotonic())
         if not trusted and self.link.session.trusted:
             self._on_trusted()
+        if self._partial_of != self.link.session.number:
+            self._partial, self._partial_of = None, self.link.session.number
+        runs, self._partial = join(self._partial, events, self._max_payload)
+        self.link.session.on_joined(monotonic(), whole=self._partial is None)
+        for run in runs:
+            if isinstance(run, Unjoined):
+                self._report_unjoined(run)
+            else:
+                self._hand_out(run)
+
+    def _report_unjoined(self, unjoined: Unjoined) -> None:
+        for mailbox in tuple(self._registry.owners(unjoined.channel)):
+            mailbox.report(Gap(GapReason.INCOMPLETE, (unjoined.channel,), now(), 1, unjoined.why))
+        logger.warning("a message on %s is missing: %s", unjoined.channel, unjoined.why)
+        self._observe(Observation("gap", (unjoined.channel,), detail=unjoined.why))
+
+    def _hand_out(self, events: list[Notify]) -> None:
         crowded = False
         for chosen, mailboxes in route(events, self._registry.owners):
             size = payload_bytes(chosen)

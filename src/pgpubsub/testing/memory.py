@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from pgpubsub.aio import AsyncHub
+from pgpubsub.channel import Channel
+from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.registry import Changes
-from pgpubsub.core.sql import check_channel, check_payload
-from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError, SendUncertain
+from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.events import Notify
 from pgpubsub.hubs.engine import Engine
+from pgpubsub.hubs.outgoing import check_one
+from pgpubsub.randomness import new_message_id
 from pgpubsub.threads.hub import Hub
 
 __all__ = ["MemoryServer"]
@@ -53,11 +56,9 @@ class MemoryServer:
         """An `AsyncHub` of this server."""
         return _MemoryAsyncHub(self, options)
 
-    def notify(self, channel: str, payload: str = "") -> None:
+    def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
         """Send as somebody else would, who is not one of the hubs."""
-        check_channel(channel)
-        check_payload(channel, payload)
-        self._deliver(Notify(1000, channel, payload))
+        self._deliver(1000, pack([check_one(channel, payload, MAX_PAYLOAD)], new_message_id))
 
     def stop(self) -> None:
         """End all connections, and refuse new ones."""
@@ -81,10 +82,12 @@ class MemoryServer:
         for connection in self._connections:
             connection.deaf = bool(connection.channels)
 
-    def _deliver(self, event: Notify) -> None:
+    def _deliver(self, pid: int, messages: Sequence[Message]) -> None:
+        events = [Notify(pid, *message) for message in messages]
         for connection in tuple(self._connections):
-            if event.channel in connection.channels and not connection.deaf:
-                connection.post(connection.on_events, [event])
+            heard = [event for event in events if event.channel in connection.channels]
+            if heard and not connection.deaf:
+                connection.post(connection.on_events, heard)
 
     async def _connect(self) -> _MemoryConnection:
         await asyncio.sleep(0)
@@ -126,12 +129,12 @@ class _MemoryConnection:
         if self._closed or self.deaf:
             raise ConnectionLost("the connection to the server in memory is lost")
 
-    def send(self, channel: str, payload: str, on_done: Callable[[PubSubError | None], None]) -> None:
+    def send(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
         error = None
         if self in self._server._connections:
-            self._server._deliver(Notify(self.server_pid, channel, payload))
+            self._server._deliver(self.server_pid, messages)
         else:
-            error = SendUncertain(f"NOTIFY {channel!r} may or may not have been sent: the connection is lost")
+            error = ConnectionLost("the connection to the server in memory is lost")
         self._loop.call_soon(on_done, error)
 
     def close(self, why: PubSubError | None = None) -> None:

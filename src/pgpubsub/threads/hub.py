@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack, overload
 
+from pgpubsub.channel import Channel
 from pgpubsub.core.buffer import Overflow
+from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse
+from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
-from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES
+from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
+from pgpubsub.hubs.outgoing import check_all, check_one, check_total, pieces
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.threads.loop_thread import LoopThread
+from pgpubsub.threads.sending import Sending
 from pgpubsub.threads.subscription import Subscription, ThreadMailbox
 
 __all__ = ["Hub"]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 LOCK_PATIENCE = 0.1
 """Seconds after which a mailbox's lock, held for microseconds otherwise, must be held by what a signal handler
@@ -41,7 +49,7 @@ class Hub:
         send_timeout: seconds that `notify`, and entering a subscription, wait during an outage.
         give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
             first at once and then every 0.1 to 30 seconds.
-        max_payload: longest payload that `notify` accepts, in bytes; PostgreSQL's own limit is 7,999.
+        max_payload: longest payload that is sent, or put together when it arrives, in bytes.
         observe: called with each `Observation`, for metrics and traces. It must not block.
         libpq_keywords: connection parameters. They override those in `conninfo`; in `notify_conninfo` they stand in
             for what it does not say.
@@ -69,7 +77,7 @@ class Hub:
         heartbeat_timeout: float = 5.0,
         send_timeout: float = 30.0,
         give_up_after: float | None = None,
-        max_payload: int = 16 << 20,
+        max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
         **libpq_keywords: Any,
     ) -> None:
@@ -124,17 +132,34 @@ class Hub:
     def __repr__(self) -> str:
         return f"<Hub {self.state}>"
 
+    @overload
+    def subscribe(self, *channels: str, **options: Unpack[Options]) -> Subscription[Notify[str]]: ...
+    @overload
+    def subscribe(self, *channels: Channel[T], **options: Unpack[Options]) -> Subscription[Notify[T] | Undecodable]: ...
+    @overload
+    def subscribe(
+        self, one: Channel[T], other: Channel[U], /, **options: Unpack[Options]
+    ) -> Subscription[Notify[T] | Notify[U] | Undecodable]: ...
+    @overload
+    def subscribe(
+        self, *channels: str | Channel[T], **options: Unpack[Options]
+    ) -> Subscription[Notify[T] | Notify[str] | Undecodable]: ...
+    @overload
+    def subscribe(
+        self, *channels: str | Channel[Any], **options: Unpack[Options]
+    ) -> Subscription[Notify[Any] | Undecodable]: ...
     def subscribe(
         self,
-        *channels: str,
+        *channels: str | Channel[Any],
         capacity: int = CAPACITY,
         capacity_bytes: int = CAPACITY_BYTES,
         overflow: Overflow = "clear",
-    ) -> Subscription:
+    ) -> Subscription[Any]:
         """A subscription to `channels`, to be entered with `with`.
 
         Args:
-            channels: any text of up to 63 bytes each. There may be none yet: see `Subscription.add`.
+            channels: any text of up to 63 bytes each, or a `Channel`: what comes on that is decoded, and may be an
+                `Undecodable`. There may be none yet: see `Subscription.add`.
             capacity: notifications that its buffer holds at most.
             capacity_bytes: bytes of payload that its buffer holds at most.
             overflow: what happens when the buffer is full. "clear": all that is buffered goes, and one `Gap` says how
@@ -147,16 +172,89 @@ class Hub:
         """
         return Subscription(self, channels, ThreadMailbox(capacity, capacity_bytes, overflow))
 
-    def notify(self, channel: str, payload: str = "") -> None:
+    @overload
+    def notify(self, channel: Channel[T], payload: T) -> None: ...
+    @overload
+    def notify(self, channel: str, payload: str = "") -> None: ...
+    def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
         """Send one notification; it is committed when this returns.
 
+        Calls that come at the same time go out together, in one statement, each with an outcome of its own.
+
+        Args:
+            channel: any text of up to 63 bytes, or a `Channel`.
+            payload: text, or what the `Channel` carries. Of up to 7,999 bytes it travels as it is, up to the hub's
+                `max_payload` in parts, which whoever listens with pgpubsub gets as one.
+
         Raises:
-            ChannelNameError, PayloadError: PostgreSQL cannot carry it.
+            ChannelNameError, PayloadError, PayloadTooLarge: it cannot be sent.
             SendTimeout: there was no connection for `send_timeout` seconds. It was not sent.
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
-        self._call(self._engine.notify, channel, payload)
+        self._send((check_one(channel, payload, self._engine.max_payload),))
+
+    def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
+        """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.
+
+        Equal ones, which the server would deliver once, arrive as often as they are given: all but the first travel
+        as frames, which listeners other than pgpubsub see as such.
+
+        Args:
+            pairs: of a channel and a payload, as `notify` takes them; 256 MiB of payload at most.
+
+        Raises:
+            as `notify`. What is wrong with a pair is raised before anything is sent, and `SendUncertain` concerns all.
+
+        >>> import pgpubsub
+        >>> with pgpubsub.Hub(dsn) as hub, hub.subscribe("orders") as events:
+        ...     hub.notify_many([("orders", "17"), ("orders", "17")])
+        ...     events.get(timeout=5).payload, events.get(timeout=5).payload
+        2
+        ('17', '17')
+        """
+        messages = list(check_all(pairs, self._engine.max_payload))
+        check_total(messages)
+        if messages:
+            self._send(messages)
+        return len(messages)
+
+    def notify_stream(
+        self,
+        pairs: Iterable[tuple[str | Channel[Any], Any]],
+        *,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Send any number of notifications, in order, in one transaction for each 1,000 or 1 MiB. Returns how many.
+
+        They need not fit into memory: the next are taken when the last have been sent.
+
+        Args:
+            pairs: as for `notify_many`, without a limit.
+            on_progress: called after each transaction with the number of notifications sent so far.
+
+        Raises:
+            as `notify`, and whatever `pairs` raises. What came before the error has been sent, apart from the
+            transaction that failed; a note on the error says how many that is.
+
+        >>> import pgpubsub
+        >>> with pgpubsub.Hub(dsn) as hub:
+        ...     total = hub.notify_stream((("orders", str(n)) for n in range(2500)), on_progress=print)
+        1000
+        2000
+        2500
+        """
+        total = 0
+        try:
+            for piece in pieces(pairs, self._engine.max_payload):
+                self._send(piece)
+                total += len(piece)
+                if on_progress is not None:
+                    on_progress(total)
+        except Exception as error:
+            error.add_note(f"{total} notifications had been sent before.")
+            raise
+        return total
 
     @property
     def state(self) -> HubState:
@@ -197,9 +295,15 @@ class Hub:
         ):
             thread.join(timeout + 5.0)
 
+    def _send(self, messages: Sequence[Message]) -> None:
+        self._running_thread().run(Sending(self._engine, messages))
+
     def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        self._running_thread().call(function, *args)
+
+    def _running_thread(self) -> LoopThread:
         self._engine.check()
-        (self._threads.get("") or self._new_thread()).call(function, *args)
+        return self._threads.get("") or self._new_thread()
 
     def _new_thread(self) -> LoopThread:
         mine = LoopThread()

@@ -6,64 +6,81 @@ import asyncio
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from pgpubsub.errors import Closed, ConcurrentUse
 
-__all__ = ["LoopThread"]
+__all__ = ["Call", "LoopThread"]
 
 T = TypeVar("T")
 
 
-class _Call(Generic[T]):
-    """A coroutine function that runs in the loop while another thread waits for its outcome.
+class Call(Generic[T]):
+    """Something that is done in the loop while another thread waits for the outcome.
 
     What they share is one lock that is released once, so that a signal handler may interrupt the waiting thread
     anywhere without the loop ever having to wait for it.
     """
 
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...]) -> None:
-        self._function = function
-        self._args = args
+    def __init__(self) -> None:
         self._done = threading.Lock()
         self._done.acquire()
+
+    def start(self) -> None:
+        """In the loop: begin."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """In the loop: nobody waits any more. It may not have begun."""
+        raise NotImplementedError
+
+    def result(self) -> T:
+        """The outcome, once it has come."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """The outcome has come, or the loop has ended. May be repeated."""
+        with suppress(RuntimeError):  # it has been released
+            self._done.release()
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        self._done.acquire()
+
+
+class _Coroutine(Call[T]):
+    """A coroutine function."""
+
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self._function = function
+        self._args = args
         self._task: asyncio.Task[T] | None = None
         self._cancelled = False
 
     def start(self) -> None:
-        """In the loop: begin."""
         self._task = asyncio.get_running_loop().create_task(self._function(*self._args))
         self._task.add_done_callback(self._on_done)
         if self._cancelled:
             self._task.cancel()
 
-    def _on_done(self, task: asyncio.Task[T]) -> None:
-        if not task.cancelled():
-            task.exception()  # it is known, even if nobody waits any more
-        self._done.release()
-
     def cancel(self) -> None:
-        """In the loop: nobody waits any more."""
         self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
-    def drop(self) -> None:
-        """The loop has ended."""
-        with suppress(RuntimeError):  # it has been released
-            self._done.release()
-
-    def wait(self) -> None:
-        """Wait for the outcome."""
-        self._done.acquire()
-
     def result(self) -> T:
-        """The outcome, once it has come."""
         if self._task is None or self._task.cancelled():
             raise Closed("the hub was closed")
         return self._task.result()
+
+    def _on_done(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # it is known, even if nobody waits any more
+        self.end()
 
 
 class LoopThread:
@@ -72,7 +89,11 @@ class LoopThread:
     def __init__(self) -> None:
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="pgpubsub hub", daemon=True)
-        self._calls: dict[_Call[Any], None] = {}
+        self._calls: dict[Call[Any], None] = {}
+        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._turn = 0  # how often what was posted has been taken
+        self._woken_for = 0  # the next turn will be this one, or one that comes soon
+        self._ended = False
         self._finishing = False
         self._loop = asyncio.new_event_loop()
 
@@ -88,7 +109,11 @@ class LoopThread:
             self.post(self._loop.stop)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Run a coroutine function there and return its outcome.
+        """Run a coroutine function there and return its outcome: see `run`."""
+        return self.run(_Coroutine(function, args))
+
+    def run(self, call: Call[T]) -> T:
+        """Have `call` done there and return its outcome.
 
         Raises:
             Closed: the loop has ended.
@@ -97,13 +122,12 @@ class LoopThread:
         self.check_process()
         if sys.is_finalizing():
             raise Closed("the program is ending, and its threads have ended")
-        if threading.current_thread() is self._thread:
+        if threading.get_ident() == self._thread.ident:
             raise ConcurrentUse("the hub's own thread cannot wait for the hub: its observer must only take notes")
-        call = _Call(function, args)
         try:
             self._calls[call] = None
             if not self.post(call.start):
-                call.drop()
+                call.end()
             call.wait()
         except BaseException:
             self.post(call.cancel)
@@ -113,12 +137,29 @@ class LoopThread:
         return call.result()
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:
-        """Have `function` called there soon. False when the loop has ended. May be called from anywhere."""
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            return False
-        return True
+        """Have `function` called there soon. False when the loop has ended. May be called from anywhere, also by a
+        signal handler that interrupts this.
+
+        The loop is woken once for all that comes before it gets there, since waking it is a system call."""
+        self._posted.append((function, args))
+        turn = self._turn
+        if self._woken_for <= turn:  # nobody has woken it for the next turn, and come to the point of saying so
+            try:
+                self._loop.call_soon_threadsafe(self._carry_out)
+            except RuntimeError:
+                return False
+            self._woken_for = turn + 1
+        return not self._ended
+
+    def _carry_out(self) -> None:
+        self._turn += 1
+        posted = self._posted
+        for _ in range(len(posted)):
+            function, args = posted.popleft()
+            try:
+                function(*args)
+            except Exception as error:
+                self._loop.call_exception_handler({"message": f"{function!r} failed", "exception": error})
 
     def check_process(self) -> None:
         """Raise if this is a forked child, which has the loop but not the thread."""
@@ -153,5 +194,6 @@ class LoopThread:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+            self._ended = True
             for call in tuple(self._calls):  # that nobody will begin any more
-                call.drop()
+                call.end()

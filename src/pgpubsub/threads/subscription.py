@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Sequence
 from time import monotonic, sleep
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
+from pgpubsub.channel import Channel, Types, name_of
 from pgpubsub.core.buffer import Overflow
-from pgpubsub.core.sql import check_channel
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse, PubSubError, SubscriptionClosed
-from pgpubsub.events import Gap, Notify
+from pgpubsub.events import Event, Gap, Notify
 from pgpubsub.hubs.mailbox import Mailbox
 from pgpubsub.status import SubscriptionStats
 
@@ -95,25 +95,28 @@ class ThreadMailbox(Mailbox):
             self._waiting.popleft().release()
             self._credit = MOMENTS
 
-    def get_nowait(self) -> Notify | Gap | None:
-        """As `take`, for threads."""
-        event = None
+    def get_nowait(self) -> Any:
+        """As `take`, for threads, and decoded."""
+        event: Any = None
         try:
             with self.lock:
                 event = self.take()
+                channel = self.types.of(event) if self.types else None
+            return event if channel is None else channel.decode(event)
         except BaseException:
             self._give_back(event, None)
             raise
-        return event
 
-    def get(self, deadline: float | None) -> Notify | Gap:
-        """Wait for the next event until `deadline`. Raises `TimeoutError`, and what `take` raises."""
-        event = waiter = None
+    def get(self, deadline: float | None) -> Any:
+        """Wait for the next event until `deadline`, and decode it. Raises `TimeoutError`, and what `take` raises."""
+        event: Any = None
+        waiter = None
         try:
             while True:
                 late = deadline is not None and monotonic() >= deadline
                 with self.lock:
                     event = self.take()
+                    channel = self.types.of(event) if self.types else None  # now, as it may be forgotten in a moment
                     self._credit = MOMENTS
                     if waiter is not None and waiter in self._waiting:  # it was not woken
                         self._waiting.remove(waiter)
@@ -123,7 +126,7 @@ class ThreadMailbox(Mailbox):
                         waiter.acquire()
                         self._waiting.append(waiter)
                 if event is not None:
-                    return event
+                    return event if channel is None else channel.decode(event)
                 if late:
                     raise TimeoutError("there was no event in time")
                 if threading.get_ident() == self._filled_by:
@@ -147,18 +150,20 @@ class ThreadMailbox(Mailbox):
                 self.wake(1)
 
 
-class Subscription:
+class Subscription(Generic[Event]):
     """One subscriber's events, in order: what `Hub.subscribe` returns.
 
     Enter it (`with`), then iterate it or call `get`. Several threads may do so: each event goes to one of them. A
     thread that leaves its loop takes nothing from the others.
+
+    Its type says what comes beside `Gap`: `Subscription[Notify[str]]` on plain names, which is the default, and
+    `Subscription[Notify[Order] | Undecodable]` on a `Channel` of `Order`.
     """
 
-    def __init__(self, hub: Hub, channels: tuple[str, ...], mailbox: ThreadMailbox) -> None:
-        for channel in channels:
-            check_channel(channel)
+    def __init__(self, hub: Hub, channels: tuple[str | Channel[Any], ...], mailbox: ThreadMailbox) -> None:
+        self._initial = [name_of(channel) for channel in channels]
+        mailbox.types = Types(channels)
         self._hub = hub
-        self._initial = channels
         self._mailbox = mailbox
         self._closed = False
 
@@ -203,7 +208,7 @@ class Subscription:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Notify | Gap:
+    def __next__(self) -> Event | Gap:
         """The next event. The iteration ends when the subscription or its hub is closed.
 
         Raises:
@@ -213,13 +218,14 @@ class Subscription:
         if self._closed:
             raise StopIteration
         try:
-            return self._mailbox.get(None)
+            event: Event | Gap = self._mailbox.get(None)
+            return event
         except SubscriptionClosed as closed:
             if self._mailbox.ended:
                 raise StopIteration from None
             raise closed
 
-    def get(self, timeout: float | None = None) -> Notify | Gap:
+    def get(self, timeout: float | None = None) -> Event | Gap:
         """Wait for the next event, at most `timeout` seconds (None: for ever).
 
         Raises:
@@ -228,21 +234,28 @@ class Subscription:
             SubscriberTooSlow, GaveUp: as in an iteration.
         """
         check_timeout(timeout)
-        return self._open().get(None if timeout is None else monotonic() + timeout)
+        event: Event | Gap = self._open().get(None if timeout is None else monotonic() + timeout)
+        return event
 
-    def get_nowait(self) -> Notify | Gap | None:
+    def get_nowait(self) -> Event | Gap | None:
         """The next event, or None when there is none yet. Raises as `get`."""
-        return self._open().get_nowait()
+        event: Event | Gap | None = self._open().get_nowait()
+        return event
 
-    def add(self, channel: str) -> None:
-        """Subscribe to one more channel. Returns, and raises, as entering does; if it raises, nothing has changed."""
-        check_channel(channel)
-        self._hub._call(self._hub._engine.add, self._mailbox, (channel,))
+    def add(self, channel: str | Channel[Any]) -> None:
+        """Subscribe to one more channel. Returns, and raises, as entering does; if it raises, nothing has changed.
 
-    def remove(self, channel: str) -> None:
+        What it was given last as counts: a `Channel` gives what comes on it a type, a plain name takes that away.
+        """
+        self._hub._call(self._add, channel, name_of(channel))
+
+    async def _add(self, channel: str | Channel[Any], name: str) -> None:
+        with self._mailbox.types.learning(channel):
+            await self._hub._engine.add(self._mailbox, (name,))
+
+    def remove(self, channel: str | Channel[Any]) -> None:
         """Unsubscribe from a channel. Nothing of it is received any more, not even what is buffered."""
-        check_channel(channel)
-        self._hub._call(self._hub._engine.remove, self._mailbox, channel)
+        self._hub._call(self._hub._engine.remove, self._mailbox, name_of(channel))
 
     def close(self) -> None:
         """Unsubscribe from everything and drop what is buffered. May be repeated. Does not wait, and ends the waiting

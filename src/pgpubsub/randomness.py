@@ -1,0 +1,17 @@
+"""The randomness that the core is given."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from functools import partial
+
+from pgpubsub.core.backoff import backoff
+
+__all__ = ["new_delays", "new_message_id"]
+
+new_delays = partial(backoff, random.random)
+"""Makes the delays between attempts to connect."""
+
+new_message_id = partial(secrets.token_hex, 8)
+"""Makes the name of a message that is sent in parts."""
