@@ -8,8 +8,9 @@ const { randomBytes } = require("crypto");
 const { readFileSync } = require("fs");
 const { Client } = require("pg");
 
-const HEADER = /^pgpubsub\/([0-9]{1,4}) ([0-9a-f]{16}) (?:([1-9][0-9]{0,8})\/([1-9][0-9]{0,8}) )?/;
+const HEADER = /^pgpubsub\/([1-9][0-9]{0,3}) ([0-9a-f]{16}) (?:([1-9][0-9]{0,8})\/([1-9][0-9]{0,8}) )?/;
 const LIMIT = 16 * 1024 * 1024;
+const PARTS = 1000 + LIMIT / 256;
 
 function pack(text) {
   const data = Buffer.from(text);
@@ -46,7 +47,8 @@ class Joiner {
     if (!isChunk) return [...ready, payload];
     const message = (this.message ??= { key, count, index: 0, size: 0, parts: [], lost: false });
     message.size += Buffer.byteLength(payload) - header.length;
-    if (!message.lost && (index !== message.index + 1 || count !== message.count || message.size > LIMIT)) {
+    const fits = message.size <= LIMIT && count <= PARTS;
+    if (!message.lost && (index !== message.index + 1 || count !== message.count || !fits)) {
       Object.assign(message, { lost: true, parts: [] });
       ready.push(null);
     }

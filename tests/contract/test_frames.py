@@ -453,7 +453,7 @@ def test_what_is_too_long_for_this_receiver_is_one_gap_at_its_place(
         events = until_end(receiver)
         assert told(events) == ["1", fits, None, "2", None, fits, too_long], "plain text needs no putting together"
         for gap in (events[2], events[4]):
-            check(gap, channel, started, "longer than max_payload, 999 bytes: receive with a larger one")
+            check(gap, channel, started, "longer than max_payload, 999 bytes, or in too many parts for it")
 
 
 def test_a_hub_counts_and_logs_them(

@@ -301,6 +301,7 @@ class Schedule:
         self.closed = True
         self.sender.fail(Closed("closed"))
         assert not self.waiting
+        assert self.sender.next_expiry is None
 
     # -- what the server does
 

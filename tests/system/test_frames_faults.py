@@ -116,7 +116,8 @@ def test_the_end_of_one_message_is_not_joined_with_the_beginning_of_another(
 def test_the_gap_reaches_back_to_before_what_was_cut_off(
     proxy: Proxy, receive: Receive, sender: psycopg.Connection[Any]
 ) -> None:
-    """Whatever was heard after the beginning of a message that has no end."""
+    """Whatever was heard after the beginning of a message that has no end; and no further than that."""
+    assert receive(0.3) is None
     sender.execute("SELECT pg_notify('a', 'whole')")
     assert text(receive(20)) == "whole"
     whole = datetime.now(UTC)

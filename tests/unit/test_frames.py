@@ -11,7 +11,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgpubsub import Notify
-from pgpubsub.core.frames import CHUNK, HEADER, MAX_PAYLOAD, Message, NewId, Partial, Run, Unjoined, join, pack
+from pgpubsub.core.frames import (
+    CHUNK,
+    HEADER,
+    MAX_PAYLOAD,
+    Message,
+    NewId,
+    Partial,
+    Run,
+    Unjoined,
+    join,
+    pack,
+    unfinished,
+)
 
 PID = 7
 NAME = "0123456789abcdef"
@@ -302,7 +314,7 @@ def test_nothing_comes_of_nothing() -> None:
         ("A1/3 A2/9", "without all of its 3 parts"),
         ("A*", "in a later version of the frame format: a newer pgpubsub understands it"),
         ("A1/2 A*", "in a later version"),
-        ("A1/2 A2/2", "longer than max_payload, 3 bytes: receive with a larger one"),
+        ("A1/2 A2/2", "longer than max_payload, 3 bytes, or in too many parts for it"),
     ],
 )
 def test_it_is_told_why(script: str, why: str) -> None:
@@ -481,3 +493,23 @@ def test_whatever_comes_in_whatever_batches_nothing_is_lost_altered_or_made_twic
     ]
     assert (partial is not None and partial.parts is not None) == (None in wanted)
     assert joined(events, limit) == result
+
+
+def test_a_message_in_very_many_parts_is_refused_at_its_first() -> None:
+    """Each takes memory, however short it is."""
+    limit = 256_000
+    most, more = (Notify(7, "a", f"pgpubsub/1 {1:016x} 1/{count} ") for count in (2000, 2001))
+    runs, partial = join(None, [most], limit)
+    assert runs == []
+    assert unfinished(partial) == f"{1:016x}"
+    runs, partial = join(None, [more], limit)
+    assert [type(run) for run in runs] == [Unjoined]
+    assert unfinished(partial) is None
+
+
+def test_it_is_known_whose_end_is_awaited() -> None:
+    assert unfinished(None) is None
+    _, partial = join(None, [Notify(7, "a", f"pgpubsub/1 {5:016x} 1/2 text")], 100)
+    assert unfinished(partial) == f"{5:016x}"
+    _, partial = join(partial, [Notify(7, "a", f"pgpubsub/2 {6:016x} of a later version")], 100)
+    assert unfinished(partial) is None

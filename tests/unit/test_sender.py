@@ -353,6 +353,7 @@ def test_when_there_is_no_hope_all_that_wait_are_told_and_what_is_in_flight_has_
     error = ConnectionLost("closed")
     error.__cause__ = OSError("the driver's own")
     busy.fail(error)
+    assert busy.next_expiry is None
     told = [caller.error for caller in waiting]
     for one in told:
         assert isinstance(one, ConnectionLost)
@@ -362,7 +363,6 @@ def test_when_there_is_no_hope_all_that_wait_are_told_and_what_is_in_flight_has_
     busy.on_sent()
     assert flying.outcomes == [None]
     assert busy.story() == []
-    assert busy.next_expiry is None
 
 
 def test_of_a_batch_that_is_refused_when_there_is_no_hope_any_more_nothing_is_sent_again(busy: Subject) -> None:

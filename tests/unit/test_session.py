@@ -128,33 +128,37 @@ def since(session: Session[str]) -> float:
     return report.since
 
 
-def test_what_was_lost_begins_with_a_message_whose_end_has_not_come_whatever_was_heard_meanwhile(
+def test_what_was_lost_begins_before_a_message_whose_end_has_not_come_whatever_was_heard_meanwhile(
     session: Session[str],
 ) -> None:
-    session.on_joined(3, whole=False)
-    for now in (4, 5):
+    session.on_joined(2, None)
+    for now in (3, 4, 5):
         session.on_delivered(now)
-        session.on_joined(now, whole=False)
-    assert since(session) == 3
+        session.on_joined(now, "long")
+        assert session.whole_until == 2
+    assert since(session) == 2
 
 
-def test_what_was_heard_before_that_message_began_counts_all_the_same(session: Session[str]) -> None:
-    session.on_delivered(3)
-    session.on_joined(3.5, whole=False)
+def test_what_was_lost_begins_before_the_last_of_several_such_messages(session: Session[str]) -> None:
+    for now, unfinished in ((2, None), (3, "one"), (4, "two"), (5, "two")):
+        session.on_delivered(now)
+        session.on_joined(now, unfinished)
     assert since(session) == 3
 
 
 def test_a_message_that_is_there_as_a_whole_is_not_lost(session: Session[str]) -> None:
-    session.on_joined(3, whole=False)
+    session.on_joined(3, "long")
     session.on_delivered(5)
-    session.on_joined(5, whole=True)
+    session.on_joined(5, None)
+    assert session.whole_until == 5
     assert since(session) == 5
 
 
 def test_a_message_that_began_in_an_earlier_session_does_not_go_on(session: Session[str]) -> None:
-    session.on_joined(3, whole=False)
+    session.on_joined(3, "long")
     session.on_lost(1, 5, "reset")
     session.on_connected(6)
+    assert session.whole_until == 6
     execute(session, 7)
     report = session.next_step(7)
     assert isinstance(report, Report)
@@ -164,13 +168,14 @@ def test_a_message_that_began_in_an_earlier_session_does_not_go_on(session: Sess
 
 
 def test_a_deaf_session_has_lost_what_began_before_its_last_notification(beating: Session[str]) -> None:
-    beating.on_joined(40, whole=False)
+    beating.on_joined(39, None)
+    beating.on_joined(40, "long")
     beating.on_delivered(50)
     lose_and_reconnect(beating, 121, GapReason.HEARTBEAT)
     prove(beating, 121)
     report = beating.next_step(121)
     assert isinstance(report, Report)
-    assert report.since == 40
+    assert report.since == 39
 
 
 def test_attempts_wait_for_their_delays(session: Session[str]) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pgpubsub.channel import Types
-from pgpubsub.core.frames import Partial, Unjoined, join
+from pgpubsub.core.frames import Partial, Unjoined, join, unfinished
 from pgpubsub.core.routing import route
 from pgpubsub.drivers import DriverConnection
 from pgpubsub.events import Gap, GapReason, Notify
@@ -66,20 +66,24 @@ class Delivery:
     Args:
         owners: returns the inboxes that want a channel.
         max_payload: bytes of a payload that is put together, at most.
+        since: returns the time until when everything was delivered.
     """
 
-    def __init__(self, owners: Callable[[str], Collection[Inbox]], max_payload: int) -> None:
+    def __init__(
+        self, owners: Callable[[str], Collection[Inbox]], max_payload: int, since: Callable[[], datetime]
+    ) -> None:
         self.max_payload = max_payload
         self.unjoined = 0
         """Messages that could not be put together."""
         self._owners = owners
+        self._since = since
         self._partial: Partial | None = None
         self._planned: list[tuple[Inbox, Sequence[Notify | Gap]]] = []  # the last comes first
 
     @property
-    def whole(self) -> bool:
-        """Whether all that has arrived was delivered, and nothing is the beginning of a message."""
-        return self._partial is None
+    def unfinished(self) -> str | None:
+        """The message whose beginning is all that has arrived and was not delivered."""
+        return unfinished(self._partial)
 
     def restart(self) -> None:
         """A new connection: there will be no end to what began on the last one."""
@@ -111,7 +115,7 @@ class Delivery:
             unjoined = self.unjoined
             for run in reversed(runs):
                 if isinstance(run, Unjoined):
-                    gap = Gap(GapReason.INCOMPLETE, (run.channel,), datetime.now(UTC), 1, run.why)
+                    gap = Gap(GapReason.INCOMPLETE, (run.channel,), self._since(), 1, run.why)
                     planned += [(inbox, (gap,)) for inbox in takers(run.channel)]
                     unjoined += 1
                 else:

@@ -62,7 +62,9 @@ class Listener:
         self._session = Session[Inbox](reopen is not None, new_delays)
         self._in_background: tuple[Connect | Execute, BackgroundCall[Any]] | None = None
         self._last_error: Exception | None = None
-        self._delivery = Delivery(self._session.registry.owners, max_payload)
+        self._delivery = Delivery(
+            self._session.registry.owners, max_payload, lambda: _time_of(self._session.whole_until)
+        )
         self._departed: deque[Inbox] = deque()
         self._late: set[str] = set()  # unlistened channels of which something may still arrive
         self._strays = Inbox()  # what came on channels that nobody asked us for, while nobody was receiving
@@ -353,12 +355,11 @@ class Listener:
         self._driver = driver
         self._delivery.restart()
         self._by_connection[identity(driver.raw)] = self
-        self._whole_at = monotonic()
-        self._session.on_connected(self._whole_at)
+        self._session.on_connected(monotonic())
 
     def _on_lost(self, error: Exception) -> None:
         self._delivery.deliver(self._driver, self._reader, late=self._late, covered=self._session.registry.lost)
-        self._on_joined()
+        self._session.on_joined(monotonic(), self._delivery.unfinished)
         self._last_error = error
         self._session.on_lost(self._session.number, monotonic(), str(error))
         self._by_connection.pop(identity(self._driver.raw), None)
@@ -367,7 +368,7 @@ class Listener:
         logger.warning("connection lost: %s", error)
 
     def _report(self, step: Report) -> None:
-        since = datetime.now(UTC) - timedelta(seconds=monotonic() - step.since)
+        since = _time_of(step.since)
         affected: dict[Inbox, list[str]] = {}
         for channel in step.channels:
             for inbox in self._session.registry.losers(channel):
@@ -390,17 +391,9 @@ class Listener:
             self._on_lost(lost)
             return
         self._delivery.deliver(self._driver, self._reader, late=self._late)
-        self._on_joined()
+        self._session.on_joined(monotonic(), self._delivery.unfinished)
         if in_line and self._late:  # all of them had been unlistened, and now their last has been read
             self._late.clear()
-
-    def _on_joined(self) -> None:
-        """Tell the session whether a message is there in part. It came after the last time when none was: the socket
-        is looked at only now and then."""
-        now, whole = monotonic(), self._delivery.whole
-        self._session.on_joined(now if whole else self._whole_at, whole=whole)
-        if whole:
-            self._whole_at = now
 
     def _take_from_socket(self) -> ConnectionLost | None:
         """Take what has arrived; return the error if the connection turned out to be broken."""
@@ -447,6 +440,10 @@ class Listener:
 def _close(driver: DriverConnection) -> None:
     with suppress(Exception):
         driver.close()
+
+
+def _time_of(moment: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=monotonic() - moment)
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

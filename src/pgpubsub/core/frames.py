@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeAlias
 from pgpubsub.core.sql import PAYLOAD_LIMIT, utf8_length
 from pgpubsub.events import Notify
 
-__all__ = ["MAX_PAYLOAD", "Message", "NewId", "Partial", "Run", "Unjoined", "join", "pack"]
+__all__ = ["MAX_PAYLOAD", "Message", "NewId", "Partial", "Run", "Unjoined", "join", "pack", "unfinished"]
 
 Message = tuple[str, str]
 """A channel and a text."""
@@ -38,11 +38,16 @@ MAX_PAYLOAD = 16 << 20
 
 PREFIX = "pgpubsub/"
 
-HEADER = re.compile(r"pgpubsub/(\d{1,4}) ([0-9a-f]{16}) (?:([1-9]\d{0,8})/([1-9]\d{0,8}) )?", re.ASCII)
+HEADER = re.compile(r"pgpubsub/([1-9]\d{0,3}) ([0-9a-f]{16}) (?:([1-9]\d{0,8})/([1-9]\d{0,8}) )?", re.ASCII)
 """What a chunk begins with. Later versions will begin alike up to the second space."""
 
 CHUNK = PAYLOAD_LIMIT - 63
 """Bytes of text in a chunk: what a header of the greatest length leaves, and a little less."""
+
+FEW = 1000
+PART = 256
+"""A message may have a few parts, and one more for each so many bytes of `max_payload`: what is kept of many small ones
+is more than their text."""
 
 
 # -- sending
@@ -168,6 +173,11 @@ def join(partial: Partial | None, events: list[Notify], limit: int) -> tuple[lis
     return runs, partial
 
 
+def unfinished(partial: Partial | None) -> str | None:
+    """The name of the message whose end is awaited, if there is one."""
+    return None if partial is None or partial.parts is None else partial.name
+
+
 def _read(event: Notify, header: re.Match[str]) -> Partial | None:
     """The chunk as a message that has only this part; None if it is none."""
     version, name, index, count = header.groups()
@@ -188,8 +198,8 @@ def _go_on(partial: Partial | None, chunk: Partial, limit: int, runs: list[Run])
         why = "a message came in a later version of the frame format: a newer pgpubsub understands it"
     elif chunk.last != begun.last + 1 or chunk.total != begun.total:
         why = _missing(begun).why
-    elif size > limit:
-        why = f"a message came that is longer than max_payload, {limit} bytes: receive with a larger one"
+    elif size > limit or chunk.total > FEW + limit // PART:
+        why = f"a message came that is longer than max_payload, {limit} bytes, or in too many parts for it"
     if why is not None:
         runs.append(Unjoined(chunk.channel, why))
         return chunk._replace(parts=None)

@@ -151,7 +151,9 @@ class Session(Generic[Owner]):
     _number: int = field(default=0, init=False)
     _connected_at: float = field(default=0.0, init=False)
     _heard_at: float = field(default=0.0, init=False)
-    _partial_since: float | None = field(default=None, init=False)
+    _joined_at: float = field(default=0.0, init=False)
+    _unfinished: str | None = field(default=None, init=False)
+    _unfinished_since: float = field(default=0.0, init=False)
     _delivered_at: float = field(default=0.0, init=False)
     _attempt_at: float = field(default=0.0, init=False)
     _delays: Iterator[float] = field(init=False)
@@ -180,6 +182,11 @@ class Session(Generic[Owner]):
     def trusted(self) -> bool:
         """Whether there is a connection on which notifications arrive, as far as anybody knows."""
         return self.up and (self.heartbeat is None or self.heartbeat.trusted)
+
+    @property
+    def whole_until(self) -> float:
+        """What came before this was handed out, whatever becomes of the message that has come in part."""
+        return self._joined_at if self._unfinished is None else self._unfinished_since
 
     @property
     def give_up_at(self) -> float | None:
@@ -218,8 +225,8 @@ class Session(Generic[Owner]):
     def on_connected(self, now: float) -> None:
         """A new session exists; nothing is listened to on it."""
         self._number += 1
-        self._connected_at = self._heard_at = self._delivered_at = now
-        self._partial_since = None
+        self._connected_at = self._heard_at = self._delivered_at = self._joined_at = now
+        self._unfinished = None
         self._one_by_one = False
         self.registry.on_session_begun()
         if self.heartbeat is not None:
@@ -245,13 +252,12 @@ class Session(Generic[Owner]):
             self.heartbeat.on_delivered(now)
             self._on_trusted()
 
-    def on_joined(self, now: float, *, whole: bool) -> None:
-        """Whether the last message that has arrived is there as a `whole`, or its end is still to come. If that does
-        not come, everything since its beginning may be missing, whatever was heard meanwhile."""
-        if whole:
-            self._partial_since = None
-        elif self._partial_since is None:
-            self._partial_since = now
+    def on_joined(self, now: float, unfinished: str | None) -> None:
+        """All that has arrived was handed out, but for the beginning of the message with the name `unfinished` (None:
+        but for nothing). If its end does not come, what is heard meanwhile says nothing of when it was sent."""
+        if unfinished != self._unfinished:
+            self._unfinished, self._unfinished_since = unfinished, self._joined_at
+        self._joined_at = now
 
     def on_beat_begun(self, step: Beat) -> None:
         """The beat is on its way to the server."""
@@ -330,8 +336,8 @@ class Session(Generic[Owner]):
         if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
             deaf = reason is GapReason.HEARTBEAT  # then a statement that succeeded has proved nothing
             self._lost_since = self._delivered_at if deaf else self._heard_at
-            if self._partial_since is not None:
-                self._lost_since = min(self._lost_since, self._partial_since)
+            if self._unfinished is not None:
+                self._lost_since = min(self._lost_since, self.whole_until)
         self._lost_why = why
         self._lost_reason = reason
         self.registry.on_session_ended()

@@ -132,6 +132,7 @@ class Psycopg3LoopConnection:
         self._fatal_notices: list[str] = []
         self._statement: _Statement | None = None
         self._closed = False
+        self._broken = False
         self._more_in_libpq = False
         conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
         conn.pgconn.nonblocking = 1
@@ -254,7 +255,9 @@ class Psycopg3LoopConnection:
             begin()
             self._flush()
         except psycopg.Error as error:
-            # Whoever asked is told when this call is over, as of every other outcome.
+            # Whoever asked is told when this call is over, as of every other outcome. Nobody may ask libpq before: it
+            # has nothing under way, and would say that all is done.
+            self._broken = True
             self._loop.call_soon(self._lose, error)
 
     def _flush(self) -> None:
@@ -275,7 +278,7 @@ class Psycopg3LoopConnection:
         return decode(records, self._encoding, self._channels)
 
     def _take_results(self) -> None:
-        while (statement := self._statement) is not None and not self._pgconn.is_busy():
+        while not self._broken and (statement := self._statement) is not None and not self._pgconn.is_busy():
             result = self._pgconn.get_result()
             if result is None:
                 self._finish(statement.refusal)

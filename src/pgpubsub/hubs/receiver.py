@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep, time
 
 from pgpubsub.core.buffer import payload_bytes
-from pgpubsub.core.frames import Partial, Unjoined, join
+from pgpubsub.core.frames import Partial, Unjoined, join, unfinished
 from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.routing import route
 from pgpubsub.core.session import Abandon, Ask, Beat, Execute, Report, Session, Step
@@ -26,7 +26,7 @@ from pgpubsub.errors import (
 )
 from pgpubsub.events import Gap, GapReason, Notify
 from pgpubsub.hubs.link import Dial, Link
-from pgpubsub.hubs.mailbox import Mailbox, now
+from pgpubsub.hubs.mailbox import Mailbox
 from pgpubsub.hubs.sender import Sender
 from pgpubsub.status import Observation
 
@@ -231,17 +231,18 @@ class Receiver:
             self._on_trusted()
         if self._partial_of != self.link.session.number:
             self._partial, self._partial_of = None, self.link.session.number
+        since = self.link.session.whole_until
         runs, self._partial = join(self._partial, events, self._max_payload)
-        self.link.session.on_joined(monotonic(), whole=self._partial is None)
+        self.link.session.on_joined(monotonic(), unfinished(self._partial))
         for run in runs:
             if isinstance(run, Unjoined):
-                self._report_unjoined(run)
+                self._report_unjoined(run, since)
             else:
                 self._hand_out(run)
 
-    def _report_unjoined(self, unjoined: Unjoined) -> None:
+    def _report_unjoined(self, unjoined: Unjoined, since: float) -> None:
         for mailbox in tuple(self._registry.owners(unjoined.channel)):
-            mailbox.report(Gap(GapReason.INCOMPLETE, (unjoined.channel,), now(), 1, unjoined.why))
+            mailbox.report(Gap(GapReason.INCOMPLETE, (unjoined.channel,), self._time_of(since), 1, unjoined.why))
         logger.warning("a message on %s is missing: %s", unjoined.channel, unjoined.why)
         self._observe(Observation("gap", (unjoined.channel,), detail=unjoined.why))
 
@@ -315,9 +316,7 @@ class Receiver:
                 self._settle(channel)
 
     def _report(self, step: Report) -> None:
-        # Both ways, since the clock that only moves forwards stops while a machine sleeps, and the other may be set.
-        offset = min(self._wall_offset, time() - monotonic())
-        since = datetime.fromtimestamp(step.since + offset, UTC)
+        since = self._time_of(step.since)
         affected: dict[Mailbox, list[str]] = {}
         for channel in step.channels:
             for mailbox in self._registry.losers(channel):
@@ -330,6 +329,10 @@ class Receiver:
         if told:
             logger.info("listening again, channels: %s", ", ".join(told))
             self._observe(Observation("gap", told, detail=step.why))
+
+    def _time_of(self, moment: float) -> datetime:
+        # Both ways, since the clock that only moves forwards stops while a machine sleeps, and the other may be set.
+        return datetime.fromtimestamp(moment + min(self._wall_offset, time() - monotonic()), UTC)
 
     async def _beat(self, step: Beat) -> None:
         session = self.link.session
