@@ -2,6 +2,7 @@
 
 engine.py      a hub, apart from its face: its beginning and end, its state and figures
 receiver.py    who has subscribed to what; brings the server in line, and hands out what arrives
+beats.py       its own heartbeats
 sender.py      sends what is submitted, as `core.sender` decides
 outgoing.py    what is given to a hub to be sent: checked, and divided
 link.py        one connection after another, as `core.session` decides; a hub has two

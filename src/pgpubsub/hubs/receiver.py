@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from time import monotonic, sleep, time
@@ -25,6 +24,7 @@ from pgpubsub.errors import (
     again,
 )
 from pgpubsub.events import Gap, GapReason, Notify
+from pgpubsub.hubs.beats import Beats
 from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox
 from pgpubsub.hubs.sender import Sender
@@ -57,38 +57,6 @@ class _Admission:
             self.granted.set_exception(again(error))
         elif not self._missing:
             self.granted.set_result(None)
-
-
-class _Beats(Mailbox):
-    """What subscribes to the heartbeat's channel: it measures how long our own take, and keeps nothing."""
-
-    def __init__(self, hub: str, on_return: Callable[[float], None]) -> None:
-        super().__init__(1, 1, "latest")
-        self._prefix = hub
-        self._number = 0
-        self._begun_at: float | None = None
-        self._on_return = on_return
-
-    def next_payload(self) -> str:
-        """What makes the next beat known as ours."""
-        self._number += 1
-        self._begun_at = monotonic()
-        return self._payload
-
-    @property
-    def _payload(self) -> str:
-        return f"{self._prefix} {os.getpid()} {self._number}"  # one that was made before a fork may be used in many
-
-    def put(self, events: Collection[Notify], size: int) -> None:
-        if self._begun_at is not None and any(event.payload == self._payload for event in events):
-            self._on_return(monotonic() - self._begun_at)
-            self._begun_at = None
-
-    def report(self, gap: Gap) -> None:
-        """Nobody misses a heartbeat."""
-
-    def wake(self, count: int | None) -> None:
-        """Nobody waits."""
 
 
 class Receiver:
@@ -131,7 +99,7 @@ class Receiver:
         self._underway: dict[tuple[Mailbox, str], asyncio.Future[None]] = {}
         self._wall_offset = time() - monotonic()
         self._beating: asyncio.Task[None] | None = None
-        self._beats = _Beats(name, self._on_beat_returned)
+        self._beats = Beats(name, self._on_beat_returned)
         self._registry.add(self._beats, self._heartbeat.channel)
 
     # -- who wants what
