@@ -1,12 +1,15 @@
 """How fast pgpubsub is beside other ways to send and receive notifications in Python: `python -m bench`.
 
-Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in two parts:
+Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in three parts:
 
 - `pubsub`, one connection that its caller drives: throughput and CPU time per notification, of bursts that wait at
   the receiver and of bursts on their way; latency from a NOTIFY to the event, on one connection and between two
   processes;
 - `hub`, many subscribers on one connection: the same for one subscription; one message to a thousand subscribers;
-  the time of a call that sends, and of listening to a thousand channels; the CPU time of idleness, and memory.
+  the time of a call that sends, and of listening to a thousand channels; the CPU time of idleness, and memory;
+- `sending`, what becomes of sending: many tasks or threads that call at once, beside pools of the number of connections
+  that suits each best; one call after the other; a hundred thousand in one transaction, and a million in a row; a
+  mebibyte from one process to another; and what a channel's type costs.
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
@@ -15,14 +18,16 @@ what makes one of them wait now and then does not, so a p99 is worth less than a
 by others.
 
 Everybody is used as its own manual has it. Libraries on asyncio run on asyncio's own event loop; uvloop is shown for
-ours and for asyncpg. Payloads are ASCII, of 100 bytes in `pubsub` and of 20 bytes in `hub`. The servers do not wait for
-the disk (`fsync` is off), nor would they otherwise: what does nothing but notify writes nothing to wait for.
+ours and for asyncpg. Payloads are ASCII, of 100 bytes in `pubsub`, of 20 bytes in `hub` and of 40 bytes in `sending`,
+unless it says otherwise. The servers do not wait for the disk (`fsync` is off), nor would they otherwise: what does
+nothing but notify writes nothing to wait for.
 
 Not measured: reconnection, encrypted connections, networks, and the server, which is the same for all.
 
     run          one run: options, rounds, results
     pubsub       the part about one connection: what is measured and shown, with its aims
     hub/         the part about the hub
+    sending/     the part about sending
     contestants  what a contestant is
     subscribers  those that are built on pgpubsub
     raw_loops    those that are built on a driver alone

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import quantiles
+from dataclasses import asdict, dataclass, replace
+from statistics import mode, quantiles
 from typing import Any
 
 from bench.contestants import Contestant, Role
-from bench.rounds import Round
+from bench.rounds import Figures, Round
 
 __all__ = ["FASTEST", "ITSELF", "Aim", "Comparison", "Metric", "Row", "Spread", "compare"]
 
@@ -40,6 +40,8 @@ class Metric:
     """Peers to divide by, or `FASTEST`."""
     more_is_better: bool = False
     aims: tuple[Aim, ...] = ()
+    detail: str = ""
+    """Another figure, a whole number that stands beside the name of a contestant that has it: "connections"."""
 
     def meets(self, aim: Aim, value: float) -> bool:
         """Whether a ratio, or a figure, meets an aim."""
@@ -76,6 +78,13 @@ class Row:
     """By whom the metric has `beside`."""
     met: Mapping[str, bool]
     """Whether its aims are met, by whom they are `beside`."""
+    detail: str = ""
+    """Such as "8 connections", as in most of the rounds."""
+
+    @property
+    def label(self) -> str:
+        """Its name, with the detail."""
+        return f"{self.contestant}, {self.detail}" if self.detail else self.contestant
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,11 @@ class Comparison:
     fastest: str | None
     """Who `FASTEST` is."""
     rows: Sequence[Row]
+
+    def label(self, peer: str) -> str:
+        """The name of a peer, or of `FASTEST`, with the detail."""
+        name = self.fastest if peer == FASTEST else peer
+        return next((row.label for row in self.rows if row.contestant == name), str(name))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,7 +117,21 @@ def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequ
         fastest = best(peers, key=lambda name: Spread.of_ratios(figures[name], figures[known]).median)
         figures[FASTEST] = figures[fastest]
     rows = [_row(metric, contestant, figures) for contestant in contestants]
+    if metric.detail:
+        rows = [replace(row, detail=_detail(metric.detail, [one[row.contestant] for one in played])) for row in rows]
     return Comparison(metric, fastest, rows)
+
+
+def _detail(name: str, figures: Sequence[Figures]) -> str:
+    """
+    >>> _detail("connections", [{"connections": 4}, {"connections": 1}, {"connections": 4}])
+    '4 connections'
+    """
+    given = [one[name] for one in figures if name in one]
+    if not given:
+        return ""
+    number = mode(given)
+    return f"{number:.0f} {name.removesuffix('s') if number == 1 else name}"
 
 
 def _row(metric: Metric, contestant: Contestant[Any], figures: Mapping[str, list[float]]) -> Row:

@@ -24,7 +24,7 @@ class PubSubEcho:
         self._pubsub.notify(self._channel, payload)
         while (event := self._pubsub.get_event()) is None:
             pass
-        return event.payload
+        return str(event.payload)
 
     def close(self) -> None:
         self._pubsub.close()

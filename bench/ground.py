@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from bench.sender import Sender
 
-__all__ = ["CHANNEL", "Effort", "Ground", "Lasting"]
+__all__ = ["CHANNEL", "Effort", "Ground", "Lasting", "database"]
 
 CHANNEL = "bench_channel"
 
@@ -59,6 +59,24 @@ class Effort:
     """With a heartbeat after 10 to 12 s, so that there are two or three."""
     long_rounds: int = 3
     """How many of the rounds include what takes long: idleness and memory."""
+    sending_rounds: int = 10
+    """How many of the rounds include sending."""
+    calling_tasks: int = 256
+    """Tasks that send at once."""
+    calling_threads: int = 64
+    """Threads likewise."""
+    calling_seconds: float = 0.2
+    """How long they do."""
+    most_connections: int = 16
+    """In a pool."""
+    many: int = 100_000
+    """Notifications in one transaction."""
+    streamed: int = 1_000_000
+    """Notifications in a row without an end."""
+    typed: int = 10_000
+    """Notifications on a channel that has a type."""
+    large: int = 1 << 20
+    """Bytes of a long payload."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +100,17 @@ class Ground:
             list(threads.map(lambda lasting: lasting.start(), new.values()))
         return [cast(L, self._kept[make]) for make in makes]
 
-    @contextmanager
-    def database(self, name: str) -> Iterator[str]:
-        """The DSN of a new database, where nobody is woken by others' notifications."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"'.encode())
-            try:
-                yield make_conninfo(self.dsn, dbname=name)
-            finally:
-                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+    def database(self, name: str) -> AbstractContextManager[str]:
+        """See the function."""
+        return database(self.dsn, name)
+
+
+@contextmanager
+def database(server: str, name: str) -> Iterator[str]:
+    """The DSN of a new database, where nobody is woken by others' notifications. `server` is the DSN of another."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            yield make_conninfo(server, dbname=name)
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())

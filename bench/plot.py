@@ -101,7 +101,7 @@ def _draw_ratios(axes: Axes, comparison: Comparison) -> None:
                 axes.barh(line, 1e6, left=goal, height=0.9, color=GREEN, zorder=0)
                 axes.plot([goal, goal], [line - 0.45, line + 0.45], color="#3a8f3a", linewidth=1.5, zorder=1)
                 ends.append(goal)
-    fastest = {FASTEST: f"{comparison.fastest},\n{FASTEST}"}
+    fastest = {FASTEST: f"{comparison.label(FASTEST)},\n{FASTEST}"}
     axes.set_yticks(range(len(peers)), [fill(f"beside {fastest.get(peer, peer)}", 34) for peer in peers])
     axes.set_ylim(len(peers) - 0.5, -0.5)
     axes.axvline(1, color=DARK, linewidth=0.8, zorder=1)
@@ -131,8 +131,9 @@ def _draw_figures(axes: Axes, comparison: Comparison) -> None:
         axes.axvline(aim.limit, color="#3a8f3a", linewidth=1.5)
         axes.annotate("aim ", (aim.limit, -0.6), ha="right", va="top", fontsize=9, color="#3a8f3a")
     axes.set_xlim(0, most * 1.2 or 1)
+    axes.locator_params(axis="x", nbins=7)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
-    axes.set_yticks(range(len(comparison.rows)), [row.contestant.strip() for row in comparison.rows])
+    axes.set_yticks(range(len(comparison.rows)), [row.label for row in comparison.rows])
     axes.set_ylim(len(comparison.rows) - 0.4, -0.6)
     better = "more" if metric.more_is_better else "less"
     axes.set_xlabel(f"{metric.unit} ({better} is better; median and quartiles)", fontsize=9, loc="left")

@@ -20,7 +20,7 @@ RESULTS = Path(__file__).with_name("results")
 
 PACKAGES = (
     *("pgpubsub", "psycopg", "psycopg-binary", "psycopg-c", "psycopg2-binary", "psycopg2", "PyGreSQL"),
-    *("asyncpg", "asyncpg-listen", "broadcaster", "uvloop"),
+    *("psycopg-pool", "asyncpg", "asyncpg-listen", "broadcaster", "uvloop", "msgspec"),
 )
 
 

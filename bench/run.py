@@ -20,11 +20,13 @@ from bench.plot import plot
 from bench.report import environment, save
 from bench.rounds import Measurement, Round, play
 from bench.sender import Sender
-from bench.table import table
+from bench.sending import part as sending
+from bench.table import summary, table
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
+PARTS = (pubsub, hub, sending)
 FULL = Effort()
 QUICK = Effort(
     rounds=2,
@@ -40,6 +42,12 @@ QUICK = Effort(
     held=500,
     idle_seconds=0.5,
     long_rounds=1,
+    sending_rounds=1,
+    calling_seconds=0.05,
+    most_connections=4,
+    many=5_000,
+    streamed=20_000,
+    typed=1000,
 )
 
 
@@ -57,8 +65,8 @@ def main() -> None:
         surroundings = environment(server.dsn())
         ground = Ground(server.dsn(), sender, effort, to_the_end)
         rounds = play(measurements, ground, lambda number: _show(number, effort.rounds))
-    comparisons = _compare(measurements, rounds, [*pubsub.metrics(effort), *hub.metrics(effort)])
-    print("\n".join(map(table, comparisons)))
+    comparisons = _compare(measurements, rounds, [metric for part in PARTS for metric in part.metrics(effort)])
+    print("\n".join([*map(table, comparisons), summary(comparisons)]))
     result = {
         "environment": surroundings,
         "effort": asdict(effort),
@@ -90,7 +98,7 @@ def _options() -> Namespace:
 
 
 def _all(effort: Effort) -> list[Measurement]:
-    return [*pubsub.measurements(effort), *hub.measurements(effort)]
+    return [measurement for part in PARTS for measurement in part.measurements(effort)]
 
 
 def _measurements(effort: Effort) -> list[Measurement]:

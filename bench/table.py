@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bench.comparison import FASTEST, ITSELF, Comparison, Metric, Row, Spread
+from bench.comparison import FASTEST, ITSELF, Aim, Comparison, Metric, Row, Spread
 
-__all__ = ["number", "ratio", "table"]
+__all__ = ["number", "ratio", "summary", "table"]
 
-NAME, FIGURE, SPREAD, RATIO = 34, 12, 32, 26
+NAME, FIGURE, SPREAD, RATIO = 38, 12, 32, 26
 """Widths of the columns."""
 
 
@@ -20,7 +20,7 @@ def table(comparison: Comparison) -> str:
     letters = dict(zip(beside, "ABCDEFGH", strict=False))
     lines = [f"{metric.title} ({metric.unit}; {'more' if metric.more_is_better else 'less'} is better)"]
     if beside:
-        fastest = f"{comparison.fastest}, {FASTEST}"
+        fastest = f"{comparison.label(FASTEST)}, {FASTEST}"
         named = [f"{letter}: {fastest if peer == FASTEST else peer}" for peer, letter in letters.items()]
         lines.append("  " + "   ".join(named))
     headings = [f"to {letter}{_aim(metric, peer)}" for peer, letter in letters.items()]
@@ -28,6 +28,33 @@ def table(comparison: Comparison) -> str:
     lines.append(_columns("", f"median{_aim(metric, ITSELF)}", headings, wide=wide))
     lines.extend(_line(row, beside, wide=wide) for row in comparison.rows)
     return "\n".join(lines) + "\n"
+
+
+def summary(comparisons: Sequence[Comparison]) -> str:
+    """All aims, a line for each: what it is about, ours, beside whom, how many times as much, the aim, the verdict."""
+    lines = ["All aims", _in_summary("ours", "", "beside", "", "ratio", "aim", "")]
+    for comparison in comparisons:
+        metric = comparison.metric
+        aims = [(row, aim) for row in comparison.rows for aim in metric.aims if aim.beside in row.met]
+        if aims:
+            lines.append(f"  {metric.title} ({metric.unit})")
+        lines += [_in_summary(*_aimed(comparison, row, aim)) for row, aim in aims]
+    return "\n".join(lines) + "\n"
+
+
+def _aimed(comparison: Comparison, row: Row, aim: Aim) -> tuple[str, ...]:
+    figures = {one.label: number(one.figure.median) for one in comparison.rows}
+    ours, goal = figures[row.label], _aim(comparison.metric, aim.beside).removeprefix(", aim ")
+    verdict = _verdict(row, aim.beside).strip()
+    if aim.beside == ITSELF:
+        return row.label, ours, "", "", "", goal, verdict
+    peer, median = comparison.label(aim.beside), row.ratios[aim.beside].median
+    return row.label, ours, peer, figures[peer], _ratio_like(median)(median), goal, verdict
+
+
+def _in_summary(*cells: str) -> str:
+    widths = (34, 11, 36, 11, 8, 11, 0)
+    return "    " + "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def number(value: float) -> str:
@@ -64,7 +91,7 @@ def _ratio_like(value: float) -> Callable[[float], str]:
 def _line(row: Row, beside: Sequence[str], *, wide: bool) -> str:
     figure = _spread(row.figure, number) if wide else number(row.figure.median)
     ratios = [_spread(row.ratios[peer], _ratio_like(row.ratios[peer].median)) + _verdict(row, peer) for peer in beside]
-    return _columns(row.contestant, figure + _verdict(row, ITSELF), ratios, wide=wide)
+    return _columns(row.label, figure + _verdict(row, ITSELF), ratios, wide=wide)
 
 
 def _spread(spread: Spread, show: Callable[[float], str]) -> str:

@@ -34,13 +34,13 @@ class Message(NamedTuple):
     delivery: int
 
 
-def publish(make: Callable[[], Publisher], ground: Ground) -> list[int]:
+def publish(make: Callable[[], Publisher], ground: Ground, length: int = PAYLOAD_SIZE) -> list[int]:
     """Time of a call that sends, in nanoseconds."""
     publisher = make()
     gc.collect()
     publisher.open(ground.dsn, CHANNEL)
     with closing(publisher):
-        text = "x" * PAYLOAD_SIZE
+        text = "x" * length
         publisher.publish(text, ground.effort.warm_up_samples)
         return publisher.publish(text, ground.effort.samples)
 

@@ -1,8 +1,7 @@
 """Channels whose payloads have a type: what is sent is encoded, and what arrives is decoded, or told apart.
 
-A `Channel` can be used wherever a channel's name can. Payloads are JSON, by msgspec, and by pydantic where the type is
-or contains one of pydantic's; or whatever two functions of the user's own make of them. Both libraries are imported
-when a channel needs them, and not before.
+A `Channel` can be used wherever a channel's name can. Payloads are JSON (see `codecs`), or whatever two functions of
+the user's own make of them.
 
 It promises that what it encodes can be decoded by a channel with the same name and type. It does not check that the
 senders of this channel agree about the type: PostgreSQL carries any text.
@@ -10,12 +9,12 @@ senders of this channel agree about the type: PostgreSQL carries any text.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar, get_args, overload
+from typing import Any, Generic, TypeVar, overload
 
+from pgpubsub.codecs import Codec, codec_for, name_of_type
 from pgpubsub.core.sql import check_channel
 from pgpubsub.errors import PayloadError
 from pgpubsub.events import Gap, Notify, Undecodable
@@ -41,7 +40,7 @@ class Channel(Generic[T]):
 
     Raises:
         ChannelNameError: a name that PostgreSQL cannot carry.
-        TypeError: no codec can handle the type.
+        TypeError: no codec can handle the type, or `encode` or `decode` is no function.
         ImportError: msgspec is not installed. The extra `typed` brings it.
 
     A channel is immutable. It compares by its name, its type and the two functions.
@@ -93,7 +92,12 @@ class Channel(Generic[T]):
         self._name = name
         self._type = type
         self._own = (encode, decode)
-        self._codec = _codec_for(self) if encode is None or decode is None else _Codec(encode, decode)
+        if encode is None or decode is None:
+            self._codec = codec_for(type, repr(self))
+        elif callable(encode) and callable(decode):
+            self._codec = Codec(encode, decode)
+        else:
+            raise TypeError(f"channel {name!r}: encode= and decode= are functions, not {encode!r} and {decode!r}")
 
     @property
     def name(self) -> str:
@@ -121,8 +125,9 @@ class Channel(Generic[T]):
         except Exception as error:
             if _was_raised_by_a_signal_handler(error):
                 raise
+            reason = str(error) if self._own == (None, None) else f"{error.__class__.__name__}: {error}"
             raise PayloadError(
-                f"the payload for channel {self._name!r} does not fit its type, {_name_of_type(self._type)}: {error}"
+                f"the payload for channel {self._name!r} does not fit its type, {name_of_type(self._type)}: {reason}"
             ) from error
         return text
 
@@ -137,7 +142,7 @@ class Channel(Generic[T]):
             return Undecodable(event[0], event[1], event[2], error)
 
     def __repr__(self) -> str:
-        return f"Channel({self._name!r}, {_name_of_type(self._type)})"
+        return f"Channel({self._name!r}, {name_of_type(self._type)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Channel):
@@ -176,11 +181,21 @@ def name_of(channel: str | Channel[Any]) -> str:
 
 
 class Types(dict[str, Channel[Any]]):
-    """Which of one subscriber's channels have a type, by name. It is empty, and so false, where none has."""
+    """Which of one subscriber's channels have a type, by name. It is empty, and so false, where none has.
+
+    Raises:
+        ValueError: two channels with one name and different types are given at once.
+    """
 
     def __init__(self, channels: Iterable[str | Channel[Any]] = ()) -> None:
         super().__init__()
         for channel in channels:
+            known = self.get(name_of(channel))
+            if isinstance(channel, Channel) and known is not None and channel != known:
+                raise ValueError(
+                    f"one subscription cannot have both {known!r} and {channel!r}: what comes on a channel has one"
+                    " type; subscribe twice, or make it a union"
+                )
             self.learn(channel)
 
     def learn(self, channel: str | Channel[Any]) -> None:
@@ -213,87 +228,17 @@ class Types(dict[str, Channel[Any]]):
 
 
 def _was_raised_by_a_signal_handler(error: Exception) -> bool:
-    """Python runs those in the midst of whatever it does. It may be a time-out, which is not the codec's."""
-    handlers = filter(callable, map(signal.getsignal, signal.valid_signals()))
-    codes = {getattr(handler, "__code__", getattr(type(handler).__call__, "__code__", None)) for handler in handlers}
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code in codes:
-            return True
-        traceback = traceback.tb_next
+    """Python runs those in the midst of whatever it does. It may be a time-out, which is not the codec's.
+
+    Only a signal handler is given the very frame that it was called from, so that is how it is told from other
+    functions, whatever it is wrapped in. One that has deleted its argument before it raises is not recognised.
+    """
+    step = error.__traceback__ and error.__traceback__.tb_next  # after our own
+    while step is not None:
+        caller = step.tb_frame.f_back
+        for value in list(step.tb_frame.f_locals.values()):
+            given = value if isinstance(value, tuple) else (value,)  # it may take *args
+            if caller is not None and any(one is caller for one in given):
+                return True
+        step = step.tb_next
     return False
-
-
-# -- the codecs
-
-
-class _Codec(NamedTuple):
-    encode: Callable[[Any], str]
-    decode: Callable[[str], Any]
-
-
-def _codec_for(channel: Channel[Any]) -> _Codec:
-    make = _pydantic_codec if _is_of_pydantic(channel.type) else _msgspec_codec
-    try:
-        return make(channel.type)
-    except ImportError as error:
-        raise ImportError(
-            f"{channel!r} needs msgspec: pip install 'pgpubsub[binary,typed]', or give functions of your own with"
-            " encode= and decode="
-        ) from error
-    except Exception as error:  # each library has its own, and a type may refer to a name that is not there yet
-        raise TypeError(
-            f"{channel!r}: no payload can have this type; give another one, or functions of your own with encode= and"
-            f" decode=: {error}"
-        ) from error
-
-
-def _msgspec_codec(type: Any) -> _Codec:
-    import msgspec
-
-    _refuse_unknown_classes(msgspec.inspect.type_info(type))
-    encode = msgspec.json.Encoder().encode
-    return _Codec(lambda payload: encode(payload).decode(), msgspec.json.Decoder(type).decode)
-
-
-def _refuse_unknown_classes(info: Any) -> None:
-    """msgspec takes a class that it does not know for one whose decoding the user will see to."""
-    import msgspec
-
-    seen: list[Any] = []
-    left = [info]
-    while left:
-        node = left.pop()
-        if isinstance(node, msgspec.inspect.CustomType):
-            raise TypeError(f"msgspec does not know how to decode a {_name_of_type(node.cls)}")
-        if isinstance(node, tuple):
-            left.extend(node)
-        elif isinstance(node, msgspec.Struct) and not any(node is known for known in seen):
-            seen.append(node)  # types may contain themselves
-            left.extend(getattr(node, name) for name in node.__struct_fields__)
-
-
-def _is_of_pydantic(type: Any) -> bool:
-    """Whether `type` is or contains a model or dataclass of pydantic's, without importing that."""
-    if hasattr(type, "__pydantic_validator__") or hasattr(type, "__pydantic_core_schema__"):
-        return True
-    return any(map(_is_of_pydantic, get_args(getattr(type, "__value__", type))))
-
-
-def _pydantic_codec(type: Any) -> _Codec:
-    import pydantic
-
-    adapter = pydantic.TypeAdapter(type)
-
-    def encode(payload: Any) -> str:
-        # By alias, and without what is computed, so that it can be read back. Decoding finds what warnings would tell.
-        return adapter.dump_json(payload, by_alias=True, round_trip=True, warnings=False).decode()
-
-    return _Codec(encode, adapter.validate_json)
-
-
-def _name_of_type(type: Any) -> str:
-    return str(type.__qualname__) if isinstance(type, _CLASS) and not get_args(type) else repr(type)
-
-
-_CLASS = type

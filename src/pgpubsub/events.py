@@ -101,7 +101,12 @@ class Undecodable(NamedTuple):
     @property
     def payload(self) -> NoReturn:
         """There is none: raises `error`, so that a program which forgot this case fails where it uses the payload."""
-        raise self.error
+        step = traceback = self.error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_globals is globals():  # it was raised here before, and would gather tracebacks
+                traceback = step.tb_next
+            step = step.tb_next
+        raise self.error.with_traceback(traceback)
 
 
 class GapReason(StrEnum):

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 import pgpubsub
 from pgpubsub import AsyncHub, Hub, PubSub
 from tests.contract.faces import HUB_KINDS, AnyHub, Covered, LoopInThread, new_loop
+from tests.contract.sending import Foreign, Gate
 
 DRIVERS = {"psycopg3": "psycopg", "psycopg2": "psycopg2", "pg.DB": "pg", "pg.Connection": "pg"}
 BROUGHT = list(DRIVERS)
@@ -154,6 +155,37 @@ def hub(new_hub: Callable[..., AnyHub]) -> Iterator[AnyHub]:
     """A hub that is live."""
     with new_hub() as hub:
         yield hub
+
+
+# -- sending
+
+
+@pytest.fixture
+def gate(dsn: str) -> Iterator[Gate]:
+    """What stands before the server."""
+    with Gate(dsn) as gate:
+        yield gate
+
+
+@pytest.fixture
+def gated(gate: Gate, new_hub: Callable[..., AnyHub], dsn: str) -> Iterator[AnyHub]:
+    """A hub that is live and sends through the gate."""
+    with gate.hub(new_hub, dsn) as hub:
+        yield hub
+
+
+@pytest.fixture
+def quiet(new_hub: Callable[..., AnyHub]) -> Iterator[AnyHub]:
+    """A hub that sends nothing of its own."""
+    with new_hub(heartbeat=None) as hub:
+        yield hub
+
+
+@pytest.fixture
+def foreign(dsn: str, channel: str) -> Iterator[Foreign]:
+    """Somebody else who listens."""
+    with Foreign(dsn, channel) as foreign:
+        yield foreign
 
 
 @pytest.fixture(autouse=True)

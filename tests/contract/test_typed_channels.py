@@ -181,6 +181,22 @@ def test_a_hub_refuses_what_is_no_channel_at_once(hub: AnyHub) -> None:
         hub.subscribe(Order)
 
 
+def test_a_hub_refuses_two_types_of_one_channel_at_once(hub: AnyHub, orders: Channel[Order]) -> None:
+    with pytest.raises(ValueError, match="what comes on a channel has one type"):
+        hub.subscribe(orders, Channel(orders.name, int))
+    with hub.subscribe(orders, Channel(orders.name, Order)) as events:
+        hub.notify(orders, Order(1))
+        assert found(receive(events, 1)) == [Order(1)]
+
+
+def test_another_type_counts_for_what_is_buffered_too(face: Any, admin: Admin, orders: Channel[Order]) -> None:
+    with face.subscribe(orders) as events:
+        admin.execute("SELECT pg_notify(%s, v) FROM unnest(%s::text[]) v", [orders.name, ['{"id": 1}', '{"id": 2}']])
+        assert found(receive(events, 1)) == [Order(1)]  # and the other has come with it
+        events.add(Channel(orders.name, dict))
+        assert found(receive(events, 1)) == [{"id": 2}]
+
+
 # -- sending
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from pgpubsub import AsyncHub, Hub
 from pgpubsub.testing import Proxy, TemporaryServer
+from tests.contract.faces import HUB_KINDS, AnyHub, Covered, LoopInThread, new_loop
 from tests.system.pgbouncer import PgBouncer, PoolMode
 from tests.system.standby import Standby
 
@@ -32,3 +35,22 @@ def make_pgbouncer(at_end: ExitStack) -> Callable[[TemporaryServer, PoolMode], P
 @pytest.fixture
 def make_standby(at_end: ExitStack) -> Callable[[TemporaryServer], Standby]:
     return lambda server: at_end.enter_context(Standby(server))
+
+
+@pytest.fixture(params=HUB_KINDS)
+def hub_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def new_hub(hub_kind: str, at_end: ExitStack) -> Callable[..., AnyHub]:
+    """Makes hubs. They are closed in the end."""
+    loop = LoopInThread(new_loop(hub_kind))
+    at_end.callback(loop.end)
+
+    def new_hub(conninfo: str, **keywords: Any) -> AnyHub:
+        hub = Hub(conninfo, **keywords) if hub_kind == "Hub" else Covered(AsyncHub(conninfo, **keywords), loop)
+        at_end.callback(hub.close, 0)
+        return hub
+
+    return new_hub

@@ -314,7 +314,7 @@ def test_nothing_comes_of_nothing() -> None:
         ("A1/3 A2/9", "without all of its 3 parts"),
         ("A*", "in a later version of the frame format: a newer pgpubsub understands it"),
         ("A1/2 A*", "in a later version"),
-        ("A1/2 A2/2", "longer than max_payload, 3 bytes, or in too many parts for it"),
+        ("A1/2 A2/2", "longer than max_payload, 3 bytes: receive with a larger one"),
     ],
 )
 def test_it_is_told_why(script: str, why: str) -> None:
@@ -513,3 +513,10 @@ def test_it_is_known_whose_end_is_awaited() -> None:
     assert unfinished(partial) == f"{5:016x}"
     _, partial = join(partial, [Notify(7, "a", f"pgpubsub/2 {6:016x} of a later version")], 100)
     assert unfinished(partial) is None
+
+
+def test_where_characters_may_be_longer_only_ascii_has_all_the_room() -> None:
+    messages = [("a", "x" * 7999), ("a", "é" * 1999), ("a", "é" * 2000)]
+    ascii, fits, does_not = (packed[0][1] for packed in ([pack([one], new_names(), 3999)[0]] for one in messages))
+    assert (ascii, fits) == ("x" * 7999, "é" * 1999)
+    assert does_not == f"pgpubsub/1 {1:016x} 1/2 " + "é" * 1984

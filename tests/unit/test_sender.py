@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pgpubsub import ConnectionLost, SendTimeout, SendUncertain, ServerRefused
+from pgpubsub import ConnectionLost, PayloadError, SendTimeout, SendUncertain, ServerRefused
 from pgpubsub.core.frames import Message
 from pgpubsub.core.sender import CHARACTERS, MESSAGES, Batch, Call, Sender
 from pgpubsub.errors import PubSubError
@@ -548,3 +548,22 @@ def test_a_report_about_nothing_is_an_error(sender: Subject, report: str) -> Non
     arguments = () if report == "on_sent" else (ConnectionLost("reset"),)
     with pytest.raises(AssertionError, match="nothing is in flight"):
         getattr(sender, report)(*arguments)
+
+
+@pytest.mark.parametrize("sqlstate", ["54000", "25006", "55P03", "42501"])
+def test_a_refusal_that_concerns_everybody_is_told_to_all_of_the_batch_at_once(busy: Subject, sqlstate: str) -> None:
+    calls = busy.calls("a b c")
+    busy.on_sent()
+    assert busy.begin() == "a b c"
+    busy.on_refused(ServerRefused("too many notifications in the NOTIFY queue", sqlstate=sqlstate))
+    assert [str(call.error) for call in calls] == ["too many notifications in the NOTIFY queue"] * 3
+    assert len({id(call.error) for call in calls}) == 3
+    assert busy.begin() == ""
+
+
+def test_what_the_driver_cannot_encode_is_one_of_them(busy: Subject) -> None:
+    busy.calls("a b c")
+    busy.on_sent()
+    assert busy.begin() == "a b c"
+    busy.on_refused(PayloadError("the connection's client_encoding cannot express it"))
+    assert busy.story() == ["a", "b c"]

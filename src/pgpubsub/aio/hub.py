@@ -15,7 +15,7 @@ from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
-from pgpubsub.hubs.outgoing import check_all, check_one, check_total, pieces_of_any
+from pgpubsub.hubs.outgoing import check_all, check_one, check_total, explain, pieces_of_any
 from pgpubsub.status import HubState, HubStats, Observation
 
 __all__ = ["AsyncHub"]
@@ -144,7 +144,7 @@ class AsyncHub:
 
         Raises:
             ChannelNameError: a name that PostgreSQL cannot carry.
-            ValueError: a capacity below 1, or an unknown policy.
+            ValueError: a capacity below 1, an unknown policy, or two `Channel`s with one name and different types.
         """
         return AsyncSubscription(self._engine, channels, AsyncMailbox(capacity, capacity_bytes, overflow))
 
@@ -165,7 +165,8 @@ class AsyncHub:
 
         Raises:
             ChannelNameError, PayloadError, PayloadTooLarge: it cannot be sent.
-            SendTimeout: there was no connection for `send_timeout` seconds. It was not sent.
+            SendTimeout: it could not be sent for `send_timeout` seconds, for want of a connection or because of all
+                that was before it. It was not sent, and will not be.
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
@@ -173,6 +174,8 @@ class AsyncHub:
 
     async def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
         """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.
+
+        Ten thousands are prepared in one go, during which the event loop waits: a million take half a second.
 
         Equal ones, which the server would deliver once, arrive as often as they are given: all but the first travel
         as frames, which listeners other than pgpubsub see as such.
@@ -229,16 +232,20 @@ class AsyncHub:
         2500
         2500
         """
-        total = 0
+        total, failure = 0, None
         try:
             async for piece in pieces_of_any(pairs, self._engine.max_payload):
-                await self._engine.send(piece)
-                total += len(piece)
-                if on_progress is not None:
-                    on_progress(total)
+                failure = piece.failure
+                if piece.messages:
+                    await self._engine.send(piece.messages)
+                    total += len(piece.messages)
+                    if on_progress is not None:
+                        on_progress(total)
+                if failure is not None:
+                    raise failure
             await asyncio.sleep(0)
         except Exception as error:
-            error.add_note(f"{total} notifications had been sent before.")
+            explain(error, total, failure)
             raise
         return total
 

@@ -176,7 +176,8 @@ class AsyncSubscription(Generic[Event]):
     async def add(self, channel: str | Channel[Any]) -> None:
         """Subscribe to one more channel. Returns, and raises, as entering does; if it raises, nothing has changed.
 
-        What it was given last as counts: a `Channel` gives what comes on it a type, a plain name takes that away.
+        What it was given last as counts: a `Channel` gives what comes on it a type, a plain name takes that away. That
+        holds for what is buffered too, which is decoded when it is taken.
         """
         with self._mailbox.types.learning(channel):
             await self._engine.add(self._mailbox, (name_of(channel),))

@@ -205,7 +205,8 @@ class NotificationHandler:
         if listener is not None:
             listener.notify(message)
         else:
-            adapt(db).notify(pack([message], new_message_id))
+            driver = adapt(db)
+            driver.notify(pack([message], new_message_id, driver.room))
 
     def close(self) -> None:
         """Stop listening and close the connection, for everybody who shares it. A call of the handler that

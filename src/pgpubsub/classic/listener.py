@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -154,7 +154,7 @@ class Listener:
 
     def notify(self, message: Message) -> None:
         """Send one message, which has been checked, reconnecting first if that is due."""
-        self._run(partial(self._notify, pack([message], new_message_id)))
+        self._run(partial(self._notify, message))
 
     def receive(self, inbox: Inbox, timeout: float | None) -> bool:
         """Wait until `inbox` holds something, at most `timeout` seconds (None: for ever); say whether it does."""
@@ -222,14 +222,14 @@ class Listener:
                 self._read()
         inbox.forget(unwanted)
 
-    def _notify(self, messages: Sequence[Message]) -> None:
+    def _notify(self, message: Message) -> None:
         self._settle()
         lost = self._take_from_socket()
         if lost is not None:  # known before anything was sent, so a new connection may send it
             self._on_lost(lost)
             self._settle()
         try:
-            self._driver.notify(messages)
+            self._driver.notify(pack([message], new_message_id, self._driver.room))
         except ConnectionLost as error:
             self._on_lost(error)
             raise

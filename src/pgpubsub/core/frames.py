@@ -53,8 +53,10 @@ is more than their text."""
 # -- sending
 
 
-def pack(messages: Sequence[Message], new_id: NewId) -> list[Message]:
+def pack(messages: Sequence[Message], new_id: NewId, room: int | None = None) -> list[Message]:
     """What is to be sent, in this order and in one statement, for `messages` to arrive as often as they are given.
+
+    `room` is what `core.sql.room` says of the server; by default that it speaks UTF-8.
 
     A message that would be merged with an equal one before it becomes a frame, and with that another one.
 
@@ -62,14 +64,16 @@ def pack(messages: Sequence[Message], new_id: NewId) -> list[Message]:
     [('a', 'one'), ('a', 'pgpubsub/1 00000000000000ff 1/1 one'), \
 ('b', 'pgpubsub/1 00000000000000ff 1/1 pgpubsub/ is text')]
     """
+    room = room or PAYLOAD_LIMIT
     distinct = len(messages) == 1 or len(set(messages)) == len(messages)
-    if distinct and all(len(text) * 4 <= PAYLOAD_LIMIT and text[:9] != PREFIX for _, text in messages):
+    if distinct and all(len(text) * 4 <= room and text[:9] != PREFIX for _, text in messages):
         return list(messages)
     packed: list[Message] = []
     seen: set[Message] = set()
     for message in messages:
         channel, text = message
-        if message in seen or text.startswith(PREFIX) or utf8_length(text) > PAYLOAD_LIMIT:
+        most = PAYLOAD_LIMIT if text.isascii() else room
+        if message in seen or text.startswith(PREFIX) or utf8_length(text) > most:
             packed += [(channel, chunk) for chunk in _chunks(text, new_id())]
         else:
             seen.add(message)
@@ -198,8 +202,10 @@ def _go_on(partial: Partial | None, chunk: Partial, limit: int, runs: list[Run])
         why = "a message came in a later version of the frame format: a newer pgpubsub understands it"
     elif chunk.last != begun.last + 1 or chunk.total != begun.total:
         why = _missing(begun).why
-    elif size > limit or chunk.total > FEW + limit // PART:
-        why = f"a message came that is longer than max_payload, {limit} bytes, or in too many parts for it"
+    elif size > limit:
+        why = f"a message came that is longer than max_payload, {limit} bytes: receive with a larger one"
+    elif chunk.total > FEW + limit // PART:
+        why = f"a message came in {chunk.total} parts, too many for max_payload, {limit} bytes: they should be filled"
     if why is not None:
         runs.append(Unjoined(chunk.channel, why))
         return chunk._replace(parts=None)

@@ -13,8 +13,9 @@ It promises:
 - As many notifications are delivered as were submitted. The server merges equal ones of a transaction, so equal calls
   go out in different batches; within one call the repetitions become frames.
 
-A refusal does not say which notification was at fault, and the whole statement was undone. So the batch is divided in
-two and sent again, until the one at fault is alone.
+A refusal does not say which notification was at fault, and the whole statement was undone. If it was one of them (text
+that the server's encoding has no letters for), the batch is divided in two and sent again, until that one is alone. Any
+other refusal concerns all of the batch: a full queue, a standby, a time-out of the server's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pgpubsub.core.frames import Message, NewId, pack
-from pgpubsub.errors import PubSubError, SendTimeout, SendUncertain, again
+from pgpubsub.errors import PubSubError, SendTimeout, SendUncertain, ServerRefused, again
 
 __all__ = ["Batch", "Call", "Sender"]
 
@@ -35,6 +36,10 @@ CHARACTERS = 1 << 20
 """Characters of payload in a batch, at most, unless one call has more. So nobody waits long for somebody else's."""
 
 
+DATA_EXCEPTION = "22"
+"""The class of the server's errors that are about values (PostgreSQL manual, "PostgreSQL Error Codes")."""
+
+
 class Call:
     """Notifications to be sent in one transaction, for somebody who waits for the outcome.
 
@@ -43,14 +48,17 @@ class Call:
         urgent: they go before all others, and alone.
     """
 
-    __slots__ = ("expires_at", "messages", "told", "urgent")
+    __slots__ = ("begun", "expires_at", "messages", "told", "urgent")
 
     def __init__(self, messages: Sequence[Message], *, urgent: bool = False) -> None:
         self.messages = messages
         self.urgent = urgent
         self.told = False
         """Whether somebody was told of the outcome, or nobody waits for it any more."""
+        self.begun = False
+        """Whether it is or was in flight."""
         self.expires_at = 0.0
+        """When it is not worth sending any more; 0 before it is submitted."""
 
     @property
     def called_off(self) -> bool:
@@ -81,6 +89,13 @@ def _name(messages: Sequence[Message]) -> str:
     return f"NOTIFY {messages[0][0]!r}" + (f" and {count - 1} more" if count > 1 else "")
 
 
+def _concerns_one(error: PubSubError) -> bool:
+    """Whether `error` is about one notification of a batch: its text, and not the server's state."""
+    if not isinstance(error, ServerRefused):
+        return True
+    return error.sqlstate is None or error.sqlstate.startswith(DATA_EXCEPTION)
+
+
 class Sender:
     """See the module. Times are in seconds, of any clock that only moves forwards.
 
@@ -101,6 +116,7 @@ class Sender:
         self._new_id = new_id
         self._on_told = on_told
         self._failure: PubSubError | None = None
+        self._owed = 0  # calls for which somebody waits
         self._urgent: deque[Call] = deque()
         self._doubtful: deque[tuple[Call, ...]] = deque()  # parts of batches that were refused
         self._queue: deque[Call] = deque()
@@ -108,28 +124,33 @@ class Sender:
     def submit(self, call: Call, now: float) -> None:
         """`call` is to be sent."""
         call.expires_at = now + self._timeout
-        (self._urgent if call.urgent else self._queue).append(call)
+        if call.urgent:
+            self._urgent.append(call)
+        else:
+            self._queue.append(call)
+            self._owed += 1
 
     def withdraw(self, call: Call) -> None:
         """Nobody waits for `call` any more. Unless it is in flight it will not be sent."""
-        call.told = True
-        if self.in_flight is None or call not in self.in_flight.calls:
+        self._settle(call)
+        if not call.begun:
             call.messages = ()  # which may be long, and the call may stay in the queue for a while
 
-    def next_batch(self) -> Batch | None:
-        """What is to be sent now, if anything; it is in flight then."""
+    def next_batch(self, room: int | None = None) -> Batch | None:
+        """What is to be sent now, if anything; it is in flight then. `room` as for `core.frames.pack`."""
         if self.in_flight is not None or not (calls := self._next_calls()):
             return None
+        for call in calls:
+            call.begun = True
         alone = len(calls) == 1
         messages = calls[0].messages if alone else [message for call in calls for message in call.messages]
-        self.in_flight = Batch(calls, pack(messages, self._new_id))
+        self.in_flight = Batch(calls, pack(messages, self._new_id, room))
         return self.in_flight
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is waiting or in flight, urgent calls apart."""
-        flying = self.in_flight.calls if self.in_flight is not None else ()
-        return all(call.told or call.urgent for call in (*flying, *self._waiting))
+        """Whether nobody waits for anything, urgent calls apart."""
+        return not self._owed
 
     @property
     def next_expiry(self) -> float | None:
@@ -152,6 +173,8 @@ class Sender:
         calls = self._land().calls
         if len(calls) == 1:
             self._tell(calls[0], error)
+        elif not _concerns_one(error):
+            self._tell_all(calls, error)
         elif self._failure is not None:  # meanwhile
             self._tell_all(calls, self._failure)
         else:
@@ -196,14 +219,18 @@ class Sender:
 
     def _next_calls(self) -> tuple[Call, ...]:
         while self._urgent:
-            call = self._urgent.popleft()
-            if not call.called_off:
-                return (call,)
+            if calls := self._still_wanted((self._urgent.popleft(),)):
+                return calls
         while self._doubtful:
-            calls = tuple([call for call in self._doubtful.popleft() if not call.called_off])
-            if calls:
+            if calls := self._still_wanted(self._doubtful.popleft()):
                 return calls
         return tuple(self._together())
+
+    def _still_wanted(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+        for call in calls:
+            if call.called_off:
+                self._settle(call)
+        return tuple([call for call in calls if not call.told])
 
     def _together(self) -> list[Call]:
         """As many from the head of the queue as can go in one statement."""
@@ -213,10 +240,15 @@ class Sender:
         count = characters = 0
         while queue and count < MESSAGES and characters <= CHARACTERS:
             call = queue[0]
-            if not call.called_off:
+            if call.called_off:
+                self._settle(call)
+            else:
                 messages = call.messages
                 count += len(messages)
-                characters += sum([len(text) for _, text in messages])
+                if len(messages) == 1:  # as most have
+                    characters += len(messages[0][1])
+                else:
+                    characters += sum([len(text) for _, text in messages])
                 if calls and (count > MESSAGES or characters > CHARACTERS or not seen.isdisjoint(messages)):
                     break
                 calls.append(call)
@@ -234,9 +266,15 @@ class Sender:
         for call in calls:
             self._tell(call, again(error))
 
-    def _tell(self, call: Call, error: PubSubError | None) -> None:
+    def _settle(self, call: Call) -> None:
         if not call.told:
             call.told = True
+            if not call.urgent and call.expires_at:
+                self._owed -= 1
+
+    def _tell(self, call: Call, error: PubSubError | None) -> None:
+        if not call.told:
+            self._settle(call)
             if self._on_told is not None and not call.urgent:
                 self._on_told(call, error)
             call.tell(error)

@@ -19,7 +19,7 @@ from psycopg.rows import tuple_row
 
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
-from pgpubsub.drivers.interface import columns
+from pgpubsub.drivers.interface import parameters
 from pgpubsub.errors import UnsupportedConnection
 
 __all__ = ["send", "send_async"]
@@ -30,9 +30,13 @@ Way = TypeVar("Way")
 class Statement(NamedTuple):
     """One that sends."""
 
-    text: Callable[[str, str], str]
-    """Its text, given two placeholders."""
-    parameters: tuple[str, str]
+    make: Callable[..., str]
+    """Makes its text, given a placeholder for each parameter."""
+    parameters: tuple[str, ...]
+
+    def text(self, placeholders: Sequence[str]) -> str:
+        """With the first of `placeholders`."""
+        return self.make(*placeholders[: len(self.parameters)])
 
 
 def send(conn: Any, messages: Sequence[Message]) -> None:
@@ -58,7 +62,7 @@ async def send_async(conn: Any, messages: Sequence[Message]) -> None:
 
 
 def _statement(messages: Sequence[Message]) -> Statement:
-    return Statement(sql.notify if len(messages) == 1 else sql.notify_all, columns(messages))
+    return Statement(sql.notify if len(messages) == 1 else sql.notify_all, parameters(messages))
 
 
 def _find(ways: Mapping[tuple[str, str], Way], conn: Any) -> Way | None:
@@ -72,19 +76,19 @@ def _find(ways: Mapping[tuple[str, str], Way], conn: Any) -> Way | None:
 
 # -- blocking
 
-FORMAT = ("%s", "%s")
-NUMERIC = ("$1", "$2")
+FORMAT = ("%s", "%s", "%s")
+NUMERIC = ("$1", "$2", "$3")
 
 
 def _psycopg(conn: Any, statement: Statement) -> None:
     # A plain cursor, since that of the connection may want other placeholders, or make something of the row.
-    query: Any = statement.text(*FORMAT)
+    query: Any = statement.text(FORMAT)
     psycopg.Cursor(conn, row_factory=tuple_row).execute(query, statement.parameters)
 
 
 def _dbapi(conn: Any, statement: Statement) -> None:
     with conn.cursor() as cursor:
-        cursor.execute(statement.text(*FORMAT), statement.parameters)
+        cursor.execute(statement.text(FORMAT), statement.parameters)
 
 
 def _psycopg2(conn: Any, statement: Statement) -> None:
@@ -94,7 +98,7 @@ def _psycopg2(conn: Any, statement: Statement) -> None:
 
 
 def _pygresql(conn: Any, statement: Statement) -> None:
-    conn.query(statement.text(*NUMERIC), statement.parameters)
+    conn.query(statement.text(NUMERIC), statement.parameters)
 
 
 def _django(conn: Any, statement: Statement) -> None:
@@ -116,7 +120,8 @@ def _as_clause(conn: Any, statement: Statement) -> tuple[Any, dict[str, str]]:
         raise _unsupported(conn, f"it leads to {conn.dialect.name} and not to PostgreSQL")
     from sqlalchemy import text
 
-    return text(statement.text(":first", ":second")), dict(zip(("first", "second"), statement.parameters, strict=True))
+    named = dict(zip(("first", "second", "third"), statement.parameters, strict=False))
+    return text(statement.text([f":{name}" for name in named])), named
 
 
 UNSTREAMED = {"stream_results": False}
@@ -140,12 +145,12 @@ BLOCKING: dict[tuple[str, str], Callable[[Any, Statement], None]] = {
 
 
 async def _psycopg_async(conn: Any, statement: Statement) -> None:
-    query: Any = statement.text(*FORMAT)
+    query: Any = statement.text(FORMAT)
     await psycopg.AsyncCursor(conn, row_factory=tuple_row).execute(query, statement.parameters)
 
 
 async def _asyncpg(conn: Any, statement: Statement) -> None:
-    await conn.execute(statement.text(*NUMERIC), *statement.parameters)
+    await conn.execute(statement.text(NUMERIC), *statement.parameters)
 
 
 async def _sqlalchemy_async_connection(conn: Any, statement: Statement) -> None:

@@ -26,9 +26,9 @@ __all__ = [
     "LoopConnection",
     "Records",
     "check_usable",
-    "columns",
     "encoding_error",
     "in_recovery",
+    "parameters",
     "statement_error",
     "statement_name",
 ]
@@ -61,6 +61,10 @@ class DriverConnection(Protocol):
     @property
     def backend_pid(self) -> int:
         """Process id of the server backend, also after the connection was lost."""
+
+    @property
+    def room(self) -> int:
+        """What `core.sql.room` says of its server."""
 
     @property
     def autocommit(self) -> bool:
@@ -116,6 +120,9 @@ class LoopConnection(Protocol):
     server_pid: int
     """Process id of the server backend."""
 
+    room: int
+    """What `core.sql.room` says of its server."""
+
     pooled: bool
     """Whether something between here and there gave us another process id: a pooler."""
 
@@ -146,11 +153,9 @@ class LoopConnection(Protocol):
 LOST = "the connection to PostgreSQL is lost"
 
 
-def columns(messages: Sequence[Message]) -> tuple[str, str]:
-    """The two parameters of the statement that sends `messages`: see `core.sql.notify` for one, and `notify_all`."""
-    if len(messages) == 1:
-        return messages[0]
-    return sql.array([channel for channel, _ in messages]), sql.array([text for _, text in messages])
+def parameters(messages: Sequence[Message]) -> tuple[str, ...]:
+    """Those of the statement that sends `messages`: `core.sql.notify` for one, and `notify_all` for several."""
+    return messages[0] if len(messages) == 1 else sql.columns(messages)
 
 
 def statement_name(messages: Sequence[Message]) -> str:

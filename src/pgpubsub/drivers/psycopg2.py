@@ -10,14 +10,14 @@ import psycopg2.extensions
 
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
-from pgpubsub.drivers.interface import LOST, Records, columns, encoding_error, statement_error, statement_name
+from pgpubsub.drivers.interface import LOST, Records, encoding_error, parameters, statement_error, statement_name
 from pgpubsub.errors import ConnectionLost
 from pgpubsub.events import Notify
 
 __all__ = ["Psycopg2Connection"]
 
 NOTIFY = sql.notify("%s", "%s")
-NOTIFY_ALL = sql.notify_all("%s", "%s")
+NOTIFY_ALL = sql.notify_all("%s", "%s", "%s")
 
 
 class Psycopg2Connection:
@@ -41,6 +41,10 @@ class Psycopg2Connection:
 
     def release(self) -> None:
         """Nothing to undo."""
+
+    @property
+    def room(self) -> int:
+        return sql.room(None if self.raw.closed else self.raw.get_parameter_status("server_encoding"))
 
     @property
     def autocommit(self) -> bool:
@@ -86,7 +90,7 @@ class Psycopg2Connection:
 
     def notify(self, messages: Sequence[Message]) -> None:
         query = NOTIFY if len(messages) == 1 else NOTIFY_ALL
-        self._run(statement_name(messages), query, columns(messages), sending=True)
+        self._run(statement_name(messages), query, parameters(messages), sending=True)
 
     def close(self) -> None:
         self.raw.close()

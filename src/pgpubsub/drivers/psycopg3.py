@@ -30,7 +30,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
-from pgpubsub.drivers.interface import LOST, Records, columns, encoding_error, statement_error, statement_name
+from pgpubsub.drivers.interface import LOST, Records, encoding_error, parameters, statement_error, statement_name
 from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, ConninfoError
 from pgpubsub.events import Notify
 
@@ -47,7 +47,7 @@ __all__ = [
 logger = logging.getLogger("pgpubsub.connection")
 
 NOTIFY = sql.notify("%s", "%s")
-NOTIFY_ALL = sql.notify_all("%s", "%s")
+NOTIFY_ALL = sql.notify_all("%s", "%s", "%s")
 
 IDLE_SESSION_TIMEOUT_SINCE = 140000
 
@@ -166,6 +166,10 @@ class Psycopg3Connection:
             self._pgconn.notify_handler = self._handlers_of_user
 
     @property
+    def room(self) -> int:
+        return sql.room(self.raw.info.parameter_status("server_encoding"))
+
+    @property
     def autocommit(self) -> bool:
         return bool(self.raw.autocommit)
 
@@ -223,7 +227,7 @@ class Psycopg3Connection:
 
     def notify(self, messages: Sequence[Message]) -> None:
         query = NOTIFY if len(messages) == 1 else NOTIFY_ALL
-        self._run(statement_name(messages), query, columns(messages), sending=True)
+        self._run(statement_name(messages), query, parameters(messages), sending=True)
 
     def close(self) -> None:
         self.raw.close()

@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
-from pgpubsub.drivers.interface import LOST, columns, encoding_error, in_recovery, statement_error, statement_name
+from pgpubsub.drivers.interface import LOST, encoding_error, in_recovery, parameters, statement_error, statement_name
 from pgpubsub.drivers.psycopg3 import decode, psycopg, remember_fatal_notice
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError, ServerRefused
 from pgpubsub.events import Notify
@@ -31,11 +31,16 @@ from pgpubsub.events import Notify
 __all__ = ["Psycopg3LoopConnection", "dial"]
 
 NOTIFY = sql.notify("$1", "$2")
-NOTIFY_ALL = sql.notify_all("$1", "$2")
+NOTIFY_ALL = sql.notify_all("$1", "$2", "$3")
 
-PREPARE = f"PREPARE pgpubsub_one (text, text) AS {NOTIFY}; PREPARE pgpubsub_all (text, text) AS {NOTIFY_ALL}"
+PREPARE = f"PREPARE pgpubsub_one (text, text) AS {NOTIFY}; PREPARE pgpubsub_all (text, text, text) AS {NOTIFY_ALL}"
 """Parsing and planning take a third of the time that a short notification takes. Behind a pooler the next statement may
 go to another server process, which has not been told."""
+
+CHECK_INTERVAL = "5s"
+"""How often a server process that is held up, such as by another transaction's lock on NOTIFY, looks whether we are
+still there. If it did not, each connection that we give up would leave one behind, which would send what nobody expects
+any more. From PostgreSQL 14 on."""
 
 INVALID_SQL_STATEMENT_NAME = "26000"
 """What a server process answers that has not (PostgreSQL manual, "PostgreSQL Error Codes")."""
@@ -106,6 +111,8 @@ async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psyco
         await conn.execute(SESSION_SETTINGS)
     if not listening and not pooled:
         await conn.execute(PREPARE.encode())
+        with suppress(psycopg.Error):  # where the server's system cannot do that
+            await conn.execute(f"SET client_connection_check_interval TO '{CHECK_INTERVAL}'".encode())
     return Psycopg3LoopConnection(conn, server_pid, prepared=not listening and not pooled)
 
 
@@ -113,7 +120,11 @@ async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psyco
 class _Statement:
     what: str
     on_done: Callable[[PubSubError | None], None]
+    answered: bool = False
     refusal: PubSubError | None = None
+    """What the server answered, if it was an error."""
+    failure: psycopg.Error | None = None
+    """Why it could not even be sent."""
 
 
 class Psycopg3LoopConnection:
@@ -128,11 +139,11 @@ class Psycopg3LoopConnection:
         self._loop = asyncio.get_running_loop()
         self._encoding = conn.info.encoding
         self._prepared = prepared
+        self.room = sql.room(conn.info.parameter_status("server_encoding"))
         self._channels: dict[bytes, str] = {}
         self._fatal_notices: list[str] = []
         self._statement: _Statement | None = None
         self._closed = False
-        self._broken = False
         self._more_in_libpq = False
         conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
         conn.pgconn.nonblocking = 1
@@ -181,15 +192,15 @@ class Psycopg3LoopConnection:
     def send(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
         what = statement_name(messages)
         try:
-            parameters = [column.encode(self._encoding) for column in columns(messages)]
+            encoded = [text.encode(self._encoding) for text in parameters(messages)]
         except UnicodeEncodeError as error:
             self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
             return
         one = len(messages) == 1
         if self._prepared:
-            begin = partial(self._pgconn.send_query_prepared, b"pgpubsub_one" if one else b"pgpubsub_all", parameters)
+            begin = partial(self._pgconn.send_query_prepared, b"pgpubsub_one" if one else b"pgpubsub_all", encoded)
         else:
-            begin = partial(self._pgconn.send_query_params, (NOTIFY if one else NOTIFY_ALL).encode(), parameters)
+            begin = partial(self._pgconn.send_query_params, (NOTIFY if one else NOTIFY_ALL).encode(), encoded)
         self._begin(begin, _Statement(what, partial(self._on_sent, messages, on_done)))
 
     def _on_sent(
@@ -255,9 +266,8 @@ class Psycopg3LoopConnection:
             begin()
             self._flush()
         except psycopg.Error as error:
-            # Whoever asked is told when this call is over, as of every other outcome. Nobody may ask libpq before: it
-            # has nothing under way, and would say that all is done.
-            self._broken = True
+            # Whoever asked is told when this call is over, as of every other outcome.
+            statement.failure = error
             self._loop.call_soon(self._lose, error)
 
     def _flush(self) -> None:
@@ -278,11 +288,15 @@ class Psycopg3LoopConnection:
         return decode(records, self._encoding, self._channels)
 
     def _take_results(self) -> None:
-        while not self._broken and (statement := self._statement) is not None and not self._pgconn.is_busy():
+        while (statement := self._statement) is not None and not self._pgconn.is_busy():
             result = self._pgconn.get_result()
             if result is None:
+                if not statement.answered:  # libpq has nothing under way, and would say that all is done
+                    raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
                 self._finish(statement.refusal)
-            elif result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
+                continue
+            statement.answered = True
+            if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
                 error = psycopg.errors.error_from_result(result, self._encoding)
                 if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
                     raise error

@@ -9,14 +9,14 @@ import pg
 
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
-from pgpubsub.drivers.interface import LOST, Records, columns, statement_error, statement_name
+from pgpubsub.drivers.interface import LOST, Records, parameters, statement_error, statement_name
 from pgpubsub.errors import ConnectionLost, ConnectionUnusable
 from pgpubsub.events import Notify
 
 __all__ = ["PyGreSQLConnection"]
 
 NOTIFY = sql.notify("$1", "$2")
-NOTIFY_ALL = sql.notify_all("$1", "$2")
+NOTIFY_ALL = sql.notify_all("$1", "$2", "$3")
 
 CONNECTION_OK = 1
 """`pg.Connection.status` of a connection that works (PyGreSQL manual, "Object attributes")."""
@@ -47,6 +47,10 @@ class PyGreSQLConnection:
 
     def release(self) -> None:
         """Nothing to undo."""
+
+    @property
+    def room(self) -> int:
+        return sql.room(self._conn.parameter("server_encoding") if self._open else None)
 
     @property
     def autocommit(self) -> bool:
@@ -100,7 +104,7 @@ class PyGreSQLConnection:
 
     def notify(self, messages: Sequence[Message]) -> None:
         query = NOTIFY if len(messages) == 1 else NOTIFY_ALL
-        self._run(statement_name(messages), query, columns(messages), sending=True)
+        self._run(statement_name(messages), query, parameters(messages), sending=True)
 
     def close(self) -> None:
         try:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -179,10 +179,10 @@ class Engine:
 
     # -- what it is for
 
-    async def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[Message]) -> Awaitable[None]:
         """Send notifications that have been checked, in one transaction. See `AsyncHub.notify`."""
         self._start()
-        await self._sender.send(messages)
+        return self._sender.send(messages)
 
     def submit(self, call: Call) -> None:
         """The same for somebody who does not wait in the loop, and is told."""
@@ -347,5 +347,5 @@ class Engine:
         if self._observer is not None:
             try:
                 self._observer(observation)
-            except Exception:
+            except (Exception, SystemExit):  # which would end the loop, and nobody who waits would know
                 logger.exception("the hub's observer failed")

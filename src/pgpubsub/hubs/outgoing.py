@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 from pgpubsub.channel import Channel, as_message
 from pgpubsub.core.frames import Message
-from pgpubsub.core.sql import check_payload, utf8_length
+from pgpubsub.core.sql import LARGEST, check_payload, utf8_length
 from pgpubsub.errors import PayloadTooLarge
 
-__all__ = ["MANY", "Pair", "check_all", "check_one", "check_total", "pieces", "pieces_of_any"]
+__all__ = ["Pair", "Piece", "check_all", "check_one", "check_total", "explain", "pieces", "pieces_of_any"]
 
 Pair = tuple[str | Channel[Any], Any]
 """A channel and a payload, as a user gives them."""
-
-MANY = 256 << 20
-"""Bytes that one transaction may carry: a statement and its parameters have to fit into 1 GB in any disguise."""
 
 PIECE_MESSAGES = 1000
 PIECE_CHARACTERS = 1 << 20
@@ -37,11 +34,9 @@ def check_all(pairs: Iterable[Pair], limit: int) -> Iterator[Message]:
 
 def _check_pair(number: int, pair: Pair, limit: int) -> Message:
     try:
-        try:
-            channel, payload = pair
-        except (TypeError, ValueError):
-            raise TypeError(f"notifications are pairs of a channel and a payload, not {pair!r}") from None
-        return check_one(channel, payload, limit)
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise TypeError(f"notifications are pairs of a channel and a payload, not {pair!r}")
+        return check_one(pair[0], pair[1], limit)
     except Exception as error:
         error.add_note(f"This was pair number {number}.")
         raise
@@ -49,21 +44,22 @@ def _check_pair(number: int, pair: Pair, limit: int) -> Message:
 
 def check_total(messages: Iterable[Message]) -> None:
     """Raise `PayloadTooLarge` unless they fit into one transaction."""
-    size = sum([utf8_length(text) for _, text in messages])
-    if size > MANY:
+    size = sum([utf8_length(channel) + utf8_length(text) for channel, text in messages])
+    if size > LARGEST:
         raise PayloadTooLarge(
-            f"the payloads have {size} bytes together and one transaction carries at most {MANY}: use notify_stream(),"
-            " which sends them in several",
+            f"the channels and payloads have {size} bytes together and one transaction carries at most {LARGEST}: use"
+            " notify_stream(), which sends them in several",
             size=size,
-            limit=MANY,
+            limit=LARGEST,
         )
 
 
-class _Piece:
-    """What is gathered for one transaction."""
+class Piece:
+    """What is gathered for one transaction, and the error upon which it ended, if there was one."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.failure: Exception | None = None
         self._characters = 0
 
     def add(self, message: Message) -> bool:
@@ -72,43 +68,41 @@ class _Piece:
         self._characters += len(message[1])
         return len(self.messages) >= PIECE_MESSAGES or self._characters >= PIECE_CHARACTERS
 
-    def take(self) -> list[Message]:
-        """What has been gathered; begin the next."""
-        messages, self.messages, self._characters = self.messages, [], 0
-        return messages
 
-
-def pieces(pairs: Iterable[Pair], limit: int) -> Iterator[list[Message]]:
-    """Divide what is to be sent into what one transaction carries. Upon an error, what came before it comes first."""
-    piece = _Piece()
+def pieces(pairs: Iterable[Pair], limit: int) -> Iterator[Piece]:
+    """Divide what is to be sent into what one transaction carries."""
+    piece = Piece()
     try:
         for message in check_all(pairs, limit):
             if piece.add(message):
-                yield piece.take()
-    except Exception:
-        if piece.messages:
-            yield piece.take()
-        raise
-    if piece.messages:
-        yield piece.take()
+                yield piece
+                piece = Piece()
+    except Exception as error:
+        piece.failure = error
+    yield piece
 
 
-async def pieces_of_any(pairs: Iterable[Pair] | AsyncIterable[Pair], limit: int) -> AsyncIterator[list[Message]]:
+async def pieces_of_any(pairs: Iterable[Pair] | AsyncIterable[Pair], limit: int) -> AsyncIterator[Piece]:
     """`pieces`, of what may be asynchronous."""
     if not isinstance(pairs, AsyncIterable):
-        for messages in pieces(pairs, limit):
-            yield messages
+        for piece in pieces(pairs, limit):
+            yield piece
         return
-    piece = _Piece()
+    piece = Piece()
     number = 0
     try:
         async for pair in pairs:
             number += 1
             if piece.add(_check_pair(number, pair, limit)):
-                yield piece.take()
-    except Exception:
-        if piece.messages:
-            yield piece.take()
-        raise
-    if piece.messages:
-        yield piece.take()
+                yield piece
+                piece = Piece()
+    except Exception as error:
+        piece.failure = error
+    yield piece
+
+
+def explain(error: Exception, sent: int, failure: Exception | None) -> None:
+    """Have the `error` that ended a stream say how many had been `sent`, and what else went wrong."""
+    error.add_note(f"{sent} notifications had been sent before.")
+    if failure is not None and failure is not error:
+        error.add_note(f"What was to follow had failed as well: {failure!r}")

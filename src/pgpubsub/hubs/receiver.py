@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from time import monotonic, sleep, time
@@ -207,12 +208,13 @@ class Receiver:
                 self._report_unjoined(run, since)
             else:
                 self._hand_out(run)
+        for (channel, why), count in Counter(run for run in runs if isinstance(run, Unjoined)).items():
+            logger.warning("messages on %s are missing, %d times: %s", channel, count, why)
+            self._observe(Observation("gap", (channel,), detail=why))
 
     def _report_unjoined(self, unjoined: Unjoined, since: float) -> None:
         for mailbox in tuple(self._registry.owners(unjoined.channel)):
             mailbox.report(Gap(GapReason.INCOMPLETE, (unjoined.channel,), self._time_of(since), 1, unjoined.why))
-        logger.warning("a message on %s is missing: %s", unjoined.channel, unjoined.why)
-        self._observe(Observation("gap", (unjoined.channel,), detail=unjoined.why))
 
     def _hand_out(self, events: list[Notify]) -> None:
         crowded = False

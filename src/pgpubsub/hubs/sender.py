@@ -113,7 +113,7 @@ class Sender:
     def pump(self) -> None:
         """Send what can be sent now."""
         core, connection = self._core, self._link.connection
-        if connection is not None and (batch := core.next_batch()) is not None:
+        if connection is not None and (batch := core.next_batch(connection.room)) is not None:
             self._owed_from = monotonic()
             connection.send(batch.messages, self._on_done)
         if self._alarm is None:

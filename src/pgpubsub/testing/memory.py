@@ -19,6 +19,7 @@ from pgpubsub.aio import AsyncHub
 from pgpubsub.channel import Channel
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.registry import Changes
+from pgpubsub.core.sql import PAYLOAD_LIMIT
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.events import Notify
 from pgpubsub.hubs.engine import Engine
@@ -102,6 +103,7 @@ class _MemoryConnection:
     """See `drivers.interface.LoopConnection`."""
 
     pooled = False
+    room = PAYLOAD_LIMIT
 
     def __init__(self, server: MemoryServer, pid: int) -> None:
         self.server_pid = pid

@@ -16,10 +16,10 @@ from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
-from pgpubsub.hubs.outgoing import check_all, check_one, check_total, pieces
+from pgpubsub.hubs.outgoing import check_all, check_one, check_total, explain, pieces
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.threads.loop_thread import LoopThread
-from pgpubsub.threads.sending import Sending
+from pgpubsub.threads.sending import AwaitedSending, Sending
 from pgpubsub.threads.subscription import Subscription, ThreadMailbox
 
 __all__ = ["Hub"]
@@ -168,7 +168,7 @@ class Hub:
 
         Raises:
             ChannelNameError: a name that PostgreSQL cannot carry.
-            ValueError: a capacity below 1, or an unknown policy.
+            ValueError: a capacity below 1, an unknown policy, or two `Channel`s with one name and different types.
         """
         return Subscription(self, channels, ThreadMailbox(capacity, capacity_bytes, overflow))
 
@@ -188,11 +188,18 @@ class Hub:
 
         Raises:
             ChannelNameError, PayloadError, PayloadTooLarge: it cannot be sent.
-            SendTimeout: there was no connection for `send_timeout` seconds. It was not sent.
+            SendTimeout: it could not be sent for `send_timeout` seconds, for want of a connection or because of all
+                that was before it. It was not sent, and will not be.
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
         self._send((check_one(channel, payload, self._engine.max_payload),))
+
+    async def notify_async(self, channel: str | Channel[Any], payload: Any = "") -> None:
+        """`notify` for a task, in any event loop: for programs that have threads and tasks, whose calls go out
+        together. A call that is cancelled before it is in flight is not sent."""
+        sending = AwaitedSending(self._engine, (check_one(channel, payload, self._engine.max_payload),))
+        await self._running_thread().run_for(sending, sending.ended)
 
     def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
         """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.
@@ -244,15 +251,19 @@ class Hub:
         2000
         2500
         """
-        total = 0
+        total, failure = 0, None
         try:
             for piece in pieces(pairs, self._engine.max_payload):
-                self._send(piece)
-                total += len(piece)
-                if on_progress is not None:
-                    on_progress(total)
+                failure = piece.failure
+                if piece.messages:
+                    self._send(piece.messages)
+                    total += len(piece.messages)
+                    if on_progress is not None:
+                        on_progress(total)
+                if failure is not None:
+                    raise failure
         except Exception as error:
-            error.add_note(f"{total} notifications had been sent before.")
+            explain(error, total, failure)
             raise
         return total
 

@@ -122,12 +122,10 @@ class LoopThread:
         self.check_process()
         if sys.is_finalizing():
             raise Closed("the program is ending, and its threads have ended")
-        if threading.get_ident() == self._thread.ident:
+        if threading.current_thread() is self._thread:
             raise ConcurrentUse("the hub's own thread cannot wait for the hub: its observer must only take notes")
         try:
-            self._calls[call] = None
-            if not self.post(call.start):
-                call.end()
+            self._begin(call)
             call.wait()
         except BaseException:
             self.post(call.cancel)
@@ -135,6 +133,24 @@ class LoopThread:
         finally:
             self._calls.pop(call, None)
         return call.result()
+
+    async def run_for(self, call: Call[T], ended: asyncio.Future[None]) -> T:
+        """The same for a task of another loop, which `ended` wakes."""
+        self.check_process()
+        try:
+            self._begin(call)
+            await ended
+        except BaseException:
+            self.post(call.cancel)
+            raise
+        finally:
+            self._calls.pop(call, None)
+        return call.result()
+
+    def _begin(self, call: Call[Any]) -> None:
+        self._calls[call] = None
+        if not self.post(call.start):
+            call.end()
 
     def post(self, function: Callable[..., object], *args: Any) -> bool:
         """Have `function` called there soon. False when the loop has ended. May be called from anywhere, also by a

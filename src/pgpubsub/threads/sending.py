@@ -1,8 +1,10 @@
-"""A thread that sends, and waits for the outcome, among the others that do."""
+"""A thread, or a task in another loop, that sends and waits for the outcome, among all the others that do."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pgpubsub.core import sender
 from pgpubsub.core.frames import Message
@@ -10,7 +12,7 @@ from pgpubsub.errors import Closed, PubSubError
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.threads import loop_thread
 
-__all__ = ["Sending"]
+__all__ = ["AwaitedSending", "Sending"]
 
 
 class Sending(sender.Call, loop_thread.Call[None]):
@@ -36,3 +38,20 @@ class Sending(sender.Call, loop_thread.Call[None]):
     def result(self) -> None:
         if self._outcome is not None:
             raise self._outcome
+
+
+class AwaitedSending(Sending):
+    """The same for a task in the loop in which this is made."""
+
+    def __init__(self, engine: Engine, messages: Sequence[Message]) -> None:
+        super().__init__(engine, messages)
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def end(self) -> None:
+        with suppress(RuntimeError):  # that loop has ended
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
