@@ -8,11 +8,11 @@ from functools import partial
 import psycopg
 import pytest
 
-from pgpubsub import Observation, SendTimeout, SendUncertain, ServerRefused
+from pgpubsub import Hub, Observation, SendTimeout, SendUncertain, ServerRefused
 from pgpubsub.testing import TemporaryServer
 from tests.contract.faces import AnyHub, Worker
 from tests.contract.sending import Foreign, Gate, begin_all, sending_pids
-from tests.system.test_hub_server_faults import until, usage
+from tests.system.test_hub_server_faults import until, usage, waiting_for_lock, waits_for_standby
 
 
 @pytest.fixture
@@ -168,3 +168,40 @@ def test_one_that_does_not_fit_into_the_servers_queue_tells_everybody_the_truth(
             hub.notify("a", "after")
             assert events.get(20)[2] == "after"  # type: ignore[index]
         assert hub.stats().sent == 3
+
+
+# -- a server that is held up
+
+
+def test_what_was_given_up_while_the_server_was_held_up_is_not_sent_when_it_goes_on(
+    server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's commit waits for a standby, and holds the lock that every NOTIFY needs."""
+    monkeypatch.setattr("pgpubsub.drivers.psycopg3_loop.CHECK_INTERVAL", "100ms")
+    dsn = server.dsn()
+    with (
+        psycopg.connect(dsn, autocommit=True) as admin,
+        psycopg.connect(dsn) as writer,
+        Foreign(dsn, "a") as foreign,
+        Hub(dsn, heartbeat=None, send_timeout=0.5) as hub,
+    ):
+        admin.execute("CREATE TABLE t ()")
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        admin.execute("SELECT pg_reload_conf()")
+        until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
+        writer.execute("INSERT INTO t DEFAULT VALUES")
+        writer.execute("SELECT pg_notify('a', 'from the writer')")
+        commit = Worker(writer.commit)
+        until(lambda: waits_for_standby(admin))
+        for text in ("1", "2", "3"):
+            hub.wait_until_live(30)
+            until(lambda: hub.state.sending_error is None)
+            with pytest.raises(SendUncertain):
+                hub.notify("a", text)
+        until(lambda: not any(waiting_for_lock(admin, pid) for pid in sending_pids(admin)))
+        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        admin.execute("SELECT pg_reload_conf()")
+        assert commit.outcome() is None
+        until(lambda: hub.state.sending_error is None)
+        hub.notify("a", "end")
+        assert foreign.until("end") == ["from the writer", "end"]
