@@ -108,6 +108,36 @@ def test_of_many_the_one_that_cannot_be_encoded_fails_alone(
         assert hub.stats().sent == 52
 
 
+def test_in_a_storm_of_equal_calls_each_has_its_own_outcome(
+    new_hub: NewHub, dsn: str, latin1: str, channel: str
+) -> None:
+    """They go out in one round trip, in transactions of their own. Some contain what the database cannot express."""
+    texts = ["", "wake", "日本", "wake", "é", *["wake", "日本", "wake"] * 10, "", "日本"]
+    there = make_conninfo(dsn, dbname=latin1)
+    with Gate(there) as gate, Foreign(there, channel) as foreign, gate.hub(new_hub, there) as hub:
+        with gate.shut():
+            workers = begin_all(hub, channel, texts)
+        outcomes = [worker.outcome() for worker in workers]
+        assert [type(outcome) for outcome in outcomes] == [
+            ServerRefused if text == "日本" else type(None) for text in texts
+        ]
+        hub.notify(channel, "end")
+        good = [text for text in texts if text != "日本"]
+        assert Counter(foreign.until("end")) == Counter([*good, "end"])
+        assert hub.stats().reconnects == 0
+
+
+def test_equal_calls_that_nobody_can_encode_fail_and_leave_the_hub_usable(
+    gate: Gate, new_hub: NewHub, dsn: str, foreign: Foreign, channel: str
+) -> None:
+    with gate.hub(new_hub, dsn, client_encoding="LATIN1") as hub:
+        with gate.shut():
+            workers = begin_all(hub, channel, ["first", *["日本"] * 20])
+        assert [type(worker.outcome()) for worker in workers] == [type(None), *[PayloadError] * 20]
+        hub.notify(channel, "end")
+        assert foreign.until("end") == ["first", "end"]
+
+
 def test_of_many_those_that_the_server_refuses_fail_alone(new_hub: NewHub, dsn: str, latin1: str, channel: str) -> None:
     """Its database cannot express them: in a payload, in a channel's name, or in one part of many."""
     texts = words(50)

@@ -205,3 +205,22 @@ def test_what_was_given_up_while_the_server_was_held_up_is_not_sent_when_it_goes
         until(lambda: hub.state.sending_error is None)
         hub.notify("a", "end")
         assert foreign.until("end") == ["from the writer", "end"]
+
+
+@pytest.mark.since_postgresql(17)
+def test_of_equal_calls_that_fill_the_queue_those_that_were_told_so_are_delivered(
+    new_hub: Callable[..., AnyHub], small_queue: TemporaryServer
+) -> None:
+    """They share round trips. That the queue is full turns out when each of them is committed."""
+    dsn = small_queue.dsn()
+    text = "x" * 7000
+    with new_hub(dsn) as hub, hub.subscribe("a", capacity=1000) as events, psycopg.connect(dsn) as stalled:
+        stalled.execute("LISTEN a")
+        stalled.commit()
+        stalled.execute("SELECT 1")  # in a transaction, so that the queue has to keep everything for it
+        outcomes = [worker.outcome() for worker in [Worker(partial(hub.notify, "a", text)) for _ in range(120)]]
+        sent = outcomes.count(None)
+        assert 0 < sent < 120
+        assert {outcome.sqlstate for outcome in outcomes if outcome is not None} == {"54000"}
+        assert [events.get(30) for _ in range(sent)]
+        assert events.get_nowait() is None

@@ -567,3 +567,50 @@ def test_what_the_driver_cannot_encode_is_one_of_them(busy: Subject) -> None:
     assert busy.begin() == "a b c"
     busy.on_refused(PayloadError("the connection's client_encoding cannot express it"))
     assert busy.story() == ["a", "b c"]
+
+
+# -- several in one round trip
+
+
+def behind(sender: Subject) -> str:
+    """What goes out behind what has just been begun."""
+    batch = sender.next_batch(behind=True)
+    return " ".join(text for _, text in batch.messages) if batch is not None else ""
+
+
+def test_equal_calls_go_out_in_one_round_trip_each_in_its_place(busy: Subject) -> None:
+    busy.calls("a b a c a a d")
+    busy.on_sent()
+    assert [busy.begin(), behind(busy), behind(busy), behind(busy), behind(busy)] == ["a b", "a c", "a", "a d", ""]
+    assert busy.begin() == ""
+
+
+def test_only_what_equals_something_goes_behind(busy: Subject) -> None:
+    busy.calls(" ".join(map(str, range(MESSAGES + 1))))
+    busy.on_sent()
+    assert len(busy.begin().split()) == MESSAGES
+    assert behind(busy) == ""
+
+
+def test_nothing_goes_behind_an_urgent_call_or_a_part_of_what_was_refused(busy: Subject) -> None:
+    [bad, *_] = busy.calls("bad a a a")
+    busy.on_sent()
+    assert [busy.begin(), behind(busy)] == ["bad a", "a"]
+    busy.on_refused(ServerRefused("untranslatable", sqlstate="22P05"))
+    busy.on_sent()
+    assert [busy.begin(), behind(busy)] == ["bad", ""]
+    busy.call("beat", urgent=True)
+    busy.on_refused(ServerRefused("untranslatable", sqlstate="22P05"))
+    assert str(bad.error) == "untranslatable"
+    assert [busy.begin(), behind(busy)] == ["beat", ""]
+
+
+def test_what_is_told_concerns_the_oldest_first(busy: Subject) -> None:
+    calls = busy.calls("a a a")
+    busy.on_sent()
+    assert [busy.begin(), behind(busy), behind(busy)] == ["a", "a", "a"]
+    busy.on_sent()
+    busy.on_refused(ServerRefused("the queue is full", sqlstate="54000"))
+    busy.on_lost(ConnectionLost("reset"))
+    assert [type(call.outcomes[0]) for call in calls] == [type(None), ServerRefused, SendUncertain]
+    assert busy.idle

@@ -135,6 +135,16 @@ def test_bytes_are_counted_also_of_what_was_not_text(text: str, length: int) -> 
     assert sql.utf8_length(text) == length
 
 
+@pytest.mark.parametrize("encoding", ["EUC_JP", "EUC_TW", "EUC_JIS_2004", "MULE_INTERNAL"])
+def test_where_a_character_may_be_twice_as_long_there_is_half_the_room(encoding: str) -> None:
+    assert sql.room(encoding) == 3999
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "SQL_ASCII", "WIN1252", None])
+def test_elsewhere_there_is_all_of_it(encoding: str | None) -> None:
+    assert sql.room(encoding) == 7999
+
+
 TEXTS = st.text(st.sampled_from("a\1\2123\n") | st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 

@@ -1,17 +1,18 @@
 """Which notifications go out together, and what each caller is told.
 
-One batch is in flight at a time. Whatever is submitted meanwhile waits, and goes out together in the next one: no
-timer, no delay when nothing is in flight, and a statement for hundreds when many send at once. A shell loops: it asks
-`next_batch`, sends that in one statement, and reports `on_sent`, `on_refused` or `on_lost`.
+While something is in flight, whatever is submitted waits, and goes out together in the next batch: no timer, no delay
+when nothing is in flight, and a statement for hundreds when many send at once. A shell loops: it asks `next_batch`,
+sends that in one statement, and reports `on_sent`, `on_refused` or `on_lost`, oldest first.
 
 It promises:
 
-- Calls go out in the order in which they were submitted, urgent ones first.
+- Calls go out in the order in which they were submitted, urgent ones first. (Those that share a batch with one that is
+  refused are sent again, behind what was in flight with them.)
 - Every call is told once, unless it is withdrawn: that it was sent; that it was refused, it and no other; that it was
   not sent in time, and will not be; or that the connection broke while it was in flight. Nothing is sent twice.
 - A call that is withdrawn before it is in flight is not sent.
 - As many notifications are delivered as were submitted. The server merges equal ones of a transaction, so equal calls
-  go out in different batches; within one call the repetitions become frames.
+  go out in different batches, several of which may share a round trip; within one call the repetitions become frames.
 
 A refusal does not say which notification was at fault, and the whole statement was undone. If it was one of them (text
 that the server's encoding has no letters for), the batch is divided in two and sent again, until that one is alone. Any
@@ -108,12 +109,12 @@ class Sender:
     def __init__(
         self, timeout: float, new_id: NewId, on_told: Callable[[Call, PubSubError | None], None] | None = None
     ) -> None:
-        self.in_flight: Batch | None = None
-        """What has been begun and not been reported on."""
         self.sent = 0
         """Notifications sent, urgent ones apart."""
         self._timeout = timeout
         self._new_id = new_id
+        self._flying: deque[Batch] = deque()
+        self._equal = False  # the last batch ended where it did since what follows equals some of it
         self._on_told = on_told
         self._failure: PubSubError | None = None
         self._owed = 0  # calls for which somebody waits
@@ -136,16 +137,32 @@ class Sender:
         if not call.begun:
             call.messages = ()  # which may be long, and the call may stay in the queue for a while
 
-    def next_batch(self, room: int | None = None) -> Batch | None:
-        """What is to be sent now, if anything; it is in flight then. `room` as for `core.frames.pack`."""
-        if self.in_flight is not None or not (calls := self._next_calls()):
+    @property
+    def in_flight(self) -> Batch | None:
+        """The oldest of what was begun and not reported on."""
+        return self._flying[0] if self._flying else None
+
+    def next_batch(self, room: int | None = None, *, behind: bool = False) -> Batch | None:
+        """What is to be sent now, if anything; it is in flight then.
+
+        Args:
+            room: as for `core.frames.pack`.
+            behind: what goes out in the same round trip as the last one, in a transaction of its own: that is what
+                would have been part of it, had it not been for equal messages.
+        """
+        if self._flying and not (behind and self._equal):
+            return None
+        self._equal = False
+        calls = tuple(self._together()) if behind else self._next_calls()
+        if not calls:
             return None
         for call in calls:
             call.begun = True
         alone = len(calls) == 1
         messages = calls[0].messages if alone else [message for call in calls for message in call.messages]
-        self.in_flight = Batch(calls, pack(messages, self._new_id, room))
-        return self.in_flight
+        batch = Batch(calls, pack(messages, self._new_id, room))
+        self._flying.append(batch)
+        return batch
 
     @property
     def idle(self) -> bool:
@@ -162,14 +179,14 @@ class Sender:
     # -- facts
 
     def on_sent(self) -> None:
-        """What was in flight is committed."""
+        """The oldest of what is in flight is committed."""
         for call in self._land().calls:
             if not call.urgent:
                 self.sent += len(call.messages)
             self._tell(call, None)
 
     def on_refused(self, error: PubSubError) -> None:
-        """The server, or the driver, would not have what was in flight."""
+        """The server, or the driver, would not have the oldest of what is in flight."""
         calls = self._land().calls
         if len(calls) == 1:
             self._tell(calls[0], error)
@@ -182,7 +199,7 @@ class Sender:
             self._doubtful.extendleft((calls[middle:], calls[:middle]))
 
     def on_lost(self, error: PubSubError) -> None:
-        """The connection broke while something was in flight."""
+        """The connection broke before there was an answer to the oldest of what is in flight."""
         for call in self._land().calls:
             if not call.told:
                 uncertain = SendUncertain(f"{call} may or may not have been sent, and is not repeated: {error}")
@@ -249,7 +266,10 @@ class Sender:
                     characters += len(messages[0][1])
                 else:
                     characters += sum([len(text) for _, text in messages])
-                if calls and (count > MESSAGES or characters > CHARACTERS or not seen.isdisjoint(messages)):
+                if calls and (count > MESSAGES or characters > CHARACTERS):
+                    break
+                if not seen.isdisjoint(messages):
+                    self._equal = True
                     break
                 calls.append(call)
                 if len(queue) > 1:
@@ -258,9 +278,8 @@ class Sender:
         return calls
 
     def _land(self) -> Batch:
-        batch, self.in_flight = self.in_flight, None
-        assert batch is not None, "nothing is in flight"
-        return batch
+        assert self._flying, "nothing is in flight"
+        return self._flying.popleft()
 
     def _tell_all(self, calls: Iterable[Call], error: PubSubError) -> None:
         for call in calls:

@@ -139,9 +139,13 @@ class LoopConnection(Protocol):
     async def ask(self, timeout: float) -> None:
         """Make a round trip. Raises `ConnectionLost` as `apply`."""
 
-    def send(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
-        """Send notifications in one statement. `on_done` is called, later, with None when they are committed, or with
-        the error: `ConnectionLost` when they may be or may not be, and any other when they are not."""
+    volley: int
+    """How many transactions it can send in one round trip."""
+
+    def send(self, batches: Sequence[Sequence[Message]], on_done: Callable[[PubSubError | None], None]) -> None:
+        """Send notifications, those of each batch in a statement and a transaction of their own. `on_done` is called
+        for each batch in order, later, with None when it is committed, or with the error: `ConnectionLost` when it may
+        be or may not be, and any other when it is not. No more is sent before the last of them has been answered."""
 
     def close(self, why: PubSubError | None = None) -> None:
         """Close it. A statement under way is told that it is lost, and why."""

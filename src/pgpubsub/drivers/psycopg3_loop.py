@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ CHECK_INTERVAL = "5s"
 """How often a server process that is held up, such as by another transaction's lock on NOTIFY, looks whether we are
 still there. If it did not, each connection that we give up would leave one behind, which would send what nobody expects
 any more. From PostgreSQL 14 on."""
+
+VOLLEY = 64
+"""Transactions in one round trip, at most. Not through a pooler, which may give each to another server process."""
 
 INVALID_SQL_STATEMENT_NAME = "26000"
 """What a server process answers that has not (PostgreSQL manual, "PostgreSQL Error Codes")."""
@@ -116,6 +120,10 @@ async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psyco
     return Psycopg3LoopConnection(conn, server_pid, prepared=not listening and not pooled)
 
 
+def _query(messages: Sequence[Message]) -> bytes:
+    return (NOTIFY if len(messages) == 1 else NOTIFY_ALL).encode()
+
+
 @dataclass(slots=True)
 class _Statement:
     what: str
@@ -125,6 +133,9 @@ class _Statement:
     """What the server answered, if it was an error."""
     failure: psycopg.Error | None = None
     """Why it could not even be sent."""
+    pipelined: bool = False
+    paused: bool = False
+    unsent: bool = False
 
 
 class Psycopg3LoopConnection:
@@ -139,10 +150,11 @@ class Psycopg3LoopConnection:
         self._loop = asyncio.get_running_loop()
         self._encoding = conn.info.encoding
         self._prepared = prepared
+        self.volley = VOLLEY if prepared and psycopg.capabilities.has_pipeline() else 1
         self.room = sql.room(conn.info.parameter_status("server_encoding"))
         self._channels: dict[bytes, str] = {}
         self._fatal_notices: list[str] = []
-        self._statement: _Statement | None = None
+        self._statements: deque[_Statement] = deque()
         self._closed = False
         self._more_in_libpq = False
         conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
@@ -189,10 +201,16 @@ class Psycopg3LoopConnection:
     async def ask(self, timeout: float) -> None:
         await self._execute("a sign of life", "SELECT 1", timeout)
 
-    def send(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
+    def send(self, batches: Sequence[Sequence[Message]], on_done: Callable[[PubSubError | None], None]) -> None:
+        if len(batches) == 1:
+            self._send_one(batches[0], on_done)
+        else:
+            self._send_volley(batches, on_done)
+
+    def _send_one(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
         what = statement_name(messages)
         try:
-            encoded = [text.encode(self._encoding) for text in parameters(messages)]
+            encoded = self._encoded(messages)
         except UnicodeEncodeError as error:
             self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
             return
@@ -200,7 +218,7 @@ class Psycopg3LoopConnection:
         if self._prepared:
             begin = partial(self._pgconn.send_query_prepared, b"pgpubsub_one" if one else b"pgpubsub_all", encoded)
         else:
-            begin = partial(self._pgconn.send_query_params, (NOTIFY if one else NOTIFY_ALL).encode(), encoded)
+            begin = partial(self._pgconn.send_query_params, _query(messages), encoded)
         self._begin(begin, _Statement(what, partial(self._on_sent, messages, on_done)))
 
     def _on_sent(
@@ -208,9 +226,36 @@ class Psycopg3LoopConnection:
     ) -> None:
         if self._prepared and isinstance(error, ServerRefused) and error.sqlstate == INVALID_SQL_STATEMENT_NAME:
             self._prepared = False  # there is a pooler, though it looked like none
-            self.send(messages, on_done)
+            self.volley = 1
+            self._send_one(messages, on_done)
         else:
             on_done(error)
+
+    def _send_volley(self, batches: Sequence[Sequence[Message]], on_done: Callable[[PubSubError | None], None]) -> None:
+        """In libpq's pipeline mode (its manual, "Pipeline Mode"): each batch is followed by a Sync, which ends its
+        transaction, and is refused by itself."""
+        statements = []
+        queries = []
+        for messages in batches:
+            statements.append(_Statement(statement_name(messages), on_done, pipelined=True))
+            try:
+                queries.append((_query(messages), self._encoded(messages)))
+            except UnicodeEncodeError as error:
+                statements[-1].refusal = encoding_error(statements[-1].what, error, sending=True)
+                statements[-1].unsent = True
+
+        def begin() -> None:
+            self._pgconn.enter_pipeline_mode()
+            for query, encoded in queries:
+                self._pgconn.send_query_params(query, encoded)
+                self._pgconn.pipeline_sync()
+
+        self._begin(begin, *statements)
+        if not queries:
+            self._loop.call_soon(self.read)  # nothing will come
+
+    def _encoded(self, messages: Sequence[Message]) -> list[bytes]:
+        return [text.encode(self._encoding) for text in parameters(messages)]
 
     def close(self, why: PubSubError | None = None) -> None:
         if self._closed:
@@ -219,7 +264,7 @@ class Psycopg3LoopConnection:
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._pgconn.finish()
-        self._finish(ConnectionLost(str(why or f"{LOST}: it was closed")))
+        self._finish_all(ConnectionLost(str(why or f"{LOST}: it was closed")))
 
     def disown(self) -> None:
         if not self._closed:
@@ -256,18 +301,19 @@ class Psycopg3LoopConnection:
         finally:
             answer.cancel()
 
-    def _begin(self, begin: Callable[[], None], statement: _Statement) -> None:
-        assert self._statement is None, "one statement at a time"
+    def _begin(self, begin: Callable[[], None], *statements: _Statement) -> None:
+        assert not self._statements, "one thing at a time"
+        self._statements.extend(statements)
         if self._closed:
-            statement.on_done(ConnectionLost(f"{LOST}: {statement.what} was not sent"))
+            self._finish_all(ConnectionLost(f"{LOST}: {statements[0].what} was not sent"))
             return
-        self._statement = statement
         try:
             begin()
             self._flush()
         except psycopg.Error as error:
             # Whoever asked is told when this call is over, as of every other outcome.
-            statement.failure = error
+            for statement in statements:
+                statement.failure = error
             self._loop.call_soon(self._lose, error)
 
     def _flush(self) -> None:
@@ -288,25 +334,43 @@ class Psycopg3LoopConnection:
         return decode(records, self._encoding, self._channels)
 
     def _take_results(self) -> None:
-        while (statement := self._statement) is not None and not self._pgconn.is_busy():
-            result = self._pgconn.get_result()
-            if result is None:
-                if not statement.answered:  # libpq has nothing under way, and would say that all is done
-                    raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
+        while self._statements:
+            statement = self._statements[0]
+            if statement.unsent:
                 self._finish(statement.refusal)
                 continue
-            statement.answered = True
-            if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
-                error = psycopg.errors.error_from_result(result, self._encoding)
-                if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
-                    raise error
-                statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
-                statement.refusal.__cause__ = error
+            if self._pgconn.is_busy():
+                break
+            result = self._pgconn.get_result()
+            if result is None and statement.pipelined and not statement.paused:
+                statement.paused = True  # its results have come, and the end of its transaction is next
+            elif result is None or result.status == pq.ExecStatus.PIPELINE_SYNC:
+                if not statement.answered:  # libpq has nothing under way, and would say that all is done
+                    raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
+                if result is not None or not statement.pipelined:
+                    self._finish(statement.refusal)
+            else:
+                self._take_answer(statement, result)
+
+    def _take_answer(self, statement: _Statement, result: pq.abc.PGresult) -> None:
+        statement.answered = True
+        if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
+            error = psycopg.errors.error_from_result(result, self._encoding)
+            if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+                raise error
+            statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
+            statement.refusal.__cause__ = error
 
     def _finish(self, error: PubSubError | None) -> None:
-        statement, self._statement = self._statement, None
-        if statement is not None:
-            statement.on_done(error)
+        """The oldest statement has come to its end."""
+        statement = self._statements.popleft()
+        if statement.pipelined and not self._statements and not self._closed:
+            self._pgconn.exit_pipeline_mode()  # before anybody begins another
+        statement.on_done(error)
+
+    def _finish_all(self, error: PubSubError) -> None:
+        while self._statements:
+            self._finish(error)
 
     def _lose(self, error: psycopg.Error) -> None:
         if self._closed:
@@ -320,4 +384,4 @@ class Psycopg3LoopConnection:
         with suppress(psycopg.Error):
             self._pgconn.finish()
         self._on_lost(lost)  # first: whoever is told of the outcome must not come back for this connection
-        self._finish(lost)
+        self._finish_all(lost)

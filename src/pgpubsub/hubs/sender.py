@@ -115,7 +115,12 @@ class Sender:
         core, connection = self._core, self._link.connection
         if connection is not None and (batch := core.next_batch(connection.room)) is not None:
             self._owed_from = monotonic()
-            connection.send(batch.messages, self._on_done)
+            batches = [batch.messages]
+            while len(batches) < connection.volley:
+                if (batch := core.next_batch(connection.room, behind=True)) is None:
+                    break
+                batches.append(batch.messages)
+            connection.send(batches, self._on_done)
         if self._alarm is None:
             self._set_alarm()
         if self._drained is not None and core.idle:

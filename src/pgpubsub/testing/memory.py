@@ -104,6 +104,7 @@ class _MemoryConnection:
 
     pooled = False
     room = PAYLOAD_LIMIT
+    volley = 1
 
     def __init__(self, server: MemoryServer, pid: int) -> None:
         self.server_pid = pid
@@ -131,13 +132,14 @@ class _MemoryConnection:
         if self._closed or self.deaf:
             raise ConnectionLost("the connection to the server in memory is lost")
 
-    def send(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
-        error = None
-        if self in self._server._connections:
-            self._server._deliver(self.server_pid, messages)
-        else:
-            error = ConnectionLost("the connection to the server in memory is lost")
-        self._loop.call_soon(on_done, error)
+    def send(self, batches: Sequence[Sequence[Message]], on_done: Callable[[PubSubError | None], None]) -> None:
+        for messages in batches:
+            error = None
+            if self in self._server._connections:
+                self._server._deliver(self.server_pid, messages)
+            else:
+                error = ConnectionLost("the connection to the server in memory is lost")
+            self._loop.call_soon(on_done, error)
 
     def close(self, why: PubSubError | None = None) -> None:
         self._closed = True
