@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 import pgpubsub
 from pgpubsub import Gap, GapReason, Hub, HubStatus, Notify, Observation
-from pgpubsub.drivers.psycopg3_loop import SESSION_SETTINGS
+from pgpubsub.drivers.psycopg3_dial import SESSION_SETTINGS
 from pgpubsub.testing import Proxy, TemporaryServer
 from tests.system.pgbouncer import PgBouncer, PoolMode
 from tests.system.standby import Standby, restart_as_standby

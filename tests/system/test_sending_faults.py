@@ -177,7 +177,7 @@ def test_what_was_given_up_while_the_server_was_held_up_is_not_sent_when_it_goes
     server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody's commit waits for a standby, and holds the lock that every NOTIFY needs."""
-    monkeypatch.setattr("pgpubsub.drivers.psycopg3_loop.CHECK_INTERVAL", "100ms")
+    monkeypatch.setattr("pgpubsub.drivers.psycopg3_dial.CHECK_INTERVAL", "100ms")
     dsn = server.dsn()
     with (
         psycopg.connect(dsn, autocommit=True) as admin,

@@ -1,9 +1,9 @@
 """psycopg 3 below an event loop: the connections of the hub.
 
-psycopg opens the connection. From then on its socket stays registered with the loop and libpq is driven directly
-(psycopg's documented `pq` layer), because psycopg's own coroutines take the socket for one statement at a time, and
-between them nobody would read: notifications would wait for the next statement. It needs an event loop that can
-watch a socket (`loop.add_reader`), which asyncio's and uvloop's can and Windows' proactor loop cannot.
+psycopg opens the connection (`psycopg3_dial`). From then on its socket stays registered with the loop and libpq is
+driven directly (psycopg's documented `pq` layer), because psycopg's own coroutines take the socket for one statement at
+a time, and between them nobody would read: notifications would wait for the next statement. It needs an event loop that
+can watch a socket (`loop.add_reader`), which asyncio's and uvloop's can and Windows' proactor loop cannot.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from itertools import islice
 from typing import Any
 
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict
 
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
-from pgpubsub.drivers.interface import LOST, encoding_error, in_recovery, parameters, statement_error, statement_name
+from pgpubsub.drivers.interface import LOST, encoding_error, parameters, statement_error, statement_name
 from pgpubsub.drivers.psycopg3 import decode, psycopg, remember_fatal_notice
-from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError, ServerRefused
+from pgpubsub.errors import ConnectionLost, PubSubError, ServerRefused
 from pgpubsub.events import Notify
 
-__all__ = ["Psycopg3LoopConnection", "dial"]
+__all__ = ["PREPARE", "Psycopg3LoopConnection"]
 
 NOTIFY = sql.notify("$1", "$2")
 NOTIFY_ALL = sql.notify_all("$1", "$2", "$3")
@@ -38,86 +37,17 @@ PREPARE = f"PREPARE pgpubsub_one (text, text) AS {NOTIFY}; PREPARE pgpubsub_all 
 """Parsing and planning take a third of the time that a short notification takes. Behind a pooler the next statement may
 go to another server process, which has not been told."""
 
-CHECK_INTERVAL = "5s"
-"""How often a server process that is held up, such as by another transaction's lock on NOTIFY, looks whether we are
-still there. If it did not, each connection that we give up would leave one behind, which would send what nobody expects
-any more. From PostgreSQL 14 on."""
-
 VOLLEY = 64
 """Transactions in one round trip, at most. Not through a pooler, which may give each to another server process."""
 
 INVALID_SQL_STATEMENT_NAME = "26000"
 """What a server process answers that has not (PostgreSQL manual, "PostgreSQL Error Codes")."""
 
-WHO_ARE_YOU = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()"
-
-SESSION_SETTINGS = """
-SELECT pg_catalog.set_config(name, ours.value, false)
-  FROM (VALUES ('idle_session_timeout', '0', true), ('tcp_user_timeout', '30s', false),
-               ('tcp_keepalives_idle', '30s', false), ('tcp_keepalives_interval', '10s', false),
-               ('tcp_keepalives_count', '3', false)) AS ours (name, value, always)
-  JOIN pg_catalog.pg_settings USING (name)
- WHERE ours.always OR source = 'default'
-"""
-"""Our sessions are idle by profession, and if we vanish without a word the one that listens must not hold up the
-server's notification queue for long. What the administrator has set is left alone. Old servers do not know all."""
-
 IN_ONE_TURN = 500
 """Notifications handed out in one turn of the loop, at most, so that subscribers come to take them in between: fewer
 than a subscription's buffer holds by default. One reading of the socket may bring thousands."""
 
 _inherited: list[object] = []
-
-
-async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
-    """Open a connection to a primary, within `connect_timeout` for each host and as long again for what follows.
-
-    Raises:
-        ConnectionFailed: with the driver's error as the cause.
-        ServerInRecovery: it is a standby.
-    """
-    seconds = _patience(conninfo)
-    try:
-        async with asyncio.timeout(seconds):
-            conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-            try:
-                return await _prepare(conn, listening)
-            except BaseException:
-                await conn.close()
-                raise
-    except TimeoutError as error:
-        raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds:g} s") from error
-    except (psycopg.Error, OSError, UnicodeError) as error:
-        raise ConnectionFailed(f"cannot connect to PostgreSQL: {_in_one_line(error)}") from error
-
-
-def _patience(conninfo: str) -> float | None:
-    options = conninfo_to_dict(conninfo)
-    hosts = str(options.get("host") or options.get("hostaddr") or "").count(",") + 1
-    for_each = int(options.get("connect_timeout") or 0)
-    return (hosts + 1) * for_each if for_each > 0 else None
-
-
-def _in_one_line(error: Exception) -> str:
-    """libpq explains itself in paragraphs, and psycopg says once more that it failed."""
-    text = " ".join(str(error).split())
-    return text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
-
-
-async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psycopg3LoopConnection:
-    row = await (await conn.execute(WHO_ARE_YOU)).fetchone()
-    assert row is not None
-    server_pid, standby = row
-    if standby:
-        raise in_recovery("pg_is_in_recovery() is true")
-    pooled = server_pid != conn.info.backend_pid
-    if listening or not pooled:  # what is pooled belongs to others too
-        await conn.execute(SESSION_SETTINGS)
-    if not listening and not pooled:
-        await conn.execute(PREPARE.encode())
-        with suppress(psycopg.Error):  # where the server's system cannot do that
-            await conn.execute(f"SET client_connection_check_interval TO '{CHECK_INTERVAL}'".encode())
-    return Psycopg3LoopConnection(conn, server_pid, prepared=not listening and not pooled)
 
 
 def _query(messages: Sequence[Message]) -> bytes:

@@ -12,7 +12,8 @@ from typing import Any
 
 from pgpubsub.background import BackgroundCall
 from pgpubsub.drivers.psycopg3 import parse_conninfo, psycopg
-from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection, dial
+from pgpubsub.drivers.psycopg3_dial import dial
+from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionFailed, PubSubError
 
 __all__ = ["Addresses", "Conninfo"]
