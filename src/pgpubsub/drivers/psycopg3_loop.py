@@ -40,6 +40,10 @@ go to another server process, which has not been told."""
 VOLLEY = 64
 """Transactions in one round trip, at most. Not through a pooler, which may give each to another server process."""
 
+ENDS = 4
+"""In a volley libpq says that this is all for now after the results, perhaps after an error when the transaction
+is committed, and at the end of that."""
+
 INVALID_SQL_STATEMENT_NAME = "26000"
 """What a server process answers that has not (PostgreSQL manual, "PostgreSQL Error Codes")."""
 
@@ -64,8 +68,10 @@ class _Statement:
     failure: psycopg.Error | None = None
     """Why it could not even be sent."""
     pipelined: bool = False
-    paused: bool = False
+    ends: int = 0
+    """How often libpq has said that this is all for now."""
     unsent: bool = False
+    """Whether it is only told its refusal, when its turn comes."""
 
 
 class Psycopg3LoopConnection:
@@ -272,15 +278,16 @@ class Psycopg3LoopConnection:
             if self._pgconn.is_busy():
                 break
             result = self._pgconn.get_result()
-            if result is None and statement.pipelined and not statement.paused:
-                statement.paused = True  # its results have come, and the end of its transaction is next
-            elif result is None or result.status == pq.ExecStatus.PIPELINE_SYNC:
-                if not statement.answered:  # libpq has nothing under way, and would say that all is done
-                    raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
-                if result is not None or not statement.pipelined:
-                    self._finish(statement.refusal)
-            else:
+            if result is not None and result.status != pq.ExecStatus.PIPELINE_SYNC:
                 self._take_answer(statement, result)
+                continue
+            statement.ends += 1
+            done = not statement.pipelined or result is not None
+            if (done and not statement.answered) or statement.ends > ENDS:
+                # libpq has nothing under way, and would say that all is done.
+                raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
+            if done:
+                self._finish(statement.refusal)
 
     def _take_answer(self, statement: _Statement, result: pq.abc.PGresult) -> None:
         statement.answered = True
