@@ -161,7 +161,11 @@ def test_a_brought_connection_is_given_back_as_it_was(dsn: str, admin: psycopg.C
     with psycopg.connect(dsn, autocommit=True) as conn:
         pubsub = PubSub(conn)
         pubsub.listen(channel)
-        del pubsub
+        gc.disable()  # at once, and not when the garbage collector comes
+        try:
+            del pubsub
+        finally:
+            gc.enable()
         admin.execute("SELECT pg_notify(%s, 'x')", [channel])
         assert [notify.payload for notify in conn.notifies(timeout=5, stop_after=1)] == ["x"]
 

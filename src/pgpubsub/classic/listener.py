@@ -62,9 +62,8 @@ class Listener:
         self._session = Session[Inbox](reopen is not None, new_delays)
         self._in_background: tuple[Connect | Execute, BackgroundCall[Any]] | None = None
         self._last_error: Exception | None = None
-        self._delivery = Delivery(
-            self._session.registry.owners, max_payload, lambda: _time_of(self._session.whole_until)
-        )
+        session = self._session  # and not ourselves: whoever has no listener any more gets the connection back at once
+        self._delivery = Delivery(session.registry.owners, max_payload, lambda: _time_of(session.whole_until))
         self._departed: deque[Inbox] = deque()
         self._late: set[str] = set()  # unlistened channels of which something may still arrive
         self._strays = Inbox()  # what came on channels that nobody asked us for, while nobody was receiving
