@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -95,6 +95,7 @@ class Schedule:
         self.callers: list[Caller] = []
         self.told: list[Caller] = []
         self.flying: tuple[Caller, ...] = ()
+        self.behind: deque[tuple[Caller, ...]] = deque()  # in the same round trip
         self.outcome = ""  # of what was in flight
         self.error: PubSubError = ConnectionLost("not connected yet")
         self.connected = self.chance(0.8)
@@ -113,7 +114,12 @@ class Schedule:
     @property
     def waiting(self) -> list[Caller]:
         """Who should still be sent, in order."""
-        return [caller for caller in self.callers if not caller.called_off and caller not in self.flying]
+        return [caller for caller in self.callers if not caller.called_off and caller not in self.aloft]
+
+    @property
+    def aloft(self) -> list[Caller]:
+        """Who is in flight."""
+        return [*self.flying, *(caller for batch in self.behind for caller in batch)]
 
     def run(self) -> None:
         happenings = [
@@ -172,13 +178,13 @@ class Schedule:
 
     def leave(self) -> None:
         for caller in self.somebody():
-            seen["left in flight" if caller in self.flying else "left before"] += 1
+            seen["left in flight" if caller in self.aloft else "left before"] += 1
             caller.left = True
 
     def withdraw(self) -> None:
         left = [caller for caller in self.callers if caller.left and not caller.over]
         for caller in left or self.somebody():
-            seen["withdrawn in flight" if caller in self.flying else "withdrawn before"] += 1
+            seen["withdrawn in flight" if caller in self.aloft else "withdrawn before"] += 1
             caller.over = True
             self.sender.withdraw(caller)
 
@@ -209,7 +215,7 @@ class Schedule:
                 assert caller.poisoned or self.outcome == "refused on a whim", "it was not its fault"
                 assert not caller.delivered
             case SendTimeout():
-                assert not flown
+                assert caller not in self.aloft
                 assert self.now >= caller.deadline
                 assert not caller.delivered
             case _:
@@ -232,13 +238,30 @@ class Schedule:
             return
         assert batch is not None, "somebody waits for nothing"
         assert batch is self.sender.in_flight
-        flying = []
+        flying = self.callers_of(batch)
+        self.check_choice(flying, waiting)
+        self.flying = tuple(flying)
+        last = batch
+        while self.chance(0.8) and (follower := self.sender.next_batch(behind=True)) is not None:
+            seen["several in a round trip"] += 1
+            flying = self.callers_of(follower)
+            assert flying == self.longest(self.waiting)
+            assert not {message for call in last.calls for message in call.messages}.isdisjoint(flying[0].wanted)
+            self.behind.append(tuple(flying))
+            last = follower
+
+    def callers_of(self, batch: Batch) -> list[Caller]:
+        """Whose it is. They know that it goes out."""
+        callers = []
         for call in batch.calls:
             assert isinstance(call, Caller)
             call.statements += 1
-            flying.append(call)
-        self.check_choice(flying, waiting)
-        self.flying = tuple(flying)
+            callers.append(call)
+        return callers
+
+    def land(self) -> None:
+        """The oldest of what was in flight is not any more."""
+        self.flying = self.behind.popleft() if self.behind else ()
 
     def check_choice(self, flying: list[Caller], waiting: list[Caller]) -> None:
         """All that can go together do, the oldest first."""
@@ -326,7 +349,7 @@ class Schedule:
             self.error = ServerRefused(outcome)
             self.note_refusal()
             self.sender.on_refused(self.error)
-        self.flying = ()
+        self.land()
         self.pump()
 
     def note_refusal(self) -> None:
@@ -342,16 +365,17 @@ class Schedule:
             caller.family = family
 
     def lose(self, outcome: str) -> None:
-        batch = self.sender.in_flight
-        assert batch is not None
-        self.outcome = outcome
-        poisoned = any(POISON in text for _, text in batch.messages)
-        if poisoned:
-            self.outcome = "lost before the commit"
-        elif outcome == "lost after the commit":
-            self.deliver(batch)
-        self.sender.on_lost(ConnectionLost("reset"))
-        self.flying = ()
+        while (batch := self.sender.in_flight) is not None:
+            self.outcome = outcome
+            poisoned = any(POISON in text for _, text in batch.messages)
+            if poisoned:
+                self.outcome = "lost before the commit"
+            elif outcome == "lost after the commit":
+                self.deliver(batch)
+            self.sender.on_lost(ConnectionLost("reset"))
+            self.land()
+            if outcome == "lost after the commit":
+                outcome = self.random.choice(("lost before the commit", "lost after the commit"))
         self.pump()
 
     def deliver(self, batch: Batch) -> None:
@@ -367,8 +391,9 @@ class Schedule:
         for caller in self.flying:
             caller.delivered += 1
             assert caller.delivered == 1, "sent twice"
-            assert caller.number > self.newest[caller.urgent], "one that was submitted later was sent before"
-            self.newest[caller.urgent] = caller.number
+            if caller.family is None:  # else it was sent again, behind what was in flight with it
+                assert caller.number > self.newest[caller.urgent], "one that was submitted later was sent before"
+                self.newest[caller.urgent] = caller.number
 
     # -- what must be true at any time, and when everything has calmed down
 
@@ -376,7 +401,7 @@ class Schedule:
         waiting = self.waiting
         there = [caller for caller in self.callers if not (caller.over or caller.urgent)]
         assert self.sender.idle or there, "it waits for what is over"
-        assert not self.sender.idle or all(caller.left and caller not in self.flying for caller in there)
+        assert not self.sender.idle or all(caller.left and caller not in self.aloft for caller in there)
         assert (self.sender.in_flight is None) == (not self.flying)
         assert self.flying or not waiting or not self.connected, "something could be sent"
         if waiting:
@@ -409,6 +434,7 @@ def test_the_promises_hold_under_every_schedule(monkeypatch: pytest.MonkeyPatch)
 
 
 HAPPENINGS = [
+    "several in a round trip",
     "told NoneType",
     "told ServerRefused",
     "told SendTimeout",

@@ -80,6 +80,8 @@ class Batch:
 
     calls: tuple[Call, ...]
     messages: list[Message]
+    is_part: bool = False
+    """Whether it is what was left of one that was refused."""
 
     def __str__(self) -> str:
         return _name(self.messages)
@@ -153,14 +155,14 @@ class Sender:
         if self._flying and not (behind and self._equal):
             return None
         self._equal = False
-        calls = tuple(self._together()) if behind else self._next_calls()
+        calls, is_part = (tuple(self._together()), False) if behind else self._next_calls()
         if not calls:
             return None
         for call in calls:
             call.begun = True
         alone = len(calls) == 1
         messages = calls[0].messages if alone else [message for call in calls for message in call.messages]
-        batch = Batch(calls, pack(messages, self._new_id, room))
+        batch = Batch(calls, pack(messages, self._new_id, room), is_part)
         self._flying.append(batch)
         return batch
 
@@ -187,7 +189,8 @@ class Sender:
 
     def on_refused(self, error: PubSubError) -> None:
         """The server, or the driver, would not have the oldest of what is in flight."""
-        calls = self._land().calls
+        batch = self._land()
+        calls = batch.calls
         if len(calls) == 1:
             self._tell(calls[0], error)
         elif not _concerns_one(error):
@@ -196,7 +199,10 @@ class Sender:
             self._tell_all(calls, self._failure)
         else:
             middle = len(calls) // 2
-            self._doubtful.extendleft((calls[middle:], calls[:middle]))
+            if batch.is_part:
+                self._doubtful.extendleft((calls[middle:], calls[:middle]))
+            else:  # there may be those of another already, that went out before it
+                self._doubtful.extend((calls[:middle], calls[middle:]))
 
     def on_lost(self, error: PubSubError) -> None:
         """The connection broke before there was an answer to the oldest of what is in flight."""
@@ -234,14 +240,15 @@ class Sender:
     def _waiting(self) -> list[Call]:
         return [*self._urgent, *[call for part in self._doubtful for call in part], *self._queue]
 
-    def _next_calls(self) -> tuple[Call, ...]:
+    def _next_calls(self) -> tuple[tuple[Call, ...], bool]:
+        """Those that go out together next, and whether they are a part of a batch that was refused."""
         while self._urgent:
             if calls := self._still_wanted((self._urgent.popleft(),)):
-                return calls
+                return calls, False
         while self._doubtful:
             if calls := self._still_wanted(self._doubtful.popleft()):
-                return calls
-        return tuple(self._together())
+                return calls, True
+        return tuple(self._together()), False
 
     def _still_wanted(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
         for call in calls:
