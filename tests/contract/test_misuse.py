@@ -357,6 +357,8 @@ def test_nothing_is_lost_or_doubled_by_interruptions(
             armed.clear()
         except KeyboardInterrupt:
             interruptions += 1
+        finally:
+            armed.clear()  # whatever else is raised is not to be hidden by an interruption
     stop.set()
     sender.join(10)
     assert len(raised) > 5

@@ -192,6 +192,8 @@ def test_whatever_is_missing_lies_before_a_gap(session_server: TemporaryServer, 
         for breaks in range(1, 7):
             proxy.reset()
             until(lambda breaks=breaks: sum(one.name == "gap" for one in seen) >= breaks)  # type: ignore[misc]
+            depth = events.stats().depth  # nobody takes anything yet
+            until(lambda depth=depth: events.stats().depth > depth)  # type: ignore[misc]  # else two gaps become one
         stop.set()
         loading.result(timeout=30)
         expected = gaps = unexplained = 0
