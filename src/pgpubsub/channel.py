@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 from pgpubsub.codecs import Codec, codec_for, name_of_type
-from pgpubsub.core.sql import check_channel
+from pgpubsub.core.sql import check_channel, check_payload
 from pgpubsub.errors import PayloadError
 from pgpubsub.events import Gap, Notify, Undecodable
 
-__all__ = ["Channel", "Types", "as_message", "name_of"]
+__all__ = ["Channel", "Types", "as_message", "checked_message", "name_of"]
 
 T = TypeVar("T")
 
@@ -155,6 +155,13 @@ class Channel(Generic[T]):
     def __reduce__(self) -> Any:
         encode, decode = self._own
         return partial(Channel, encode=encode, decode=decode), (self._name, self._type)
+
+
+def checked_message(channel: str | Channel[Any], payload: Any, limit: int) -> tuple[str, str]:
+    """`as_message`, and the text can be sent and has at most `limit` bytes: see `core.sql.check_payload`."""
+    message = as_message(channel, payload)
+    check_payload(*message, limit)
+    return message
 
 
 def as_message(channel: str | Channel[Any], payload: Any) -> tuple[str, str]:

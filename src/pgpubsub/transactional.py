@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from pgpubsub.channel import Channel, as_message
+from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
-from pgpubsub.core.sql import check_max_payload, check_payload
+from pgpubsub.core.sql import check_max_payload
 from pgpubsub.drivers.borrowed import send, send_async
 from pgpubsub.randomness import new_message_id
 
@@ -93,6 +93,4 @@ async def notify_async(
 
 def _messages(channel: str | Channel[Any], payload: Any, max_payload: int) -> list[Message]:
     check_max_payload(max_payload)
-    name, text = as_message(channel, payload)
-    check_payload(name, text, max_payload)
-    return pack([(name, text)], new_message_id)
+    return pack([checked_message(channel, payload, max_payload)], new_message_id)

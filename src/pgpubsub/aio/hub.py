@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from pgpubsub.aio.subscription import IN_A_ROW, AsyncMailbox, AsyncSubscription
-from pgpubsub.channel import Channel
+from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
-from pgpubsub.hubs.outgoing import check_all, check_one, check_total, explain, pieces_of_any
+from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces_of_any
 from pgpubsub.status import HubState, HubStats, Observation
 
 __all__ = ["AsyncHub"]
@@ -170,7 +170,7 @@ class AsyncHub:
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
-        await self._engine.send((check_one(channel, payload, self._engine.max_payload),))
+        await self._engine.send((checked_message(channel, payload, self._engine.max_payload),))
 
     async def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
         """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from pgpubsub.channel import Channel, as_message
+from pgpubsub.channel import Channel, checked_message
 from pgpubsub.classic.delivery import Inbox, warn_of
 from pgpubsub.classic.listener import Listener
 from pgpubsub.core.frames import pack
-from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel, check_payload
+from pgpubsub.core.sql import CHANNEL_LIMIT, check_channel
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers import adapt
 from pgpubsub.errors import ChannelNameError, Closed, UnexpectedChannel
@@ -199,8 +199,8 @@ class NotificationHandler:
         if not self.listening or self._listener is None:
             return
         channel = self.stop_event if stop else self._channel
-        message = as_message(channel, payload if isinstance(channel, Channel) else payload or "")
-        check_payload(*message, self._listener.max_payload)
+        given = payload if isinstance(channel, Channel) else payload or ""
+        message = checked_message(channel, given, self._listener.max_payload)
         listener = self._listener if db is None else Listener.find(db)
         if listener is not None:
             listener.notify(message)

@@ -15,12 +15,12 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from pgpubsub.channel import Channel, as_message, name_of
+from pgpubsub.channel import Channel, checked_message, name_of
 from pgpubsub.classic.delivery import Inbox, warn_of
 from pgpubsub.classic.handler import Callback, NotificationHandler
 from pgpubsub.classic.listener import Listener
 from pgpubsub.core.frames import MAX_PAYLOAD
-from pgpubsub.core.sql import check_max_payload, check_payload
+from pgpubsub.core.sql import check_max_payload
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers.psycopg3 import open_connection, parse_conninfo
 from pgpubsub.errors import Closed
@@ -224,9 +224,7 @@ class PubSub:
             ConnectionLost: there is no connection, and reconnecting failed or is not due. It was not sent.
             ServerRefused: the server refused, for example since its notification queue is full.
         """
-        message = as_message(channel, payload)
-        check_payload(*message, self._listener.max_payload)
-        self._listener.notify(message)
+        self._listener.notify(checked_message(channel, payload, self._listener.max_payload))
 
     # -- receiving
 

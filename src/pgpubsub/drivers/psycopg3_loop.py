@@ -54,13 +54,16 @@ than a subscription's buffer holds by default. One reading of the socket may bri
 _inherited: list[object] = []
 
 
+ONE, ALL = NOTIFY.encode(), NOTIFY_ALL.encode()
+
+
 def _query(messages: Sequence[Message]) -> bytes:
-    return (NOTIFY if len(messages) == 1 else NOTIFY_ALL).encode()
+    return ONE if len(messages) == 1 else ALL
 
 
 @dataclass(slots=True)
 class _Statement:
-    what: str
+    subject: str | Sequence[Message]
     on_done: Callable[[PubSubError | None], None]
     answered: bool = False
     refusal: PubSubError | None = None
@@ -72,6 +75,11 @@ class _Statement:
     """How often libpq has said that this is all for now."""
     unsent: bool = False
     """Whether it is only told its refusal, when its turn comes."""
+
+    @property
+    def what(self) -> str:
+        """What to call it in an error. There may be very many messages, and seldom an error."""
+        return self.subject if isinstance(self.subject, str) else statement_name(self.subject)
 
 
 class Psycopg3LoopConnection:
@@ -144,18 +152,17 @@ class Psycopg3LoopConnection:
             self._send_volley(batches, on_done)
 
     def _send_one(self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None]) -> None:
-        what = statement_name(messages)
         try:
             encoded = self._encoded(messages)
         except UnicodeEncodeError as error:
-            self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
+            self._loop.call_soon(on_done, encoding_error(statement_name(messages), error, sending=True))
             return
         one = len(messages) == 1
         if self._prepared:
             begin = partial(self._pgconn.send_query_prepared, b"pgpubsub_one" if one else b"pgpubsub_all", encoded)
         else:
             begin = partial(self._pgconn.send_query_params, _query(messages), encoded)
-        self._begin(begin, _Statement(what, partial(self._on_sent, messages, on_done)))
+        self._begin(begin, _Statement(messages, partial(self._on_sent, messages, on_done)))
 
     def _on_sent(
         self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None], error: PubSubError | None
@@ -173,7 +180,7 @@ class Psycopg3LoopConnection:
         statements = []
         queries = []
         for messages in batches:
-            statements.append(_Statement(statement_name(messages), on_done, pipelined=True))
+            statements.append(_Statement(messages, on_done, pipelined=True))
             try:
                 queries.append((_query(messages), self._encoded(messages)))
             except UnicodeEncodeError as error:

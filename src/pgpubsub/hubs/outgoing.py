@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
-from pgpubsub.channel import Channel, as_message
+from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import Message
-from pgpubsub.core.sql import LARGEST, check_payload, utf8_length
+from pgpubsub.core.sender import CHARACTERS, MESSAGES
+from pgpubsub.core.sql import LARGEST, utf8_length
 from pgpubsub.errors import PayloadTooLarge
 
-__all__ = ["Pair", "Piece", "check_all", "check_one", "check_total", "explain", "pieces", "pieces_of_any"]
+__all__ = ["Pair", "Piece", "check_all", "check_total", "explain", "pieces", "pieces_of_any"]
 
 Pair = tuple[str | Channel[Any], Any]
 """A channel and a payload, as a user gives them."""
-
-PIECE_MESSAGES = 1000
-PIECE_CHARACTERS = 1 << 20
-
-
-def check_one(channel: str | Channel[Any], payload: Any, limit: int) -> Message:
-    """The message to be sent, or the error that it is: see `core.sql`."""
-    message = as_message(channel, payload)
-    check_payload(*message, limit)
-    return message
 
 
 def check_all(pairs: Iterable[Pair], limit: int) -> Iterator[Message]:
@@ -36,7 +27,7 @@ def _check_pair(number: int, pair: Pair, limit: int) -> Message:
     try:
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise TypeError(f"notifications are pairs of a channel and a payload, not {pair!r}")
-        return check_one(pair[0], pair[1], limit)
+        return checked_message(pair[0], pair[1], limit)
     except Exception as error:
         error.add_note(f"This was pair number {number}.")
         raise
@@ -55,7 +46,7 @@ def check_total(messages: Iterable[Message]) -> None:
 
 
 class Piece:
-    """What is gathered for one transaction, and the error upon which it ended, if there was one."""
+    """What is gathered for one transaction, as much as a batch, and the error upon which it ended, if there was one."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -66,7 +57,7 @@ class Piece:
         """Add one. Says whether there is no room for more."""
         self.messages.append(message)
         self._characters += len(message[1])
-        return len(self.messages) >= PIECE_MESSAGES or self._characters >= PIECE_CHARACTERS
+        return len(self.messages) >= MESSAGES or self._characters >= CHARACTERS
 
 
 def pieces(pairs: Iterable[Pair], limit: int) -> Iterator[Piece]:

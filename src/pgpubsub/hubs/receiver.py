@@ -203,12 +203,14 @@ class Receiver:
         since = self.link.session.whole_until
         runs, self._partial = join(self._partial, events, self._max_payload)
         self.link.session.on_joined(monotonic(), unfinished(self._partial))
+        missing: list[Unjoined] = []
         for run in runs:
             if isinstance(run, Unjoined):
                 self._report_unjoined(run, since)
+                missing.append(run)
             else:
                 self._hand_out(run)
-        for (channel, why), count in Counter(run for run in runs if isinstance(run, Unjoined)).items():
+        for (channel, why), count in Counter(missing).items() if missing else ():
             logger.warning("messages on %s are missing, %d times: %s", channel, count, why)
             self._observe(Observation("gap", (channel,), detail=why))
 

@@ -16,14 +16,13 @@ from contextlib import suppress
 from typing import Any
 
 from pgpubsub.aio import AsyncHub
-from pgpubsub.channel import Channel
+from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.registry import Changes
 from pgpubsub.core.sql import PAYLOAD_LIMIT
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.events import Notify
 from pgpubsub.hubs.engine import Engine
-from pgpubsub.hubs.outgoing import check_one
 from pgpubsub.randomness import new_message_id
 from pgpubsub.threads.hub import Hub
 
@@ -59,7 +58,7 @@ class MemoryServer:
 
     def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
         """Send as somebody else would, who is not one of the hubs."""
-        self._deliver(1000, pack([check_one(channel, payload, MAX_PAYLOAD)], new_message_id))
+        self._deliver(1000, pack([checked_message(channel, payload, MAX_PAYLOAD)], new_message_id))
 
     def stop(self) -> None:
         """End all connections, and refuse new ones."""

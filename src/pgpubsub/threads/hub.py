@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from pgpubsub.channel import Channel
+from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.core.timeouts import check_timeout
@@ -16,7 +16,7 @@ from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
-from pgpubsub.hubs.outgoing import check_all, check_one, check_total, explain, pieces
+from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.threads.loop_thread import LoopThread
 from pgpubsub.threads.sending import AwaitedSending, Sending
@@ -193,12 +193,12 @@ class Hub:
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
-        self._send((check_one(channel, payload, self._engine.max_payload),))
+        self._send((checked_message(channel, payload, self._engine.max_payload),))
 
     async def notify_async(self, channel: str | Channel[Any], payload: Any = "") -> None:
         """`notify` for a task, in any event loop: for programs that have threads and tasks, whose calls go out
         together. A call that is cancelled before it is in flight is not sent."""
-        sending = AwaitedSending(self._engine, (check_one(channel, payload, self._engine.max_payload),))
+        sending = AwaitedSending(self._engine, (checked_message(channel, payload, self._engine.max_payload),))
         await self._running_thread().run_for(sending, sending.ended)
 
     def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
