@@ -4,6 +4,7 @@
     ├── ChannelNameError        (ValueError)   no channel can have this name
     ├── PayloadError            (ValueError)   no notification can carry this payload
     │   └── PayloadTooLarge                    ... because it is longer than max_payload
+    ├── PositionError           (ValueError)   the text is no position of this stream
     ├── ConninfoError           (ValueError)   the connection string or a keyword is malformed
     ├── UnsupportedConnection   (TypeError)    the object brought is no connection to listen or send on
     ├── ConnectionUnusable                     the connection brought is not in a state in which it can deliver
@@ -14,6 +15,7 @@
     ├── NotLive                 (TimeoutError) the hub had no working connection within the time given
     │   └── SendTimeout                        ... so the notification was not sent
     ├── UnusableDeployment                     notifications cannot arrive here, such as behind some poolers
+    ├── StreamsNotInstalled                    the schema for streams is not there, or not the one that is needed
     ├── ServerRefused                          the server answered a statement with an error
     │   └── ServerInRecovery                   ... because it is a standby
     ├── UnexpectedChannel                      a handler was notified of a channel that nobody registered
@@ -43,11 +45,13 @@ __all__ = [
     "NotLive",
     "PayloadError",
     "PayloadTooLarge",
+    "PositionError",
     "PubSubError",
     "SendTimeout",
     "SendUncertain",
     "ServerInRecovery",
     "ServerRefused",
+    "StreamsNotInstalled",
     "SubscriberTooSlow",
     "SubscriptionClosed",
     "UnexpectedChannel",
@@ -86,6 +90,10 @@ class PayloadTooLarge(PayloadError):
         super().__init__(message)
         self.size = size
         self.limit = limit
+
+
+class PositionError(PubSubError, ValueError):
+    """A text that is no position, or one of another stream, from which nobody can go on."""
 
 
 class ConninfoError(PubSubError, ValueError):
@@ -130,6 +138,11 @@ class SendTimeout(NotLive):
 class UnusableDeployment(PubSubError):
     """Notifications do not arrive on this connection, and trying again does not help: a pooler in transaction mode
     stands between, or the two connections lead to different databases. The message says which."""
+
+
+class StreamsNotInstalled(PubSubError):
+    """The database does not have the schema for streams, or another version of it, or it was restored from a dump and
+    has not been told. The message says which, and what to do."""
 
 
 class ServerRefused(PubSubError):

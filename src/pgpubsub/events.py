@@ -110,7 +110,8 @@ class Undecodable(NamedTuple):
 
 
 class GapReason(StrEnum):
-    """Why notifications may be missing, and what a subscriber should do about it. These are all of them."""
+    """Why something may be missing, and what a subscriber should do about it. These are all of them; the last two
+    concern readers of streams, and no others do."""
 
     CONNECTION_LOST = "connection_lost"
     """The connection broke. PostgreSQL keeps no notifications for a session that is gone, so whatever was
@@ -130,6 +131,15 @@ class GapReason(StrEnum):
     """A long message came that cannot be put together: it is longer than this receiver's `max_payload`, or not all of
     its parts came, or in an order in which no pgpubsub sends them. `Gap.detail` says which. Read the state again; raise
     `max_payload`, or mend whoever sends such parts."""
+
+    REWOUND = "rewound"
+    """The stream's newest entries are not there any more: the server was replaced by a standby that had not received
+    them, or was set back to an earlier time. The reader goes on behind the newest entry that it knows from both
+    histories, or at the oldest one, so that entries may come again. Undo what was done for entries that do not."""
+
+    RESTORED = "restored"
+    """The stream was restored from a dump, and positions from before do not count. The reader goes on at the oldest
+    entry, so that entries come again."""
 
 
 @dataclass(frozen=True, slots=True)

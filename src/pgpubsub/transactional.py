@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any, TypeVar, overload
 
 from pgpubsub.channel import Channel, checked_message
-from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
-from pgpubsub.core.sql import check_max_payload
-from pgpubsub.drivers.borrowed import send, send_async
+from pgpubsub.core import sql
+from pgpubsub.core.frames import MAX_PAYLOAD, pack
+from pgpubsub.drivers.borrowed import Statement, run, run_async
+from pgpubsub.drivers.interface import parameters
 from pgpubsub.randomness import new_message_id
 
 __all__ = ["notify", "notify_async"]
@@ -60,7 +61,7 @@ def notify(conn: Any, channel: str | Channel[Any], payload: Any = "", *, max_pay
     ...     print(before, pubsub.get_event(5).payload)
     None 17
     """
-    send(conn, _messages(channel, payload, max_payload))
+    run(conn, _statement(channel, payload, max_payload), "use await pgpubsub.notify_async()")
 
 
 @overload
@@ -88,9 +89,10 @@ async def notify_async(
     ...     print(pubsub.get_event(5).payload)
     17
     """
-    await send_async(conn, _messages(channel, payload, max_payload))
+    await run_async(conn, _statement(channel, payload, max_payload), "use pgpubsub.notify()")
 
 
-def _messages(channel: str | Channel[Any], payload: Any, max_payload: int) -> list[Message]:
-    check_max_payload(max_payload)
-    return pack([checked_message(channel, payload, max_payload)], new_message_id)
+def _statement(channel: str | Channel[Any], payload: Any, max_payload: int) -> Statement:
+    sql.check_max_payload(max_payload)
+    messages = pack([checked_message(channel, payload, max_payload)], new_message_id)
+    return Statement(sql.notify if len(messages) == 1 else sql.notify_all, parameters(messages))

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pgpubsub import Closed, ConnectionLost, Notify, SendTimeout, SendUncertain, ServerRefused
-from pgpubsub.core.frames import MAX_PAYLOAD, Message, join
-from pgpubsub.core.sender import Batch, Call, Sender
+from pgpubsub.core import grouping
+from pgpubsub.core.frames import MAX_PAYLOAD, Message, join, pack
+from pgpubsub.core.sender import Call, Sender
 from pgpubsub.errors import PubSubError
 
 SCHEDULES = int(os.environ.get("PGPUBSUB_SIM_SCHEDULES", "3000"))
@@ -90,8 +91,8 @@ class Schedule:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.now = self.random.uniform(0, 1000)
-        self.sender = Sender(TIMEOUT, self.new_name, lambda call, _: self.noted.append(call))
-        self.noted: list[Call] = []  # whom the shell was told about
+        self.sender = Sender(TIMEOUT, lambda call, _: self.noted.append(call))
+        self.noted: list[grouping.Call[Message]] = []  # whom the shell was told about
         self.callers: list[Caller] = []
         self.told: list[Caller] = []
         self.flying: tuple[Caller, ...] = ()
@@ -246,11 +247,11 @@ class Schedule:
             seen["several in a round trip"] += 1
             flying = self.callers_of(follower)
             assert flying == self.longest(self.waiting)
-            assert not {message for call in last.calls for message in call.messages}.isdisjoint(flying[0].wanted)
+            assert not {message for call in last.calls for message in call.items}.isdisjoint(flying[0].wanted)
             self.behind.append(tuple(flying))
             last = follower
 
-    def callers_of(self, batch: Batch) -> list[Caller]:
+    def callers_of(self, batch: grouping.Batch[Message]) -> list[Caller]:
         """Whose it is. They know that it goes out."""
         callers = []
         for call in batch.calls:
@@ -338,7 +339,7 @@ class Schedule:
         if outcome.startswith("lost"):
             self.lose(outcome)
             return
-        if outcome == "sent" and any(POISON in text for _, text in batch.messages):
+        if outcome == "sent" and any(POISON in text for _, text in batch.items):
             outcome = "refused for good"
         self.outcome = outcome
         if outcome == "sent":
@@ -367,7 +368,7 @@ class Schedule:
     def lose(self, outcome: str) -> None:
         while (batch := self.sender.in_flight) is not None:
             self.outcome = outcome
-            poisoned = any(POISON in text for _, text in batch.messages)
+            poisoned = any(POISON in text for _, text in batch.items)
             if poisoned:
                 self.outcome = "lost before the commit"
             elif outcome == "lost after the commit":
@@ -378,9 +379,9 @@ class Schedule:
                 outcome = self.random.choice(("lost before the commit", "lost after the commit"))
         self.pump()
 
-    def deliver(self, batch: Batch) -> None:
+    def deliver(self, batch: grouping.Batch[Message]) -> None:
         """Commit: what arrives is all of each call, and nothing else."""
-        events = [Notify(7, *message) for message in dict.fromkeys(batch.messages)]
+        events = [Notify(7, *message) for message in dict.fromkeys(pack(batch.items, self.new_name))]
         assert all(len(event.payload.encode()) <= BYTES for event in events), "the server would have refused it"
         runs, partial = join(None, events, MAX_PAYLOAD)
         assert partial is None

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from pgpubsub import ConnectionLost, PayloadError, SendTimeout, SendUncertain, ServerRefused
-from pgpubsub.core.frames import Message
-from pgpubsub.core.sender import CHARACTERS, MESSAGES, Batch, Call, Sender
+from pgpubsub.core import grouping
+from pgpubsub.core.frames import Message, pack
+from pgpubsub.core.sender import CHARACTERS, MESSAGES, Call, Sender
 from pgpubsub.errors import PubSubError
 
 TIMEOUT = 10.0
@@ -40,14 +41,19 @@ class Caller(Call):
         return error
 
 
+def sent(batch: grouping.Batch[Message]) -> list[Message]:
+    """What goes out for `batch`."""
+    return pack(batch.items, lambda: NAME)
+
+
 class Subject(Sender):
     """A sender, with short ways to submit and to read."""
 
     def __init__(self) -> None:
-        super().__init__(TIMEOUT, lambda: NAME, self.note)
-        self.noted: list[tuple[Call, PubSubError | None]] = []
+        super().__init__(TIMEOUT, self.note)
+        self.noted: list[tuple[grouping.Call[Message], PubSubError | None]] = []
 
-    def note(self, call: Call, error: PubSubError | None) -> None:
+    def note(self, call: grouping.Call[Message], error: PubSubError | None) -> None:
         self.noted.append((call, error))
 
     def call(self, *texts: str, now: float = 0.0, urgent: bool = False) -> Caller:
@@ -63,7 +69,7 @@ class Subject(Sender):
     def begin(self) -> str:
         """What goes out now; it is in flight then."""
         batch = self.next_batch()
-        return " ".join(text for _, text in batch.messages) if batch is not None else ""
+        return " ".join(text for _, text in sent(batch)) if batch is not None else ""
 
     def story(self) -> list[str]:
         """What goes out, and then and then, if everything can be sent."""
@@ -77,7 +83,7 @@ class Subject(Sender):
         """Of how many messages that is."""
         sizes = []
         while batch := self.next_batch():
-            sizes.append(len(batch.messages))
+            sizes.append(len(sent(batch)))
             self.on_sent()
         return sizes
 
@@ -103,7 +109,8 @@ def test_an_idle_sender_sends_a_call_at_once(sender: Subject) -> None:
     assert sender.next_batch() is None
     caller = sender.call("one", "two")
     batch = sender.next_batch()
-    assert batch == Batch((caller,), [("a", "one"), ("a", "two")])
+    assert batch == grouping.Batch((caller,))
+    assert sent(batch) == [("a", "one"), ("a", "two")]
     assert sender.in_flight is batch
 
 
@@ -454,7 +461,7 @@ def test_what_is_withdrawn_does_not_expire(busy: Subject) -> None:
 def test_of_what_waits_and_is_withdrawn_nothing_is_kept(busy: Subject) -> None:
     caller = busy.call("x" * 1_000_000)
     busy.withdraw(caller)
-    assert caller.messages == ()
+    assert caller.items == ()
 
 
 # -- when to look again
@@ -532,7 +539,7 @@ def test_a_call_and_a_batch_say_what_they_are() -> None:
     caller = sender.call("x" * 10_000)
     batch = sender.next_batch()
     sender.withdraw(caller)
-    assert str(batch) == "NOTIFY 'a' and 1 more"
+    assert str(batch) == "NOTIFY 'a'"
 
 
 def test_a_call_has_to_say_how_it_is_told() -> None:
@@ -575,7 +582,7 @@ def test_what_the_driver_cannot_encode_is_one_of_them(busy: Subject) -> None:
 def behind(sender: Subject) -> str:
     """What goes out behind what has just been begun."""
     batch = sender.next_batch(behind=True)
-    return " ".join(text for _, text in batch.messages) if batch is not None else ""
+    return " ".join(text for _, text in sent(batch)) if batch is not None else ""
 
 
 def test_equal_calls_go_out_in_one_round_trip_each_in_its_place(busy: Subject) -> None:

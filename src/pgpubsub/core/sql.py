@@ -33,8 +33,10 @@ __all__ = [
     "notify",
     "notify_all",
     "quote_identifier",
+    "quote_literal",
     "room",
     "script",
+    "text_fault",
     "unlisten",
     "utf8_length",
 ]
@@ -58,6 +60,16 @@ def quote_identifier(name: str) -> str:
     "a""b; DROP TABLE users"
     """
     return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(text: str) -> str:
+    """Quote a string constant, whatever `standard_conforming_strings` says (PostgreSQL manual, "String Constants").
+
+    >>> print(quote_literal("it's"))
+    'it''s'
+    """
+    quoted = "'" + text.replace("'", "''") + "'"
+    return " E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
 def listen(channel: str) -> str:
@@ -174,7 +186,7 @@ def check_channel(channel: str) -> None:
 def _check_name(channel: str) -> None:
     if not channel:
         raise ChannelNameError("a channel name cannot be empty")
-    fault = _text_fault(channel)
+    fault = text_fault(channel)
     if fault is not None:
         raise ChannelNameError(f"channel name {channel!r} {fault}, which PostgreSQL cannot store")
     size = len(channel.encode())
@@ -202,7 +214,7 @@ def check_payload(channel: str, payload: str, limit: int) -> None:
             f"the payload for channel {channel!r} is a str, not {type(payload).__name__}; send it to a"
             f" pgpubsub.Channel({channel!r}, type), which encodes it, or convert it first"
         )
-    fault = _text_fault(payload)
+    fault = text_fault(payload)
     if fault is not None:
         raise PayloadError(f"the payload for channel {channel!r} {fault}, which PostgreSQL cannot store as text")
     # A character has at most four bytes, so most payloads need no encoding to be measured.
@@ -228,7 +240,7 @@ def check_max_payload(limit: int) -> None:
         raise ValueError(f"max_payload is a number of bytes from 1 to {LARGEST}, not {limit!r}")
 
 
-def _text_fault(text: str) -> str | None:
+def text_fault(text: str) -> str | None:
     """What keeps `text` from being stored by a server, or None."""
     if "\0" in text:
         return "contains NUL"

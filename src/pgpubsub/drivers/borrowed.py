@@ -1,7 +1,7 @@
-"""Sending on a connection that is the caller's, inside whatever transaction that has open.
+"""Running one statement on a connection that is the caller's, inside whatever transaction that has open.
 
-One statement is run with the driver's own means, and nothing else is done to the connection. What the driver raises is
-left as it is: frameworks decide by their own errors what is to be done with a transaction.
+It is run with the driver's own means, and nothing else is done to the connection. What the driver raises is left as it
+is: frameworks decide by their own errors what is to be done with a transaction.
 
 `BLOCKING` and `ASYNCHRONOUS` say whose connections are known, by the module and the name under which each publishes
 the class. No such module is imported here before its owner did: whoever brings a connection has imported it.
@@ -11,58 +11,55 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from pgpubsub.core import sql
-from pgpubsub.core.frames import Message
-from pgpubsub.drivers.interface import parameters
 from pgpubsub.errors import UnsupportedConnection
 
-__all__ = ["send", "send_async"]
+__all__ = ["Statement", "run", "run_async"]
 
 Way = TypeVar("Way")
 
 
 class Statement(NamedTuple):
-    """One that sends."""
+    """One that returns at most one value; or several without parameters, which return nothing."""
 
     make: Callable[..., str]
     """Makes its text, given a placeholder for each parameter."""
-    parameters: tuple[str, ...]
+    parameters: tuple[str | None, ...] = ()
 
-    def text(self, placeholders: Sequence[str]) -> str:
-        """With the first of `placeholders`."""
-        return self.make(*placeholders[: len(self.parameters)])
+    def text(self, placeholder: str) -> str:
+        """With placeholders in the manner of `placeholder`, in which {} stands for their number."""
+        return self.make(*[placeholder.format(number) for number in range(1, len(self.parameters) + 1)])
 
 
-def send(conn: Any, messages: Sequence[Message]) -> None:
-    """Send `messages`, as `core.frames.pack` made them, on a blocking connection.
+def run(conn: Any, statement: Statement, otherwise: str) -> Any:
+    """Run `statement` on a blocking connection, and return the value of its first row's first column.
+
+    Args:
+        otherwise: what to do with an asynchronous one.
 
     Raises:
-        UnsupportedConnection: it is none; the message says what to do.
+        UnsupportedConnection: it is no blocking connection; the message says what to do.
     """
     way = _find(BLOCKING, conn)
     if way is None:
         asynchronous = _find(ASYNCHRONOUS, conn) is not None
-        raise _unsupported(conn, "it is asynchronous: use await pgpubsub.notify_async()" if asynchronous else None)
-    way(conn, _statement(messages))
+        raise _unsupported(conn, f"it is asynchronous: {otherwise}" if asynchronous else None)
+    return way(conn, statement)
 
 
-async def send_async(conn: Any, messages: Sequence[Message]) -> None:
-    """Send `messages` on an asynchronous connection. Raises as `send`."""
+async def run_async(conn: Any, statement: Statement, otherwise: str) -> Any:
+    """Run `statement` on an asynchronous connection. `otherwise` is what to do with a blocking one. Returns, and
+    raises, as `run`."""
     way = _find(ASYNCHRONOUS, conn)
     if way is None:
         blocking = _find(BLOCKING, conn) is not None
-        raise _unsupported(conn, "it would block the event loop: use pgpubsub.notify()" if blocking else None)
-    await way(conn, _statement(messages))
-
-
-def _statement(messages: Sequence[Message]) -> Statement:
-    return Statement(sql.notify if len(messages) == 1 else sql.notify_all, parameters(messages))
+        raise _unsupported(conn, f"it would block the event loop: {otherwise}" if blocking else None)
+    return await way(conn, statement)
 
 
 def _find(ways: Mapping[tuple[str, str], Way], conn: Any) -> Way | None:
@@ -76,58 +73,70 @@ def _find(ways: Mapping[tuple[str, str], Way], conn: Any) -> Way | None:
 
 # -- blocking
 
-FORMAT = ("%s", "%s", "%s")
-NUMERIC = ("$1", "$2", "$3")
+FORMAT = "%s"
+NUMERIC = "${}"
+NAMED = ":p{}"
 
 
-def _psycopg(conn: Any, statement: Statement) -> None:
+def _psycopg(conn: Any, statement: Statement) -> Any:
     # A plain cursor, since that of the connection may want other placeholders, or make something of the row.
     query: Any = statement.text(FORMAT)
-    psycopg.Cursor(conn, row_factory=tuple_row).execute(query, statement.parameters)
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    return _value(cursor.execute(query, statement.parameters or None))
 
 
-def _dbapi(conn: Any, statement: Statement) -> None:
+def _value(cursor: Any) -> Any:
+    row = None if cursor.description is None else cursor.fetchone()
+    if isinstance(row, Mapping):
+        return next(iter(row.values()))
+    return None if row is None else row[0]
+
+
+def _dbapi(conn: Any, statement: Statement) -> Any:
     with conn.cursor() as cursor:
-        cursor.execute(statement.text(FORMAT), statement.parameters)
+        cursor.execute(statement.text(FORMAT), statement.parameters or None)
+        return _value(cursor)
 
 
-def _psycopg2(conn: Any, statement: Statement) -> None:
+def _psycopg2(conn: Any, statement: Statement) -> Any:
     if conn.async_:
         raise _unsupported(conn, "psycopg2's asynchronous connections have no transactions: bring a blocking one")
-    _dbapi(conn, statement)
+    return _dbapi(conn, statement)
 
 
-def _pygresql(conn: Any, statement: Statement) -> None:
-    conn.query(statement.text(NUMERIC), statement.parameters)
+def _pygresql(conn: Any, statement: Statement) -> Any:
+    if not statement.parameters:
+        conn.query(statement.text(NUMERIC))
+        return None
+    return conn.query(statement.text(NUMERIC), statement.parameters).getresult()[0][0]
 
 
-def _django(conn: Any, statement: Statement) -> None:
+def _django(conn: Any, statement: Statement) -> Any:
     if (vendor := getattr(conn, "vendor", None)) != "postgresql":
         raise _unsupported(conn, f"it leads to {vendor or 'no database'} and not to PostgreSQL")
-    _dbapi(conn, statement)
+    return _dbapi(conn, statement)
 
 
-def _sqlalchemy_connection(conn: Any, statement: Statement) -> None:
-    conn.execute(*_as_clause(conn, statement), execution_options=UNSTREAMED).close()
-
-
-def _sqlalchemy_session(session: Any, statement: Statement) -> None:
-    _sqlalchemy_connection(session.connection(), statement)
-
-
-def _as_clause(conn: Any, statement: Statement) -> tuple[Any, dict[str, str]]:
+def _sqlalchemy_connection(conn: Any, statement: Statement) -> Any:
     if conn.dialect.name != "postgresql":
         raise _unsupported(conn, f"it leads to {conn.dialect.name} and not to PostgreSQL")
     from sqlalchemy import text
 
-    named = dict(zip(("first", "second", "third"), statement.parameters, strict=False))
-    return text(statement.text([f":{name}" for name in named])), named
+    if not statement.parameters:
+        conn.exec_driver_sql(statement.text(NAMED), execution_options=UNSTREAMED | {"no_parameters": True}).close()
+        return None
+    named = {f"p{number}": value for number, value in enumerate(statement.parameters, 1)}
+    return conn.execute(text(statement.text(NAMED)), named, execution_options=UNSTREAMED).scalar()
+
+
+def _sqlalchemy_session(session: Any, statement: Statement) -> Any:
+    return _sqlalchemy_connection(session.connection(), statement)
 
 
 UNSTREAMED = {"stream_results": False}
 """With a server-side cursor, which may be the connection's default, it would not run before somebody fetches."""
 
-BLOCKING: dict[tuple[str, str], Callable[[Any, Statement], None]] = {
+BLOCKING: dict[tuple[str, str], Callable[[Any, Statement], Any]] = {
     ("psycopg", "Connection"): _psycopg,
     ("psycopg2.extensions", "connection"): _psycopg2,
     ("pg", "DB"): _pygresql,
@@ -144,24 +153,29 @@ BLOCKING: dict[tuple[str, str], Callable[[Any, Statement], None]] = {
 # -- asynchronous
 
 
-async def _psycopg_async(conn: Any, statement: Statement) -> None:
+async def _psycopg_async(conn: Any, statement: Statement) -> Any:
     query: Any = statement.text(FORMAT)
-    await psycopg.AsyncCursor(conn, row_factory=tuple_row).execute(query, statement.parameters)
+    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+    await cursor.execute(query, statement.parameters or None)
+    row = None if cursor.description is None else await cursor.fetchone()
+    return None if row is None else row[0]
 
 
-async def _asyncpg(conn: Any, statement: Statement) -> None:
-    await conn.execute(statement.text(NUMERIC), *statement.parameters)
+async def _asyncpg(conn: Any, statement: Statement) -> Any:
+    if not statement.parameters:
+        return await conn.execute(statement.text(NUMERIC))
+    return await conn.fetchval(statement.text(NUMERIC), *statement.parameters)
 
 
-async def _sqlalchemy_async_connection(conn: Any, statement: Statement) -> None:
-    await conn.execute(*_as_clause(conn, statement), execution_options=UNSTREAMED)
+async def _sqlalchemy_async_connection(conn: Any, statement: Statement) -> Any:
+    return await conn.run_sync(_sqlalchemy_connection, statement)
 
 
-async def _sqlalchemy_async_session(session: Any, statement: Statement) -> None:
-    await _sqlalchemy_async_connection(await session.connection(), statement)
+async def _sqlalchemy_async_session(session: Any, statement: Statement) -> Any:
+    return await _sqlalchemy_async_connection(await session.connection(), statement)
 
 
-ASYNCHRONOUS: dict[tuple[str, str], Callable[[Any, Statement], Awaitable[None]]] = {
+ASYNCHRONOUS: dict[tuple[str, str], Callable[[Any, Statement], Awaitable[Any]]] = {
     ("psycopg", "AsyncConnection"): _psycopg_async,
     ("asyncpg", "Connection"): _asyncpg,
     ("asyncpg.pool", "PoolConnectionProxy"): _asyncpg,

@@ -16,8 +16,8 @@ from functools import partial
 from time import monotonic
 
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
+from pgpubsub.core.grouping import Call
 from pgpubsub.core.heartbeat import Heartbeat
-from pgpubsub.core.sender import Call
 from pgpubsub.core.session import Session
 from pgpubsub.core.sql import check_max_payload
 from pgpubsub.core.timeouts import check_timeout
@@ -184,7 +184,7 @@ class Engine:
         self._start()
         return self._sender.send(messages)
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: Call[Message]) -> None:
         """The same for somebody who does not wait in the loop, and is told."""
         try:
             self._start()
@@ -193,7 +193,7 @@ class Engine:
         else:
             self._sender.submit(call)
 
-    def withdraw(self, call: Call) -> None:
+    def withdraw(self, call: Call[Message]) -> None:
         """Nobody waits for `call` any more."""
         self._sender.withdraw(call)
 
@@ -307,8 +307,8 @@ class Engine:
                 self._down_since = monotonic()
             self._become(HubStatus.CONNECTING)
 
-    def _on_told(self, call: Call, error: PubSubError | None) -> None:
-        channels = tuple(sorted({channel for channel, _ in call.messages}))
+    def _on_told(self, call: Call[Message], error: PubSubError | None) -> None:
+        channels = tuple(sorted({channel for channel, _ in call.items}))
         seconds = monotonic() - (call.expires_at - self._send_timeout)
         self._observe(Observation("send_failed" if error else "sent", channels, seconds, str(error or "")))
 

@@ -1,0 +1,150 @@
+"""What is appended to a stream, checked: what a server would refuse is told to whoever appends it, and nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pgpubsub.core.position import stream_id
+from pgpubsub.core.sql import CHANNEL_LIMIT, text_fault, utf8_length
+from pgpubsub.errors import PayloadError, PayloadTooLarge
+
+__all__ = ["NAME_LIMIT", "NewEntry", "check_schema", "check_stream", "hint_channel", "new_entry"]
+
+NAME_LIMIT = 1000
+"""Bytes in the name of a stream, and in an idempotency key: they stand in an index, which takes 2,704."""
+
+
+class NewEntry(NamedTuple):
+    """An entry that is to be appended."""
+
+    stream: int
+    name: str
+    """The stream's."""
+    key: str | None
+    text: str | None
+    data: bytes | None
+    """The payload is one of the two."""
+    headers: str | None
+    """As JSON."""
+    idempotency_key: str | None
+
+    @property
+    def size(self) -> int:
+        """About how long it is."""
+        return len(self.text or self.data or "") + len(self.headers or "")
+
+
+def new_entry(
+    stream: str,
+    payload: str | bytes,
+    limit: int,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+) -> NewEntry:
+    """Check an entry whose payload may have at most `limit` bytes.
+
+    Raises:
+        TypeError: something is of another type.
+        PayloadTooLarge: the payload is longer.
+        PayloadError: text contains NUL or a lone surrogate, the headers are no JSON, or the idempotency key is too
+            long.
+    """
+    check_stream(stream)
+    _check_size(stream, payload, limit)
+    text = payload if isinstance(payload, str) else None
+    for what, value in (("payload", text), ("key", key), ("idempotency key", idempotency_key)):
+        if value is not None:
+            if not isinstance(value, str):
+                raise TypeError(f"the {what} for stream {stream!r} is a str, not {type(value).__name__}: {value!r}")
+            if (fault := text_fault(value)) is not None:
+                raise PayloadError(f"the {what} for stream {stream!r} {fault}, which PostgreSQL cannot store as text")
+    if idempotency_key is not None and utf8_length(idempotency_key) > NAME_LIMIT:
+        raise PayloadError(
+            f"the idempotency key for stream {stream!r} has {utf8_length(idempotency_key)} bytes and may have"
+            f" {NAME_LIMIT}: use a digest of it"
+        )
+    data = None if text is not None else bytes(payload)  # type: ignore[arg-type]  # which was checked
+    return NewEntry(stream_id(stream), stream, key, text, data, _as_json(stream, headers), idempotency_key)
+
+
+def _check_size(stream: str, payload: object, limit: int) -> None:
+    if isinstance(payload, str):
+        # A character has at most four bytes, so most payloads need no encoding to be measured.
+        size = len(payload) if len(payload) * 4 <= limit else len(payload.encode("utf-8", "surrogatepass"))
+    elif isinstance(payload, bytes | bytearray | memoryview):
+        size = memoryview(payload).nbytes
+    else:
+        raise TypeError(
+            f"the payload for stream {stream!r} is a str or bytes, not {type(payload).__name__}; give the stream a"
+            " type, stream(name, type), which encodes it, or convert it first"
+        )
+    if size > limit:
+        raise PayloadTooLarge(
+            f"the payload for stream {stream!r} has {size} bytes and max_payload is {limit}; set that higher, or store"
+            " the payload elsewhere and append a reference to it",
+            size=size,
+            limit=limit,
+        )
+
+
+def _as_json(stream: str, headers: Mapping[str, Any] | None) -> str | None:
+    if headers is None:
+        return None
+    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+        raise TypeError(f"the headers for stream {stream!r} are a mapping from names to JSON values, not {headers!r}")
+    try:
+        text = json.dumps(dict(headers), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"the headers for stream {stream!r} are no JSON: {error}") from error
+    if (fault := text_fault(text)) is not None:
+        raise PayloadError(f"a header for stream {stream!r} {fault}, which PostgreSQL cannot store as text")
+    return text
+
+
+def check_stream(name: str) -> None:
+    """Raise unless a stream can have this name.
+
+    Raises:
+        TypeError: it is not a `str`.
+        ValueError: it is empty, longer than 1,000 bytes, contains NUL or a lone surrogate.
+
+    >>> check_stream("")
+    Traceback (most recent call last):
+    ValueError: the name of a stream is text of 1 to 1000 bytes, and this one is empty
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a stream is a str, not {type(name).__name__}: {name!r}")
+    fault = "is empty" if not name else text_fault(name)
+    if fault is None and len(name) * 4 > NAME_LIMIT and (size := utf8_length(name)) > NAME_LIMIT:
+        fault = f"has {size}"
+    if fault is not None:
+        raise ValueError(f"the name of a stream is text of 1 to {NAME_LIMIT} bytes, and this one {fault}")
+
+
+def check_schema(name: str) -> None:
+    """Raise unless a schema can have this name, which is quoted, and so may be any text.
+
+    Raises:
+        TypeError: it is not a `str`.
+        ValueError: it is empty, longer than 63 bytes, contains NUL or a lone surrogate.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a schema is a str, not {type(name).__name__}: {name!r}")
+    fault = "is empty" if not name else text_fault(name)
+    if fault is None and (size := len(name.encode())) > CHANNEL_LIMIT:
+        fault = f"has {size}"
+    if fault is not None:
+        raise ValueError(f"the name of a schema is text of 1 to {CHANNEL_LIMIT} bytes, and this one {fault}")
+
+
+def hint_channel(stream: int) -> str:
+    """The channel on which readers are told that a stream may have something new.
+
+    >>> hint_channel(-1)
+    'pgpubsub.stream.ffffffffffffffff'
+    """
+    return f"pgpubsub.stream.{stream & 0xFFFF_FFFF_FFFF_FFFF:x}"

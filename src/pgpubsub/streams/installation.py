@@ -1,0 +1,170 @@
+"""Installing the schema, and settings of streams: on a connection of the user's, in the transaction that is open."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from operator import attrgetter
+from typing import Any, Literal, get_args
+
+from pgpubsub.core.entries import check_schema, check_stream
+from pgpubsub.core.sql import quote_identifier, quote_literal
+from pgpubsub.drivers.borrowed import Statement, run, run_async
+from pgpubsub.errors import StreamsNotInstalled
+
+__all__ = [
+    "VERSION",
+    "Wake",
+    "check_version",
+    "create",
+    "create_async",
+    "install",
+    "install_async",
+    "not_installed",
+    "sql",
+]
+
+VERSION = 1
+"""Of the schema that this version of the library works with: it is served by that, and by later ones that say so."""
+
+Wake = Literal["notify", "poll"]
+
+
+def sql(schema: str = "pgpubsub") -> str:
+    """The statements that `install` runs, for a migration: Alembic's `op.execute(...)`, Django's `RunSQL(...)`, psql.
+
+    They can be run again and again, in one transaction, by a role that may create the schema, or owns it.
+
+    Args:
+        schema: where the tables and functions go, any name.
+
+    >>> import pgpubsub.streams
+    >>> "CREATE TABLE IF NOT EXISTS \\"pgpubsub\\".entry" in pgpubsub.streams.sql()
+    True
+    """
+    check_schema(schema)
+    quoted = quote_identifier(schema)
+    names = {
+        "{schema}": quoted,
+        "{schema_literal}": quote_literal(quoted),
+        "{birth_literal}": quote_literal(f"{quoted}.birth"),
+        "{entry_literal}": quote_literal(f"{quoted}.entry"),
+        "{entry_id_literal}": quote_literal(f"{quoted}.entry_id"),
+    }
+    scripts = sorted(
+        (file for file in files("pgpubsub.schema").iterdir() if file.name.endswith(".sql")), key=attrgetter("name")
+    )
+    text = "\n".join(script.read_text("utf-8") for script in scripts)
+    return "".join(names.get(part, part) for part in _parts(text))
+
+
+def install(conn: Any, schema: str = "pgpubsub") -> None:
+    """Install what streams need, or bring it up to date. May be repeated, and be done while streams are in use.
+
+    After a dump of the database was restored, it has to be done once more, before which streams are refused.
+
+    Args:
+        conn: a connection of psycopg 3, psycopg2, PyGreSQL, SQLAlchemy or Django, as for `pgpubsub.notify`. What is not
+            in autocommit mode has to be committed afterwards.
+        schema: where the tables and functions go, any name.
+
+    Raises:
+        UnsupportedConnection: `conn` is something else.
+        Exception: what the driver raises, such as where the role may not create a schema.
+
+    >>> import psycopg, pgpubsub.streams
+    >>> with psycopg.connect(dsn) as conn:
+    ...     pgpubsub.streams.install(conn)
+    """
+    text = sql(schema)
+    run(conn, Statement(lambda: text), "use await pgpubsub.streams.install_async()")
+
+
+async def install_async(conn: Any, schema: str = "pgpubsub") -> None:
+    """`install` on an asynchronous connection: psycopg 3's, asyncpg's or SQLAlchemy's with psycopg."""
+    text = sql(schema)
+    await run_async(conn, Statement(lambda: text), "use pgpubsub.streams.install()")
+
+
+def create(conn: Any, name: str, *, wake: Wake = "notify", schema: str = "pgpubsub") -> None:
+    """Make a stream, or change its settings. One that is appended to comes into being by itself, with the defaults.
+
+    Args:
+        conn: as for `install`.
+        name: text of up to 1,000 bytes.
+        wake: what an append within a transaction of yours does. `notify`: readers are woken within milliseconds, but
+            the transaction takes PostgreSQL's lock for NOTIFY and cannot be prepared (PREPARE TRANSACTION). `poll`:
+            no lock, and readers find the entry when they look next, within their `poll_interval`. Appends by a hub wake
+            readers in any case, and take no such lock.
+        schema: where streams are installed.
+
+    Raises:
+        ValueError: the name, or `wake`, is not possible.
+        UnsupportedConnection: `conn` is something else.
+
+    >>> import psycopg, pgpubsub.streams
+    >>> with psycopg.connect(dsn) as conn:
+    ...     pgpubsub.streams.install(conn)
+    ...     pgpubsub.streams.create(conn, "audit", wake="poll")
+    """
+    run(conn, _creation(name, wake, schema), "use await pgpubsub.streams.create_async()")
+
+
+async def create_async(conn: Any, name: str, *, wake: Wake = "notify", schema: str = "pgpubsub") -> None:
+    """`create` on an asynchronous connection."""
+    await run_async(conn, _creation(name, wake, schema), "use pgpubsub.streams.create()")
+
+
+def _creation(name: str, wake: Wake, schema: str) -> Statement:
+    check_stream(name)
+    check_schema(schema)
+    if wake not in get_args(Wake):
+        raise ValueError(f"wake is 'notify' or 'poll', not {wake!r}")
+    function = f"{quote_identifier(schema)}.create_stream"
+    return Statement(lambda name, wake: f"SELECT {function}(CAST({name} AS text), CAST({wake} AS text))", (name, wake))
+
+
+def _parts(text: str) -> list[str]:
+    """`text`, with each word in braces by itself."""
+    found: list[str] = []
+    for part in text.split("{"):
+        if not found:
+            found.append(part)
+            continue
+        word, brace, rest = part.partition("}")
+        found += ["{" + word + brace, rest]
+    return found
+
+
+def check_version(schema: str, number: int, serves_from: int, is_native: bool) -> None:
+    """Raise unless the schema that is installed is one to work with.
+
+    Raises:
+        StreamsNotInstalled: it is not; the message says what to do.
+    """
+    if number < VERSION:
+        raise StreamsNotInstalled(
+            f"the streams in schema {schema!r} have version {number} and this pgpubsub needs {VERSION}: run"
+            f" pgpubsub.streams.install({_arguments(schema)}), which may be done while they are in use"
+        )
+    if serves_from > VERSION:
+        raise StreamsNotInstalled(
+            f"the streams in schema {schema!r} have version {number}, which serves versions from {serves_from} on, and"
+            f" this pgpubsub has {VERSION}: use a newer pgpubsub"
+        )
+    if not is_native:
+        raise StreamsNotInstalled(
+            f"the streams in schema {schema!r} were restored from a dump, so that their transaction ids mean nothing"
+            f" here: run pgpubsub.streams.install({_arguments(schema)}) once, which repairs that"
+        )
+
+
+def not_installed(schema: str, error: Exception) -> StreamsNotInstalled:
+    """The error to raise when the server knows nothing of the schema, or of something in it."""
+    return StreamsNotInstalled(
+        f"there are no streams in schema {schema!r} of this database: run"
+        f" pgpubsub.streams.install({_arguments(schema)}) once ({str(error).strip().splitlines()[0]})"
+    )
+
+
+def _arguments(schema: str) -> str:
+    return "conn" if schema == "pgpubsub" else f"conn, {schema!r}"

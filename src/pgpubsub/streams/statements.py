@@ -1,0 +1,248 @@
+"""The statements of streams.
+
+Parameters are psycopg's, by name, and have one type each time: numbers and lists of numbers are passed as text. So the
+server prepares each statement once. What they promise is said in `core.reading`, whose steps they answer.
+
+A range of transaction ids is read through the index (stream, xid, id) by itself, for a condition that is put together
+from a list and a bound makes the planner read the whole stream. What is running is cut out of the range, so that a
+transaction with a million entries, not committed yet, costs nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from pgpubsub.core.sql import quote_identifier
+
+__all__ = ["Statements"]
+
+COLUMNS = "id, key, payload, payload_bytes, headers, appended_at"
+
+SIZE = "coalesce(octet_length(payload), octet_length(payload_bytes))"
+
+NOW = """
+now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
+running AS MATERIALIZED (SELECT xip.xid::text::bigint AS xid FROM now, pg_snapshot_xip(now.snapshot) AS xip (xid))"""
+
+FROM_BELOW = """
+SELECT cut.xid + 1 AS low,
+       coalesce(lead(cut.xid) OVER (ORDER BY cut.xid), (SELECT pg_snapshot_xmax(snapshot)::text::bigint FROM now))
+         AS high
+  FROM (SELECT {below} - 1 AS xid UNION ALL SELECT running.xid FROM running WHERE running.xid >= {below}) AS cut"""
+"""The ranges from `below` up to the end, between what is running."""
+
+ENDED = """
+SELECT open.xid AS low, open.xid + 1 AS high FROM unnest({open}::bigint[]) AS open (xid)
+ WHERE open.xid NOT IN (SELECT running.xid FROM running)"""
+"""Those of `open` that are not running any more."""
+
+IN_SPAN = "stream = {stream} AND xid >= span.low::text::xid8 AND xid < span.high::text::xid8"
+
+
+class Statements:
+    """Those for streams in one schema."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self._entry = f"{quote_identifier(schema)}.entry"
+        self._of = quote_identifier(schema)
+
+    @cached_property
+    def session(self) -> str:
+        """Version, the oldest version served, whether in recovery, the timeline (0 in recovery) and the birth's token
+        (None: it was restored)."""
+        return f"""
+        SELECT version.number, version.serves_from, pg_is_in_recovery(),
+               CASE WHEN pg_is_in_recovery() THEN 0
+                    ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
+               (SELECT token FROM {self._of}.native_birth LIMIT 1)
+          FROM (SELECT number, serves_from FROM {self._of}.version ORDER BY number DESC LIMIT 1) AS version
+        """
+
+    @cached_property
+    def anchors(self) -> str:
+        """Which of these entries are there, by number from 1 on, and the snapshot."""
+        return f"""
+        SELECT ARRAY(
+          SELECT given.number
+            FROM unnest(%(ids)s::bigint[], %(xids)s::bigint[], %(times)s::bigint[])
+                 WITH ORDINALITY AS given (id, xid, microseconds, number)
+            JOIN {self._entry} AS entry
+              ON entry.stream = %(stream)s::bigint AND entry.id = given.id AND entry.xid = given.xid::text::xid8
+             AND (extract(epoch FROM entry.appended_at) * 1000000)::bigint = given.microseconds),
+          pg_current_snapshot()::text
+        """
+
+    @cached_property
+    def look(self) -> str:
+        """First a row with the number of rows that follow, or of those that are too many to follow, as `id`, and the
+        snapshot as `key`. Then the entries, in the order of ids, with their transaction ids in the last column."""
+        return f"""
+        WITH {NOW},
+        span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")}
+          UNION ALL {ENDED.format(open="%(open)s")}),
+        due AS MATERIALIZED (
+          SELECT found.* FROM span CROSS JOIN LATERAL (
+            SELECT {COLUMNS}, xid FROM {self._entry}
+             WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
+             ORDER BY xid, id LIMIT %(rows)s::bigint) AS found
+          LIMIT %(rows)s::bigint),
+        size AS MATERIALIZED (SELECT count(*) AS rows, coalesce(sum({SIZE}), 0) AS bytes FROM due)
+        SELECT size.rows AS id, now.snapshot::text AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
+               NULL AS appended_at, NULL AS xid
+          FROM now, size
+        UNION ALL
+        (SELECT {COLUMNS}, xid::text::bigint FROM due
+          WHERE (SELECT size.rows < %(rows)s::bigint AND size.bytes <= %(bytes)s::bigint FROM size)
+          ORDER BY id)
+        """
+
+    @cached_property
+    def measure(self) -> str:
+        """The snapshot; id, time and transaction of the newest entry not below `below`; the highest id."""
+        return f"""
+        WITH {NOW},
+        span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")})
+        SELECT now.snapshot::text, newest.id, newest.appended_at, newest.xid::text::bigint, highest.id
+          FROM now
+          LEFT JOIN LATERAL (
+            SELECT found.* FROM span CROSS JOIN LATERAL (
+              SELECT id, appended_at, xid FROM {self._entry}
+               WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
+               ORDER BY xid DESC, id DESC LIMIT 1) AS found
+            ORDER BY found.xid DESC LIMIT 1) AS newest ON true
+          LEFT JOIN LATERAL ({self._highest}) AS highest ON true
+        """
+
+    @cached_property
+    def running(self) -> str:
+        """The snapshot's xmax, and which of the transactions that are asked for are running."""
+        return """
+        WITH now AS MATERIALIZED (
+          SELECT pg_snapshot_xmin(snapshot)::text::bigint AS xmin, pg_snapshot_xmax(snapshot)::text::bigint AS xmax
+            FROM (SELECT pg_current_snapshot() AS snapshot) AS taken)
+        SELECT now.xmax, ARRAY(
+          SELECT asked.xid FROM (
+            SELECT unnest(%(known)s::bigint[]) AS xid
+            UNION
+            SELECT generate_series(coalesce(%(start)s::bigint, now.xmin), now.xmax - 1)) AS asked
+          WHERE asked.xid < now.xmax AND pg_xact_status(asked.xid::text::xid8) = 'in progress')
+          FROM now
+        """
+
+    @cached_property
+    def find(self) -> str:
+        """Id, time and transaction of the newest entry; the highest id; and which of `running`, and of those from
+        `xmax` on, have visible entries."""
+        return f"""
+        SELECT newest.id, newest.appended_at, newest.xid::text::bigint, highest.id, ARRAY(
+          SELECT given.xid FROM unnest(%(running)s::bigint[]) AS given (xid)
+           WHERE EXISTS (SELECT FROM {self._entry} AS entry
+                          WHERE entry.stream = %(stream)s::bigint AND entry.xid = given.xid::text::xid8)
+          UNION
+          SELECT entry.xid::text::bigint FROM {self._entry} AS entry
+           WHERE entry.stream = %(stream)s::bigint AND entry.xid >= %(xmax)s::text::xid8)
+          FROM (SELECT) AS one
+          LEFT JOIN LATERAL (
+            SELECT id, appended_at, xid FROM {self._entry} WHERE stream = %(stream)s::bigint
+             ORDER BY xid DESC, id DESC LIMIT 1) AS newest ON true
+          LEFT JOIN LATERAL ({self._highest}) AS highest ON true
+        """
+
+    @property
+    def _highest(self) -> str:
+        return f"SELECT id FROM {self._entry} WHERE stream = %(stream)s::bigint ORDER BY id DESC LIMIT 1"
+
+    @cached_property
+    def first(self) -> str:
+        """The lowest id in some ranges of transactions."""
+        return f"""
+        SELECT min(found.id)
+          FROM unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS span (low, high)
+         CROSS JOIN LATERAL (
+           SELECT min(inside.id) AS id FROM (
+             SELECT id FROM {self._entry} WHERE {IN_SPAN.format(stream="%(stream)s::bigint")} OFFSET 0) AS inside
+         ) AS found
+        """
+
+    @cached_property
+    def page(self) -> str:
+        """First a row with the last id that was looked at, as `id`, and whether that was all, in the last column. Then
+        the entries, in the order of ids."""
+        return f"""
+        WITH raw AS MATERIALIZED (
+          SELECT {COLUMNS},
+                 (xid < %(target)s::text::xid8 AND xid <> ALL (%(target_open)s::xid8[])
+                  AND (xid >= %(below)s::text::xid8 OR xid = ANY (%(open)s::xid8[]))) AS wanted,
+                 {SIZE} AS size
+            FROM {self._entry}
+           WHERE stream = %(stream)s::bigint AND id > %(after)s::bigint AND id <= %(until)s::bigint
+           ORDER BY id LIMIT %(rows)s::bigint),
+        summed AS MATERIALIZED (
+          SELECT *, sum(CASE WHEN wanted THEN size ELSE 0 END) OVER (ORDER BY id) AS total FROM raw),
+        kept AS MATERIALIZED (
+          SELECT * FROM summed WHERE total <= %(bytes)s::bigint OR wanted AND total = size)
+        SELECT max(kept.id) AS id, NULL AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
+               NULL AS appended_at, count(*) < %(rows)s::bigint AND count(*) = (SELECT count(*) FROM raw)
+          FROM kept
+        UNION ALL
+        (SELECT {COLUMNS}, true FROM kept WHERE wanted ORDER BY id)
+        """
+
+    @cached_property
+    def watch(self) -> str:
+        """Which of some positions, by their numbers from 1 on, have something new."""
+        return f"""
+        WITH {NOW},
+        given AS MATERIALIZED (
+          SELECT * FROM unnest(%(streams)s::bigint[], %(belows)s::bigint[], %(opens)s::text[])
+                   WITH ORDINALITY AS given (stream, below, open, number))
+        SELECT given.number FROM given WHERE EXISTS (
+          SELECT FROM ({FROM_BELOW.format(below="given.below")}
+            UNION ALL {ENDED.format(open="given.open")}) AS span
+           CROSS JOIN LATERAL (
+             SELECT FROM {self._entry} WHERE {IN_SPAN.format(stream="given.stream")} LIMIT 1) AS found)
+        """
+
+    @cached_property
+    def append(self) -> str:
+        """Store entries, in order, and return their ids. Parameters are PostgreSQL's own: arrays for the columns."""
+        return f"""
+        INSERT INTO {self._entry} (stream, key, payload, payload_bytes, headers)
+        SELECT stream, key, payload, payload_bytes, headers::jsonb
+          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[])
+               AS given (stream, key, payload, payload_bytes, headers)
+        RETURNING id
+        """
+
+    @cached_property
+    def append_once(self) -> str:
+        """The same with idempotency keys. What is there already has the id that it has; where another transaction is
+        about to store it, there is none, and it may be tried again."""
+        return f"""
+        WITH given AS MATERIALIZED (
+          SELECT *, pg_try_advisory_xact_lock(hashtextextended(idempotency_key, stream)) AS free
+            FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[])
+                 WITH ORDINALITY AS given (stream, key, payload, payload_bytes, headers, idempotency_key, number)),
+        stored AS (
+          INSERT INTO {self._entry} (stream, key, payload, payload_bytes, headers, idempotency_key)
+          SELECT stream, key, payload, payload_bytes, headers::jsonb, idempotency_key
+            FROM given WHERE free ORDER BY number
+          ON CONFLICT (stream, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+          RETURNING id, stream, idempotency_key)
+        SELECT coalesce(stored.id, there.id)
+          FROM given
+          LEFT JOIN stored USING (stream, idempotency_key)
+          LEFT JOIN {self._entry} AS there USING (stream, idempotency_key)
+         ORDER BY given.number
+        """
+
+    @cached_property
+    def register(self) -> str:
+        """Give streams their names, unless they have them."""
+        return f"SELECT {self._of}.register($1::text[])"
+
+    @cached_property
+    def append_within(self) -> str:
+        """The function that appends text in whatever transaction is open, and that for bytes."""
+        return f"{self._of}.append"
