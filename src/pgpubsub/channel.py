@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
-from pgpubsub.codecs import Codec, codec_for, name_of_type
+from pgpubsub.codecs import Codec, codec_for, name_of_type, was_raised_by_a_signal_handler
 from pgpubsub.core.sql import check_channel, check_payload
 from pgpubsub.errors import PayloadError
 from pgpubsub.events import Gap, Notify, Undecodable
@@ -123,7 +123,7 @@ class Channel(Generic[T]):
                 raise TypeError(f"encode= returned {type(text).__name__}, not str")
             decode(text)
         except Exception as error:
-            if _was_raised_by_a_signal_handler(error):
+            if was_raised_by_a_signal_handler(error):
                 raise
             reason = str(error) if self._own == (None, None) else f"{error.__class__.__name__}: {error}"
             raise PayloadError(
@@ -137,9 +137,9 @@ class Channel(Generic[T]):
             decoded: Notify[T] = _new(Notify, (event[0], event[1], self._codec[1](event[2])))
             return decoded
         except Exception as error:
-            if _was_raised_by_a_signal_handler(error):
+            if was_raised_by_a_signal_handler(error):
                 raise
-            return Undecodable(event[0], event[1], event[2], error)
+            return Undecodable(event, error)
 
     def __repr__(self) -> str:
         return f"Channel({self._name!r}, {name_of_type(self._type)})"
@@ -232,20 +232,3 @@ class Types(dict[str, Channel[Any]]):
         """A `Notify` or `Gap` as its subscriber gets it."""
         channel = self.of(event)
         return event if channel is None else channel.decode(event)
-
-
-def _was_raised_by_a_signal_handler(error: Exception) -> bool:
-    """Python runs those in the midst of whatever it does. It may be a time-out, which is not the codec's.
-
-    Only a signal handler is given the very frame that it was called from, so that is how it is told from other
-    functions, whatever it is wrapped in. One that has deleted its argument before it raises is not recognised.
-    """
-    step = error.__traceback__ and error.__traceback__.tb_next  # after our own
-    while step is not None:
-        caller = step.tb_frame.f_back
-        for value in list(step.tb_frame.f_locals.values()):
-            given = value if isinstance(value, tuple) else (value,)  # it may take *args
-            if caller is not None and any(one is caller for one in given):
-                return True
-        step = step.tb_next
-    return False

@@ -25,7 +25,7 @@ from pgpubsub import (
     PubSub,
     SubscriptionClosed,
 )
-from pgpubsub.aio.subscription import IN_A_ROW
+from pgpubsub.aio.receiving import IN_A_ROW
 from tests.contract import test_handler
 from tests.contract.faces import ASYNC_KINDS, last_statement, listening_pids, new_loop, payloads
 from tests.contract.interruptions import Cancellation, cancel, every_moment_async

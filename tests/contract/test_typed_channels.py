@@ -12,8 +12,10 @@ import pytest
 
 import pgpubsub
 from pgpubsub import AsyncHub, Channel, Gap, Hub, Notify, PayloadError, PubSub, Undecodable
-from pgpubsub.aio.subscription import AsyncMailbox
+from pgpubsub.aio.receiving import AsyncMailbox
+from pgpubsub.channel import Types
 from pgpubsub.classic.delivery import Inbox
+from pgpubsub.hubs.mailbox import buffer
 from pgpubsub.testing import MemoryServer
 from tests.contract.faces import PATIENCE, RECEIVING_KINDS, AnyHub, Classic, take
 from tests.contract.interruptions import every_moment, interrupt
@@ -156,12 +158,13 @@ def test_a_channel_that_was_removed_is_forgotten(face: Any, admin: Admin, orders
 
 
 def test_no_type_is_kept_of_a_channel_that_was_removed() -> None:
-    mailbox, inbox = AsyncMailbox(1, 1, "clear"), Inbox()
-    for types in (mailbox.types, inbox.types):
-        types.learn(Channel("orders", Order))
+    types, inbox = Types(), Inbox()
+    mailbox = AsyncMailbox(buffer(1, 1, "clear"), types)
+    for some in (types, inbox.types):
+        some.learn(Channel("orders", Order))
     mailbox.forget("orders")
     inbox.forget(["orders"])
-    assert not mailbox.types
+    assert not types
     assert not inbox.types
 
 

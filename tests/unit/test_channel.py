@@ -219,8 +219,8 @@ def test_the_error_of_the_library_is_the_cause() -> None:
 def test_what_does_not_fit_arrives_as_undecodable(type_: Any, text: str, error: type[Exception]) -> None:
     event = Channel("orders", type_).decode(Notify(1, "orders", text))
     assert isinstance(event, Undecodable)
-    assert event[:3] == (1, "orders", text)
-    assert (event.pid, event.channel, event.raw) == event[:3]
+    assert event.event == Notify(1, "orders", text)
+    assert event.raw == text
     assert isinstance(event.error, error)
     for _ in range(2):
         with pytest.raises(error) as caught:

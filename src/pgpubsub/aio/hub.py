@@ -7,14 +7,15 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from pgpubsub.aio.subscription import IN_A_ROW, AsyncMailbox, AsyncSubscription
+from pgpubsub.aio.receiving import IN_A_ROW
+from pgpubsub.aio.subscription import AsyncSubscription
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
-from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
+from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
 from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces_of_any
 from pgpubsub.status import HubState, HubStats, Observation
 
@@ -146,7 +147,7 @@ class AsyncHub:
             ChannelNameError: a name that PostgreSQL cannot carry.
             ValueError: a capacity below 1, an unknown policy, or two `Channel`s with one name and different types.
         """
-        return AsyncSubscription(self._engine, channels, AsyncMailbox(capacity, capacity_bytes, overflow))
+        return AsyncSubscription(self._engine, channels, buffer(capacity, capacity_bytes, overflow))
 
     @overload
     async def notify(self, channel: Channel[T], payload: T) -> None: ...

@@ -93,7 +93,12 @@ class Batch:
     last: int | None
     """The id of that; None when there are none."""
 
-    def position(self, id: int) -> Position:
+    @property
+    def stream(self) -> int:
+        """Whose entries they are."""
+        return self.after.stream
+
+    def position(self, id: int, /) -> Position:
         """Where a reader stands that has got the entry `id`."""
         return self.after if id == self.last else replace(self.within, last=id)
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Collection
 from time import monotonic
 
+from pgpubsub.channel import Types
 from pgpubsub.events import Gap, Notify
-from pgpubsub.hubs.mailbox import Mailbox
+from pgpubsub.hubs.mailbox import Mailbox, buffer
 
 __all__ = ["Beats"]
 
@@ -16,7 +17,7 @@ class Beats(Mailbox):
     """What subscribes to the heartbeat's channel: it measures how long our own take, and keeps nothing."""
 
     def __init__(self, hub: str, on_return: Callable[[float], None]) -> None:
-        super().__init__(1, 1, "latest")
+        super().__init__(buffer(1, 1, "latest"), Types())
         self._prefix = hub
         self._number = 0
         self._begun_at: float | None = None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Any, Protocol, TypedDict
 
 from pgpubsub.channel import Types
 from pgpubsub.core.buffer import Buffer, Overflow
+from pgpubsub.core.pages import Pages
 from pgpubsub.errors import ConcurrentUse, SubscriberTooSlow, SubscriptionClosed, again
 from pgpubsub.events import Gap, Notify
 from pgpubsub.status import SubscriptionStats
 
-__all__ = ["CAPACITY", "CAPACITY_BYTES", "Mailbox", "Options", "now"]
+__all__ = ["CAPACITY", "CAPACITY_BYTES", "Decoder", "Mailbox", "Options", "buffer", "now"]
 
 CAPACITY = 1000
 CAPACITY_BYTES = 64 << 20
@@ -36,17 +37,41 @@ NOT_OPEN = SubscriptionClosed(
 )
 
 
+def buffer(capacity: int, capacity_bytes: int, overflow: Overflow) -> Buffer:
+    """What holds a subscription's notifications."""
+    return Buffer(capacity, capacity_bytes, overflow, now)
+
+
+class Decoder(Protocol):
+    """What makes of an event what was sent."""
+
+    def decode(self, event: Any, /) -> Any:
+        """`event` with its payload decoded, or the `Undecodable` that it is."""
+
+
+class Decoders(Protocol):
+    """Which events have a decoder. It is false where none has."""
+
+    def __len__(self) -> int: ...
+
+    def of(self, event: Any, /) -> Decoder | None:
+        """That of `event`, if it has one."""
+
+    def decoded(self, event: Any, /) -> Any:
+        """`event` as it is handed over."""
+
+
 class Mailbox:
     """A buffer, whether more will come, and a way to wake whoever waits for it."""
 
     __slots__ = ("_opened", "buffer", "channels", "closed", "types")
 
-    def __init__(self, capacity: int, capacity_bytes: int, overflow: Overflow) -> None:
-        self.buffer = Buffer(capacity, capacity_bytes, overflow, now)
+    def __init__(self, buffer: Buffer | Pages, types: Decoders) -> None:
+        self.buffer: Any = buffer
         self.channels: set[str] = set()
-        self.types = Types()
-        """Those of its channels that have a type. What came on them is in the buffer as it came, and is decoded when
-        it is handed over."""
+        self.types = types
+        """Of those events that are to be decoded. They are in the buffer as they came, and are decoded when they are
+        handed over."""
         self.closed: Exception | None = NOT_OPEN
         """Why nothing more will come, when what is buffered has been taken."""
         self._opened = False
@@ -97,7 +122,8 @@ class Mailbox:
     def forget(self, channel: str) -> None:
         """Drop what came on `channel`, and its type."""
         self.buffer.forget(channel)
-        self.types.pop(channel, None)
+        if isinstance(self.types, Types):
+            self.types.pop(channel, None)
 
     def discard(self) -> None:
         """Drop everything."""
@@ -122,9 +148,9 @@ class Mailbox:
             self.closed is NOT_OPEN or isinstance(self.closed, SubscriberTooSlow)
         )
 
-    def take(self) -> Notify | Gap | None:
+    def take(self) -> Any:
         """The next event, or None when there is nothing yet. Raises the reason once nothing more will come."""
-        event = self.buffer.take()
+        event: Any = self.buffer.take()
         if event is None and self.closed is not None:
             raise again(self.closed)
         return event

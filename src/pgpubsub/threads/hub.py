@@ -15,12 +15,13 @@ from pgpubsub.errors import ConcurrentUse
 from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
-from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options
+from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
 from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.threads.loop_thread import LoopThread
+from pgpubsub.threads.receiving import ThreadMailbox
 from pgpubsub.threads.sending import AwaitedSending, Sending
-from pgpubsub.threads.subscription import Subscription, ThreadMailbox
+from pgpubsub.threads.subscription import Subscription
 
 __all__ = ["Hub"]
 
@@ -170,7 +171,7 @@ class Hub:
             ChannelNameError: a name that PostgreSQL cannot carry.
             ValueError: a capacity below 1, an unknown policy, or two `Channel`s with one name and different types.
         """
-        return Subscription(self, channels, ThreadMailbox(capacity, capacity_bytes, overflow))
+        return Subscription(self, channels, buffer(capacity, capacity_bytes, overflow))
 
     @overload
     def notify(self, channel: Channel[T], payload: T) -> None: ...

@@ -1,0 +1,95 @@
+"""What a reader of a stream has read ahead, until somebody takes it.
+
+Unlike `core.buffer`, nothing is ever dropped: the reader reads the next page when what is left of the last grows short.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from pgpubsub.events import Entry, Gap
+
+__all__ = ["Pages"]
+
+
+class Pages:
+    """See the module. It has what `Buffer` has, for mailboxes. It is not safe between threads by itself.
+
+    Args:
+        low: when there is no more than this, it is time to read on.
+        on_low: called then.
+    """
+
+    __slots__ = ("_on_low", "_previous", "_queue", "gaps", "handed", "low", "taken")
+
+    dropped = 0
+    overflowed = False
+
+    def __init__(self, low: int, on_low: Callable[[], None]) -> None:
+        self.low = low
+        self.gaps = 0
+        """Gaps taken out."""
+        self.taken = 0
+        """Entries taken out."""
+        self.handed: Entry | None = None
+        """The entry taken out last."""
+        self._previous: Entry | None = None
+        self._on_low = on_low
+        self._queue: deque[Entry | Gap] = deque()
+
+    def take(self) -> Entry | Gap | None:
+        """The oldest of what is there, or None.
+
+        A signal handler that raises does so after calls: nothing is called between the end of the event's life in
+        here and the return.
+        """
+        if not self._queue:
+            return None
+        if len(self._queue) == self.low + 1:
+            self._on_low()
+        event = self._queue[0]
+        if isinstance(event, Gap):
+            self.gaps += 1
+        else:
+            self.taken += 1
+            self._previous, self.handed = self.handed, event
+        del self._queue[0]
+        return event
+
+    def restore(self, event: Entry | Gap) -> None:
+        """Put back what was taken last, and could not be handed over."""
+        self._queue.appendleft(event)
+        if isinstance(event, Gap):
+            self.gaps -= 1
+        else:
+            self.taken -= 1
+            self.handed = self._previous
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def bytes(self) -> int:
+        """Not counted: a page has a limit."""
+        return 0
+
+    @property
+    def delivered(self) -> int:
+        """Entries taken out."""
+        return self.taken
+
+    def put(self, events: Sequence[Entry], size: int) -> None:
+        """Put in `events`, oldest first."""
+        self._queue.extend(events)
+
+    def report(self, gap: Gap) -> None:
+        """Put in a gap."""
+        self._queue.append(gap)
+
+    def forget(self, channel: str) -> None:
+        """It has no channels."""
+
+    def clear(self) -> None:
+        """Drop everything: there is no reader any more."""
+        self._queue.clear()
