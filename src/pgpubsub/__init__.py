@@ -10,10 +10,11 @@ hello
 
 from __future__ import annotations
 
-from pgpubsub.aio import AsyncHub, AsyncSubscription
+from pgpubsub.aio import AsyncHub, AsyncReader, AsyncStream, AsyncSubscription
 from pgpubsub.channel import Channel
 from pgpubsub.classic.handler import NotificationHandler
 from pgpubsub.classic.pubsub import PubSub, connect
+from pgpubsub.core.position import BEGINNING, END
 from pgpubsub.errors import (
     ChannelNameError,
     Closed,
@@ -26,25 +27,32 @@ from pgpubsub.errors import (
     NotLive,
     PayloadError,
     PayloadTooLarge,
+    PositionError,
     PubSubError,
     SendTimeout,
     SendUncertain,
     ServerInRecovery,
     ServerRefused,
+    StreamsNotInstalled,
     SubscriberTooSlow,
     SubscriptionClosed,
     UnexpectedChannel,
     UnsupportedConnection,
     UnusableDeployment,
 )
-from pgpubsub.events import Gap, GapReason, Notify, Undecodable
+from pgpubsub.events import Entry, Gap, GapReason, Notify, Undecodable
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
 from pgpubsub.threads.hub import Hub
+from pgpubsub.threads.stream import Reader, Stream
 from pgpubsub.threads.subscription import Subscription
-from pgpubsub.transactional import notify, notify_async
+from pgpubsub.transactional import append, append_async, notify, notify_async
 
 __all__ = [
+    "BEGINNING",
+    "END",
     "AsyncHub",
+    "AsyncReader",
+    "AsyncStream",
     "AsyncSubscription",
     "Channel",
     "ChannelNameError",
@@ -54,6 +62,7 @@ __all__ = [
     "ConnectionLost",
     "ConnectionUnusable",
     "ConninfoError",
+    "Entry",
     "Gap",
     "GapReason",
     "GaveUp",
@@ -67,12 +76,16 @@ __all__ = [
     "Observation",
     "PayloadError",
     "PayloadTooLarge",
+    "PositionError",
     "PubSub",
     "PubSubError",
+    "Reader",
     "SendTimeout",
     "SendUncertain",
     "ServerInRecovery",
     "ServerRefused",
+    "Stream",
+    "StreamsNotInstalled",
     "SubscriberTooSlow",
     "Subscription",
     "SubscriptionClosed",
@@ -81,6 +94,8 @@ __all__ = [
     "UnexpectedChannel",
     "UnsupportedConnection",
     "UnusableDeployment",
+    "append",
+    "append_async",
     "connect",
     "notify",
     "notify_async",

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
-from pgpubsub.codecs import Codec, codec_for, name_of_type, was_raised_by_a_signal_handler
+from pgpubsub.codecs import Typed, name_of_type, was_raised_by_a_signal_handler
 from pgpubsub.core.sql import check_channel, check_payload
-from pgpubsub.errors import PayloadError
 from pgpubsub.events import Gap, Notify, Undecodable
 
 __all__ = ["Channel", "Types", "as_message", "checked_message", "name_of"]
@@ -58,7 +57,7 @@ class Channel(Generic[T]):
     Order(id=17, note='')
     """
 
-    __slots__ = ("_codec", "_name", "_own", "_type")
+    __slots__ = ("_codec", "_name", "_typed")
 
     @overload
     def __init__(
@@ -87,17 +86,9 @@ class Channel(Generic[T]):
         decode: Callable[[str], T] | None = None,
     ) -> None:
         check_channel(name)
-        if (encode is None) != (decode is None):
-            raise TypeError(f"channel {name!r}: give both encode= and decode=, or neither")
         self._name = name
-        self._type = type
-        self._own = (encode, decode)
-        if encode is None or decode is None:
-            self._codec = codec_for(type, repr(self))
-        elif callable(encode) and callable(decode):
-            self._codec = Codec(encode, decode)
-        else:
-            raise TypeError(f"channel {name!r}: encode= and decode= are functions, not {encode!r} and {decode!r}")
+        self._typed = Typed[T](type, f"channel {name!r}", f"Channel({name!r}, {name_of_type(type)})", encode, decode)
+        self._codec = self._typed.codec
 
     @property
     def name(self) -> str:
@@ -107,7 +98,7 @@ class Channel(Generic[T]):
     @property
     def type(self) -> Any:
         """The type of its payloads."""
-        return self._type
+        return self._typed.type
 
     def encode(self, payload: T) -> str:
         """The text that is sent for `payload`. What is not of the channel's type is found here, before it is sent, and
@@ -116,20 +107,7 @@ class Channel(Generic[T]):
         Raises:
             PayloadError: `payload` is not of the channel's type. The codec's error is its `__cause__`.
         """
-        encode, decode = self._codec
-        try:
-            text = encode(payload)
-            if not isinstance(text, str):
-                raise TypeError(f"encode= returned {type(text).__name__}, not str")
-            decode(text)
-        except Exception as error:
-            if was_raised_by_a_signal_handler(error):
-                raise
-            reason = str(error) if self._own == (None, None) else f"{error.__class__.__name__}: {error}"
-            raise PayloadError(
-                f"the payload for channel {self._name!r} does not fit its type, {name_of_type(self._type)}: {reason}"
-            ) from error
-        return text
+        return self._typed.encode(payload)
 
     def decode(self, event: Notify[str]) -> Notify[T] | Undecodable:
         """`event` with its payload decoded, or the `Undecodable` that it is."""
@@ -142,19 +120,19 @@ class Channel(Generic[T]):
             return Undecodable(event, error)
 
     def __repr__(self) -> str:
-        return f"Channel({self._name!r}, {name_of_type(self._type)})"
+        return f"Channel({self._name!r}, {name_of_type(self.type)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Channel):
             return NotImplemented
-        return self._name == other._name and self._type == other._type and self._own == other._own
+        return (self._name, self.type, self._typed.own) == (other._name, other.type, other._typed.own)
 
     def __hash__(self) -> int:
         return hash(self._name)  # a type such as Annotated[int, []] has no hash
 
     def __reduce__(self) -> Any:
-        encode, decode = self._own
-        return partial(Channel, encode=encode, decode=decode), (self._name, self._type)
+        encode, decode = self._typed.own
+        return partial(Channel, encode=encode, decode=decode), (self._name, self.type)
 
 
 def checked_message(channel: str | Channel[Any], payload: Any, limit: int) -> tuple[str, str]:

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-__all__ = ["Codec", "codec_for", "name_of_type", "was_raised_by_a_signal_handler"]
+from pgpubsub.errors import PayloadError
+
+__all__ = ["Codec", "Typed", "codec_for", "name_of_type", "was_raised_by_a_signal_handler"]
+
+
+T = TypeVar("T")
 
 
 class Codec(NamedTuple):
@@ -43,6 +48,63 @@ def codec_for(type: Any, channel: str) -> Codec:
             f"{channel}: no payload can have this type; give another one, or functions of your own with encode= and"
             f" decode=: {error}"
         ) from error
+
+
+class Typed(Generic[T]):
+    """Payloads of one type: encoded, and decoded.
+
+    Args:
+        type: what codecs can handle, or what the two functions do.
+        whose: whose payloads they are, such as "channel 'orders'", for the errors.
+        subject: the same as it is written, such as "Channel('orders', Order)".
+        encode, decode: the user's own codec, both or neither.
+
+    Raises:
+        TypeError, ImportError: as `codec_for`, and `encode` or `decode` is no function.
+    """
+
+    __slots__ = ("codec", "own", "type", "whose")
+
+    def __init__(
+        self,
+        type: Any,
+        whose: str,
+        subject: str,
+        encode: Callable[[T], str] | None,
+        decode: Callable[[str], T] | None,
+    ) -> None:
+        if (encode is None) != (decode is None):
+            raise TypeError(f"{whose}: give both encode= and decode=, or neither")
+        self.type = type
+        self.whose = whose
+        self.own = (encode, decode)
+        if encode is None or decode is None:
+            self.codec = codec_for(type, subject)
+        elif callable(encode) and callable(decode):
+            self.codec = Codec(encode, decode)
+        else:
+            raise TypeError(f"{whose}: encode= and decode= are functions, not {encode!r} and {decode!r}")
+
+    def encode(self, payload: T) -> str:
+        """The text for `payload`, which is decoded once, so that what is not of the type is found here.
+
+        Raises:
+            PayloadError: it is not. The codec's error is its `__cause__`.
+        """
+        encode, decode = self.codec
+        try:
+            text = encode(payload)
+            if not isinstance(text, str):
+                raise TypeError(f"encode= returned {text.__class__.__name__}, not str")
+            decode(text)
+        except Exception as error:
+            if was_raised_by_a_signal_handler(error):
+                raise
+            reason = str(error) if self.own == (None, None) else f"{error.__class__.__name__}: {error}"
+            raise PayloadError(
+                f"the payload for {self.whose} does not fit its type, {name_of_type(self.type)}: {reason}"
+            ) from error
+        return text
 
 
 def name_of_type(type: Any) -> str:

@@ -90,7 +90,9 @@ class HubStats:
     gaps: int
     """Gaps taken by all subscriptions."""
     received: int
-    """Notifications that came from the server."""
+    """Notifications that came from the server, those included that tell readers of streams."""
+    appended: int
+    """Entries appended to streams by `append` and `append_many`, and acknowledged."""
     sent: int
     """Notifications sent by `notify` and acknowledged."""
     reconnects: int
@@ -113,13 +115,26 @@ class Observation:
     lost                a connection was lost; which one ("listening" or "sending"), and why
     gap                 subscribers of `channels` were told of a gap; why
     heartbeat           a heartbeat came back; seconds from here and back
+    appended            entries were appended to the streams `channels`; seconds that the call took
+    append_failed       they were not, or perhaps not; seconds that the call took, and why
     sent                a notification on `channels` was acknowledged; seconds that the call took
     send_failed         it was not; seconds that the call took, and why
     too_slow            a subscription with the policy `close` on `channels` was ended
     ==================  ==================================================================================
     """
 
-    name: Literal["live", "connect_failed", "lost", "gap", "heartbeat", "sent", "send_failed", "too_slow"]
+    name: Literal[
+        "live",
+        "connect_failed",
+        "lost",
+        "gap",
+        "heartbeat",
+        "appended",
+        "append_failed",
+        "sent",
+        "send_failed",
+        "too_slow",
+    ]
     channels: tuple[str, ...] = ()
     seconds: float | None = None
     detail: str = ""

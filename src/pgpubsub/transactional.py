@@ -1,20 +1,23 @@
-"""Sending in a transaction of the caller's: what `notify` sends on it goes out when it is committed, or never.
+"""Sending and appending in a transaction of the caller's: what it sends goes out when it is committed, or never.
 
 Nothing is begun, committed or rolled back here, and no connection is opened, kept or closed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core import sql
+from pgpubsub.core.entries import check_schema, new_entry
 from pgpubsub.core.frames import MAX_PAYLOAD, pack
 from pgpubsub.drivers.borrowed import Statement, run, run_async
 from pgpubsub.drivers.interface import parameters
 from pgpubsub.randomness import new_message_id
 
-__all__ = ["notify", "notify_async"]
+__all__ = ["append", "append_async", "notify", "notify_async"]
 
 T = TypeVar("T")
 
@@ -96,3 +99,96 @@ def _statement(channel: str | Channel[Any], payload: Any, max_payload: int) -> S
     sql.check_max_payload(max_payload)
     messages = pack([checked_message(channel, payload, max_payload)], new_message_id)
     return Statement(sql.notify if len(messages) == 1 else sql.notify_all, parameters(messages))
+
+
+def append(
+    conn: Any,
+    stream: str,
+    value: str | bytes,
+    key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    *,
+    idempotency_key: str | None = None,
+    schema: str = "pgpubsub",
+    max_payload: int = MAX_PAYLOAD,
+) -> int:
+    """Append an entry to a stream in the transaction that `conn` has open, and return its id.
+
+    Committed, it is there for all readers; rolled back, or back to a savepoint before it, it never was. In autocommit
+    mode it is committed at once. Where the driver begins a transaction with the first statement, it does so with this
+    one too, and you commit it.
+
+    It costs one statement, and if the stream's `wake` is "notify", as it is by default, the lock that a notification
+    costs: docs/streams.md has figures for both, and `pgpubsub.streams.create` changes that.
+
+    Args:
+        conn: as for `notify`.
+        stream: the name, any text of up to 1,000 bytes. The stream comes into being with its first entry.
+        value: text without NUL, or bytes. (What a typed stream carries is JSON: `Channel(...).encode(value)` has it.)
+        key: what it is about: entries with the same key belong together.
+        headers: beside the payload; names and JSON values.
+        idempotency_key: an entry of this stream with the same one is not stored again: its id is returned. It waits for
+            another transaction that is about to store one.
+        schema: where streams are installed.
+        max_payload: bytes that the payload has, at most; 16 MiB by default.
+
+    Raises:
+        PayloadError: text contains NUL or a lone surrogate, or the headers are no JSON.
+        PayloadTooLarge: it is longer than `max_payload`; a `PayloadError`.
+        TypeError: something is of another type. ValueError: the name is not possible.
+        UnsupportedConnection: `conn` is something else, or asynchronous; the message says what to do. A `TypeError`.
+        Exception: what the driver or framework raises, unchanged, such as psycopg's `UndefinedFunction` where streams
+            are not installed.
+
+    >>> import psycopg
+    >>> with psycopg.connect(dsn) as conn, pgpubsub.Hub(dsn) as hub:
+    ...     with hub.stream("orders").read(after=pgpubsub.END) as entries:
+    ...         with conn.transaction():
+    ...             id = pgpubsub.append(conn, "orders", "17", headers={"by": "shop"})
+    ...             before = entries.get_nowait()
+    ...         after = entries.get(timeout=5)
+    >>> before, after.id == id, after.payload, after.headers
+    (None, True, '17', {'by': 'shop'})
+    """
+    statement = _insertion(stream, value, key, headers, idempotency_key, schema, max_payload)
+    id: int = run(conn, statement, "use await pgpubsub.append_async()")
+    return id
+
+
+async def append_async(
+    conn: Any,
+    stream: str,
+    value: str | bytes,
+    key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    *,
+    idempotency_key: str | None = None,
+    schema: str = "pgpubsub",
+    max_payload: int = MAX_PAYLOAD,
+) -> int:
+    """Append an entry in the transaction that an asynchronous connection has open: `append` for asyncio.
+
+    Args:
+        conn: as for `notify_async`.
+        stream, value, key, headers, idempotency_key, schema, max_payload: as in `append`, and so are the errors.
+    """
+    statement = _insertion(stream, value, key, headers, idempotency_key, schema, max_payload)
+    id: int = await run_async(conn, statement, "use pgpubsub.append()")
+    return id
+
+
+def _insertion(
+    stream: str,
+    value: str | bytes,
+    key: str | None,
+    headers: Mapping[str, Any] | None,
+    idempotency_key: str | None,
+    schema: str,
+    max_payload: int,
+) -> Statement:
+    sql.check_max_payload(max_payload)
+    check_schema(schema)
+    entry = new_entry(stream, value, max_payload, key=key, headers=headers, idempotency_key=idempotency_key)
+    payload = entry.text if entry.data is None else entry.data.hex()
+    make = partial(sql.append, schema, in_hex=entry.data is not None)
+    return Statement(make, (stream, payload, key, entry.headers, idempotency_key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgpubsub.aio.hub import AsyncHub
+from pgpubsub.aio.stream import AsyncReader, AsyncStream
 from pgpubsub.aio.subscription import AsyncSubscription
 
-__all__ = ["AsyncHub", "AsyncSubscription"]
+__all__ = ["AsyncHub", "AsyncReader", "AsyncStream", "AsyncSubscription"]

@@ -8,16 +8,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from pgpubsub.aio.receiving import IN_A_ROW
+from pgpubsub.aio.stream import AsyncStream
 from pgpubsub.aio.subscription import AsyncSubscription
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
-from pgpubsub.events import Notify, Undecodable
+from pgpubsub.events import Entry, Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
 from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces_of_any
 from pgpubsub.status import HubState, HubStats, Observation
+from pgpubsub.streams.description import Options as StreamOptions
+from pgpubsub.streams.service import Streams
 
 __all__ = ["AsyncHub"]
 
@@ -76,7 +79,7 @@ class AsyncHub:
         **libpq_keywords: Any,
     ) -> None:
         addresses = Addresses(conninfo, notify_conninfo, libpq_keywords)
-        self._engine = Engine(
+        engine = Engine(
             addresses.listening,
             addresses.sending,
             heartbeat=heartbeat,
@@ -86,6 +89,11 @@ class AsyncHub:
             max_payload=max_payload,
             observe=observe,
         )
+        self._begin(engine, addresses)
+
+    def _begin(self, engine: Engine, addresses: Addresses | None) -> None:
+        self._engine = engine
+        self._streams = Streams(engine, addresses)
 
     async def __aenter__(self) -> Self:
         """Connect, and prove that notifications arrive.
@@ -249,6 +257,57 @@ class AsyncHub:
             explain(error, total, failure)
             raise
         return total
+
+    @overload
+    def stream(self, name: str, **options: Unpack[StreamOptions]) -> AsyncStream[str | bytes, Entry[Any]]: ...
+    @overload
+    def stream(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        encode: Callable[[T], str] | None = None,
+        decode: Callable[[str], T] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> AsyncStream[T, Entry[T] | Undecodable]: ...
+    @overload
+    def stream(
+        self,
+        name: str,
+        type: object,
+        *,
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> AsyncStream[Any, Entry[Any] | Undecodable]: ...
+    def stream(
+        self,
+        name: str,
+        type: Any = None,
+        *,
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> AsyncStream[Any, Any]:
+        """A durable stream: its entries are kept in a table, and read with nothing skipped. `pgpubsub.streams.install`
+        makes the tables, once.
+
+        Args:
+            name: any text of up to 1,000 bytes. The stream comes into being with its first entry.
+            type: of the payloads, as for `Channel`. Without one they are text or bytes, and come back as what they
+                were.
+            encode, decode: functions in place of a codec for `type`, as for `Channel`.
+            read_conninfo: where to read, if not where the hub listens: a connection string, or a function that returns
+                one, as for the hub. It may be a hot standby, which is read by polling.
+            poll_interval: seconds after which a reader looks for entries that nobody has told it of.
+            schema: where streams are installed.
+
+        Raises:
+            ValueError, TypeError: an argument is not possible.
+            ConninfoError: `read_conninfo` is malformed.
+        """
+        description = self._streams.describe(name, type, encode, decode, **options)
+        return AsyncStream(self._streams, description)
 
     @property
     def state(self) -> HubState:

@@ -2,7 +2,7 @@
 
 Entries with an idempotency key need another statement, so they are not mixed with the others; and since appending them
 twice does no harm, they are appended again when nobody knows whether they were. Those that another transaction is just
-about to store wait aside until it has come to its end (`on_busy`, `resume`).
+about to store wait aside until it has come to its end (`on_stored`, `resume`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ CHARACTERS = 1 << 20
 class Call(grouping.Call[NewEntry]):
     """Entries to be appended in one transaction. One with an idempotency key is alone."""
 
-    __slots__ = ("ids",)
+    __slots__ = ()
 
     def __init__(self, items: Sequence[NewEntry]) -> None:
         super().__init__(items, repeatable=items[0].idempotency_key is not None)
-        self.ids: Sequence[int | None] = ()
-        """Their ids, when they have been appended. None: another transaction is about to store that one."""
 
     @staticmethod
     def name(items: Sequence[NewEntry]) -> str:
@@ -44,15 +42,15 @@ class Appender(grouping.Grouping[NewEntry]):
     """See the module."""
 
     def on_stored(self, ids: Sequence[int | None]) -> list[grouping.Call[NewEntry]]:
-        """The oldest of what is in flight is committed, with these ids. Returns the calls that are to wait aside."""
+        """The oldest of what is in flight is committed, and these are the ids of its entries. None: another transaction
+        is about to store that one. Returns the calls that are to wait aside for that."""
         batch = self._flying[0]
         busy: list[grouping.Call[NewEntry]] = []
         start = 0
         for call in batch.calls:
-            assert isinstance(call, Call)
-            call.ids = ids[start : start + len(call.items)]
+            call.returned = ids[start : start + len(call.items)]
             start += len(call.items)
-            if None in call.ids and not call.told:
+            if None in call.returned and not call.told:
                 busy.append(call)
         if busy:
             stored = tuple([call for call in batch.calls if call not in busy])

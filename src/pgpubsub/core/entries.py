@@ -100,7 +100,8 @@ def _as_json(stream: str, headers: Mapping[str, Any] | None) -> str | None:
         text = json.dumps(dict(headers), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"the headers for stream {stream!r} are no JSON: {error}") from error
-    if (fault := text_fault(text)) is not None:
+    fault = "contains NUL" if "\\u0000" in text.replace("\\\\", "") else text_fault(text)
+    if fault is not None:
         raise PayloadError(f"a header for stream {stream!r} {fault}, which PostgreSQL cannot store as text")
     return text
 

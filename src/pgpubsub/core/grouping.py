@@ -48,7 +48,10 @@ class Call(Generic[Item]):
         repeatable: sending them twice does no harm, so they are sent again when it is not known what became of them.
     """
 
-    __slots__ = ("begun", "expires_at", "items", "repeatable", "told", "uncertain", "urgent")
+    counted = True
+    """Whether it is one of the user's."""
+
+    __slots__ = ("begun", "expires_at", "items", "repeatable", "returned", "told", "uncertain", "urgent")
 
     def __init__(self, items: Sequence[Item], *, urgent: bool = False, repeatable: bool = False) -> None:
         self.items = items
@@ -56,6 +59,8 @@ class Call(Generic[Item]):
         self.repeatable = repeatable
         self.uncertain: PubSubError | None = None
         """Why it may have been sent, although nobody said so."""
+        self.returned: Sequence[int | None] = ()
+        """What the server returned for the items, if it returns something."""
         self.told = False
         """Whether somebody was told of the outcome, or nobody waits for it any more."""
         self.begun = False
@@ -103,7 +108,7 @@ class Batch(Generic[Item]):
 def _concerns_one(error: PubSubError) -> bool:
     """Whether `error` is about one notification of a batch: its text, and not the server's state."""
     if not isinstance(error, ServerRefused):
-        return True
+        return isinstance(error, ValueError)
     return error.sqlstate is None or error.sqlstate.startswith((DATA_EXCEPTION, INTEGRITY_VIOLATION))
 
 
@@ -184,7 +189,7 @@ class Grouping(Generic[Item]):
     def on_sent(self) -> None:
         """The oldest of what is in flight is committed."""
         for call in self._land().calls:
-            if not call.urgent:
+            if call.counted and not call.urgent:
                 self.sent += len(call.items)
             self._tell(call, None)
 
@@ -192,7 +197,7 @@ class Grouping(Generic[Item]):
         """The server, or the driver, would not have the oldest of what is in flight."""
         batch = self._land()
         calls = batch.calls
-        if len(calls) == 1:
+        if len(calls) == 1 and (calls[0].uncertain is None or _concerns_one(error)):
             self._tell(calls[0], error)
         elif not _concerns_one(error):
             self._tell_all(calls, error)
@@ -249,8 +254,7 @@ class Grouping(Generic[Item]):
         waiting = self._waiting
         for queue in (self._urgent, self._doubtful, self._queue):
             queue.clear()
-        for call in waiting:
-            self._tell(call, again(error) if call.uncertain is None else self._uncertainty(call))
+        self._tell_all(waiting, error)
 
     # -- inside
 
@@ -283,8 +287,8 @@ class Grouping(Generic[Item]):
         return self._flying.popleft()
 
     def _tell_all(self, calls: Iterable[Call[Item]], error: PubSubError) -> None:
-        for call in calls:
-            self._tell(call, again(error))
+        for call in calls:  # what was lost once may have been sent then, whatever is the matter now
+            self._tell(call, again(error) if call.uncertain is None else self._uncertainty(call))
 
     def _settle(self, call: Call[Item]) -> None:
         if not call.told:
@@ -295,6 +299,6 @@ class Grouping(Generic[Item]):
     def _tell(self, call: Call[Item], error: PubSubError | None) -> None:
         if not call.told:
             self._settle(call)
-            if self._on_told is not None and not call.urgent:
+            if self._on_told is not None and call.counted and not call.urgent:
                 self._on_told(call, error)
             call.tell(error)

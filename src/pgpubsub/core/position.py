@@ -249,9 +249,12 @@ def _as_token(plain: bytes) -> str:
 
 def _as_binary(token: str) -> bytes:
     try:
-        return base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), b"-_", validate=True)
+        plain = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), b"-_", validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raise ValueError("it has letters that no position has") from None
+    if _as_token(plain) != token:  # what base64 lets pass: padding, other letters for two, bits that do not count
+        raise ValueError("it was changed")
+    return plain
 
 
 def _compress(*parts: bytes) -> bytes:

@@ -6,7 +6,8 @@ answer was lost, may simply be asked for again: nothing has changed before the f
     Look        the entries that are due, all of them unless they are many: the common case, one statement
     Measure     they are many: how far would one get now?
     Page        some of them, in the order of ids, up to there
-    Ask, Find   on a standby, which does not tell which transactions are running, in place of the first two
+    Ask, Find   on a standby, which does not tell which transactions are running, in place of the first two; and Ask
+                before it goes on in the midst of a batch: a standby, or one that was, may not have got as far
 
 It keeps the promises of `core.position`, and some positions of the past: if a session shows that history was rewritten,
 it goes on at the newest that both histories share.
@@ -118,11 +119,13 @@ class Reading:
     def __init__(self, stream: int, start: Position | None = None, *, standby: bool = False) -> None:
         self._position = start or Position(UUID(int=0), stream, 0)
         self._begun = start is not None
-        self._standby = standby
+        self.standby = standby
+        """Whether the server that answers is, or was, in recovery."""
         self._second = False  # the first question was answered, and another one follows
         self._until: int | None = None  # the highest id of the target; None when it was resumed, and nobody knows
         self._running: frozenset[int] | None = None  # on a standby, when it was asked last
         self._asked_below: int | None = None
+        self._arrived = None if standby else True  # whether all of the target has ended here; None: nobody asked
         self._past: list[Position] = []
 
     @property
@@ -135,16 +138,21 @@ class Reading:
         """Whether the next step belongs to what the last one began."""
         return self._second or self._position.target is not None
 
+    @property
+    def behind(self) -> bool:
+        """Whether the server, when it was asked last, had not got as far as the batch in the midst of which this is: it
+        is to be asked again after a while."""
+        return self._position.target is not None and self._arrived is False
+
     def next_step(self) -> Step:
         """What to ask the database next."""
         position = self._position
-        if position.target is not None:
+        if position.target is not None and self._arrived:
             until = HIGHEST if self._until is None else self._until
             return Page(position.covered, position.target, position.last or None, until)
-        if not self._standby:
+        if not self.standby and position.target is None:
             return Measure(position.covered) if self._second else Look(position.covered)
-        if self._second:
-            assert self._running is not None
+        if self._second and position.target is None and self._running is not None:
             assert self._asked_below is not None
             return Find(position.covered, self._running, self._asked_below)
         known = self._running or frozenset()
@@ -157,7 +165,7 @@ class Reading:
         this one may lag behind that one."""
         position = self._position
         self._running = self._asked_below = None
-        self._second = False
+        self._arrived = None if self.standby or position.timeline != timeline else True
         if self._begun and position.birth != birth:
             self._restart(Position(birth, position.stream, timeline))
             return GapReason.RESTORED
@@ -212,7 +220,12 @@ class Reading:
         """What `Ask` asked for."""
         self._running = frozenset(running)
         self._asked_below = xmax
-        self._second = True
+        covered, target = self._position.covered, self._position.target
+        if target is None:
+            self._second = True
+        else:
+            ended = not any(target.covers(xid) and not covered.covers(xid) for xid in self._running)
+            self._arrived = ended and target.below <= xmax
 
     def on_found(self, newest: Newest | None, seen: Collection[int], until: int | None) -> None:
         """What `Find` asked for."""
@@ -252,6 +265,7 @@ class Reading:
             return
         self._remember()
         self._until = until
+        self._arrived = True
         self._position = replace(position, target=target, anchor=position.anchor if newest is None else newest.anchor)
 
     def _remember(self) -> None:

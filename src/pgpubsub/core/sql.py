@@ -25,6 +25,7 @@ __all__ = [
     "LARGEST",
     "PAYLOAD_LIMIT",
     "UNLISTEN_ALL",
+    "append",
     "check_channel",
     "check_max_payload",
     "check_payload",
@@ -116,6 +117,24 @@ AS message (channel, payload)'
         f" FROM (SELECT {given}) AS given (channels, payloads, separator), ROWS FROM ({split})"
         " AS message (channel, payload)"
     )
+
+
+def append(
+    schema: str, stream: str, payload: str, key: str, headers: str, idempotency_key: str, *, in_hex: bool
+) -> str:
+    """The function call that appends to a stream, given the driver's placeholders. All are text, since drivers differ
+    in what they make of other types; bytes are written as hexadecimal numbers.
+
+    >>> append("pgpubsub", "$1", "$2", "$3", "$4", "$5", in_hex=False)
+    'SELECT "pgpubsub".append(CAST($1 AS text), CAST($2 AS text), CAST($3 AS text), CAST(CAST($4 AS text) AS jsonb), \
+CAST($5 AS text))'
+    """
+    stream, payload, key, headers, idempotency_key = (
+        f"CAST({placeholder} AS text)" for placeholder in (stream, payload, key, headers, idempotency_key)
+    )
+    function = f"{quote_identifier(schema)}.{'append_bytes' if in_hex else 'append'}"
+    payload = f"pg_catalog.decode({payload}, 'hex')" if in_hex else payload
+    return f"SELECT {function}({stream}, {payload}, {key}, CAST({headers} AS jsonb), {idempotency_key})"
 
 
 def columns(messages: Sequence[tuple[str, str]]) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
+from pgpubsub.drivers.arrays import Question
 from pgpubsub.errors import (
     ChannelNameError,
     ConnectionLost,
@@ -22,6 +23,7 @@ from pgpubsub.events import Notify
 
 __all__ = [
     "LOST",
+    "Answer",
     "DriverConnection",
     "LoopConnection",
     "Records",
@@ -32,6 +34,9 @@ __all__ = [
     "statement_error",
     "statement_name",
 ]
+
+Answer = Sequence[int | None]
+"""The rows of a `Question`."""
 
 Records = list[Any]
 """Notifications as the driver left them, oldest first."""
@@ -146,6 +151,10 @@ class LoopConnection(Protocol):
         """Send notifications, those of each batch in a statement and a transaction of their own. `on_done` is called
         for each batch in order, later, with None when it is committed, or with the error: `ConnectionLost` when it may
         be or may not be, and any other when it is not. No more is sent before the last of them has been answered."""
+
+    def answer(self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]) -> None:
+        """Run statements in one transaction and, if possible, one round trip. `on_done` is called later with what the
+        last of them returned, or with an error as in `send`. One thing at a time, as there."""
 
     def close(self, why: PubSubError | None = None) -> None:
         """Close it. A statement under way is told that it is lost, and why."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from psycopg import pq
@@ -23,7 +23,8 @@ from psycopg import pq
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
-from pgpubsub.drivers.interface import LOST, encoding_error, parameters, statement_error, statement_name
+from pgpubsub.drivers.arrays import Question
+from pgpubsub.drivers.interface import LOST, Answer, encoding_error, parameters, statement_error, statement_name
 from pgpubsub.drivers.psycopg3 import decode, psycopg, remember_fatal_notice
 from pgpubsub.errors import ConnectionLost, PubSubError, ServerRefused
 from pgpubsub.events import Notify
@@ -75,6 +76,9 @@ class _Statement:
     """How often libpq has said that this is all for now."""
     unsent: bool = False
     """Whether it is only told its refusal, when its turn comes."""
+    most_ends: int = ENDS
+    answer: Answer = ()
+    """The rows that came last."""
 
     @property
     def what(self) -> str:
@@ -97,6 +101,8 @@ class Psycopg3LoopConnection:
         self.volley = VOLLEY if prepared and psycopg.capabilities.has_pipeline() else 1
         self.room = sql.room(conn.info.parameter_status("server_encoding"))
         self._channels: dict[bytes, str] = {}
+        self._names: dict[str, bytes] = {}  # of the statements that were prepared here
+        self._numbers = count(1)
         self._fatal_notices: list[str] = []
         self._statements: deque[_Statement] = deque()
         self._closed = False
@@ -197,6 +203,73 @@ class Psycopg3LoopConnection:
         if not queries:
             self._loop.call_soon(self.read)  # nothing will come
 
+    def answer(self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]) -> None:
+        what = "the append"
+        try:
+            parameters = [[column.encode(self._encoding) for column in question.columns] for question in questions]
+        except UnicodeEncodeError as error:
+            self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
+            return
+        if not psycopg.capabilities.has_pipeline() and len(questions) > 1:
+            self._answer_one_by_one(questions, on_done)
+            return
+        known = self._prepared
+        new = [question.text for question in questions if known and question.text not in self._names]
+        alone = len(questions) == 1 and not new
+        statement = _Statement(
+            what, lambda _: None, pipelined=not alone, most_ends=ENDS + 2 * (len(questions) + len(new))
+        )
+        statement.on_done = partial(self._on_answered, questions, on_done, statement, new)
+
+        def begin() -> None:
+            if not alone:
+                self._pgconn.enter_pipeline_mode()
+            for text in new:
+                self._names[text] = f"pgpubsub_{next(self._numbers)}".encode()
+                self._pgconn.send_prepare(self._names[text], text.encode())
+            for question, values in zip(questions, parameters, strict=True):
+                formats = [pq.Format.BINARY] * len(values)
+                if known:
+                    name = self._names[question.text]
+                    self._pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
+                else:
+                    query = question.text.encode()
+                    self._pgconn.send_query_params(query, values, None, formats, pq.Format.BINARY)
+            if not alone:
+                self._pgconn.pipeline_sync()
+
+        self._begin(begin, statement)
+
+    def _on_answered(
+        self,
+        questions: Sequence[Question],
+        on_done: Callable[[Answer | PubSubError], None],
+        statement: _Statement,
+        new: Sequence[str],
+        error: PubSubError | None,
+    ) -> None:
+        if error is not None:
+            for text in new:  # perhaps it was not prepared
+                self._names.pop(text, None)
+        if self._prepared and isinstance(error, ServerRefused) and error.sqlstate == INVALID_SQL_STATEMENT_NAME:
+            self._prepared = False  # there is a pooler, though it looked like none
+            self.answer(questions, on_done)
+        else:
+            on_done(statement.answer if error is None else error)
+
+    def _answer_one_by_one(
+        self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]
+    ) -> None:
+        """With an old libpq: each in a transaction of its own, of which only the last matters to anybody."""
+
+        def on_first_done(outcome: Answer | PubSubError) -> None:
+            if isinstance(outcome, PubSubError):
+                on_done(outcome)
+            else:
+                self.answer(questions[1:], on_done)
+
+        self.answer(questions[:1], on_first_done)
+
     def _encoded(self, messages: Sequence[Message]) -> list[bytes]:
         return [text.encode(self._encoding) for text in parameters(messages)]
 
@@ -290,7 +363,7 @@ class Psycopg3LoopConnection:
                 continue
             statement.ends += 1
             done = not statement.pipelined or result is not None
-            if (done and not statement.answered) or statement.ends > ENDS:
+            if (done and not statement.answered) or statement.ends > statement.most_ends:
                 # libpq has nothing under way, and would say that all is done.
                 raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
             if done:
@@ -298,6 +371,9 @@ class Psycopg3LoopConnection:
 
     def _take_answer(self, statement: _Statement, result: pq.abc.PGresult) -> None:
         statement.answered = True
+        if result.status == pq.ExecStatus.TUPLES_OK and result.fformat(0) == pq.Format.BINARY:
+            values = [result.get_value(row, 0) for row in range(result.ntuples)]
+            statement.answer = [None if value is None else int.from_bytes(value, signed=True) for value in values]
         if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
             error = psycopg.errors.error_from_result(result, self._encoding)
             if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):

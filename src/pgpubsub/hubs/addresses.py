@@ -54,14 +54,36 @@ class Addresses:
         if self._sending is None:
             conninfo = self._complete(await _resolve(self._listening), listening=True, role="notify")
         else:
-            conninfo = self._complete(await _resolve(self._sending), listening=False)
+            conninfo = self._complete(await _resolve(self._sending), listening=False, role="notify")
         return await dial(conninfo, listening=False)
+
+    async def appending(self) -> Psycopg3LoopConnection:
+        """Open the connection that appends to streams, to where notifications are sent."""
+        source = self._listening if self._sending is None else self._sending
+        conninfo = self._complete(await _resolve(source), listening=self._sending is None, role="append")
+        return await dial(conninfo, listening=False)
+
+    async def reading(self, source: Conninfo | None) -> str:
+        """The connection string for one that reads streams: from `source`, or where notifications come from."""
+        if source is None:
+            return self._complete(await _resolve(self._listening), listening=True, role="read")
+        return self._complete(await _resolve(source), listening=False, role="read")
+
+    def check_reading(self, source: Conninfo) -> None:
+        """Raise unless `source` can be one to read from.
+
+        Raises:
+            ConninfoError: it is malformed.
+            TypeError: it is neither text nor a function.
+        """
+        if not isinstance(source, str) and not callable(source):
+            raise TypeError(f"read_conninfo is a str, or a function that returns one, not {type(source).__name__}")
+        self._complete("" if callable(source) else source, listening=False)
 
     def _complete(self, conninfo: str | None, *, listening: bool, role: str = "listen") -> str:
         if listening:
             keywords = self._keywords
         else:
-            role = "notify"
             parse_conninfo(conninfo, {})  # whether it is one
             said = psycopg.conninfo.conninfo_to_dict(conninfo or "")  # and not what we would add
             keywords = {name: value for name, value in self._keywords.items() if name not in said}

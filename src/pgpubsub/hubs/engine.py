@@ -10,10 +10,11 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
+from typing import Any, Protocol
 
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.core.grouping import Call
@@ -30,7 +31,7 @@ from pgpubsub.hubs.sender import Sender
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation
 
-__all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine"]
+__all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine", "Part"]
 
 logger = logging.getLogger("pgpubsub.hub")
 
@@ -38,6 +39,26 @@ HEARTBEAT_CHANNEL = "pgpubsub.heartbeat"
 """One for all hubs: every notification wakes every listener of the database, so one heartbeat serves them all."""
 
 OTHER_LOOP = "this hub belongs to the event loop in which it was first used: make one for this loop"
+
+
+class Part(Protocol):
+    """Something that a hub has beside notifications, and that lives and ends with it."""
+
+    @property
+    def appended(self) -> int:
+        """Entries that it has appended."""
+
+    async def drain(self) -> None:
+        """Wait until all that is to be sent has been sent."""
+
+    async def close(self) -> None:
+        """Let go of what it has."""
+
+    def end(self, error: PubSubError, for_receivers: Exception) -> None:
+        """It is over: tell all who wait, with `error`, or `for_receivers` those who receive."""
+
+    def disown(self, error: ConcurrentUse) -> None:
+        """See `forking`."""
 
 
 class Engine:
@@ -66,7 +87,7 @@ class Engine:
         check_max_payload(max_payload)
         if observe is not None and not callable(observe):
             raise TypeError(f"observe is a function that takes an Observation, not {type(observe).__name__}")
-        self._send_timeout = send_timeout
+        self.send_timeout = send_timeout
         self.max_payload = max_payload
         self._observer = observe
         beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
@@ -82,11 +103,12 @@ class Engine:
             self._sender,
             max_payload,
             on_change=partial(self._on_change, "listening"),
-            observe=self._observe,
+            observe=self.observe,
         )
         self._listening = self._receiver.link
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._parts: list[Part] = []
         self._mailboxes: dict[Mailbox, None] = {}
         self._past = [0, 0, 0]  # delivered, dropped and gaps of subscriptions that have ended
         self._times_live = 0
@@ -102,7 +124,7 @@ class Engine:
 
     async def enter(self) -> None:
         """Connect, or raise what stands in the way."""
-        self._start()
+        self.start()
         try:
             await self._until(lambda: self._obstacle is not None or (self.state.live and self._sending.session.up))
             if self._obstacle is not None:
@@ -114,7 +136,7 @@ class Engine:
     async def wait_until_live(self, timeout: float | None) -> None:
         """Connect, however many attempts that takes."""
         timeout = check_timeout(timeout)
-        self._start()
+        self.start()
         try:
             async with asyncio.timeout(timeout):
                 await self._until(lambda: self.state.live)
@@ -171,6 +193,7 @@ class Engine:
             dropped=dropped + sum(one.dropped for one in subscriptions),
             gaps=gaps + sum(one.gaps for one in subscriptions),
             received=self._receiver.received,
+            appended=sum(part.appended for part in self._parts),
             sent=self._sender.sent,
             reconnects=max(0, self._times_live - 1),
             heartbeat_seconds=self._receiver.heartbeat_seconds,
@@ -181,13 +204,13 @@ class Engine:
 
     def send(self, messages: Sequence[Message]) -> Awaitable[None]:
         """Send notifications that have been checked, in one transaction. See `AsyncHub.notify`."""
-        self._start()
+        self.start()
         return self._sender.send(messages)
 
     def submit(self, call: Call[Message]) -> None:
         """The same for somebody who does not wait in the loop, and is told."""
         try:
-            self._start()
+            self.start()
         except PubSubError as error:
             call.tell(error)
         else:
@@ -199,7 +222,7 @@ class Engine:
 
     async def open(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
         """Begin a subscription: `mailbox` gets what comes on `channels`."""
-        self._start()
+        self.start()
         mailbox.open()
         self._mailboxes[mailbox] = None
         try:
@@ -210,14 +233,14 @@ class Engine:
 
     async def add(self, mailbox: Mailbox, channels: Iterable[str]) -> None:
         """`mailbox` gets what comes on `channels` too."""
-        self._start()
+        self.start()
         if mailbox.closed is not None:
             raise again(mailbox.closed)
-        await self._receiver.admit(mailbox, channels, self._send_timeout)
+        await self._receiver.admit(mailbox, channels, self.send_timeout)
 
     async def remove(self, mailbox: Mailbox, channel: str) -> None:
         """`mailbox` gets nothing of `channel` any more, not even what is in it."""
-        self._start()
+        self.start()
         self._receiver.dismiss(mailbox, (channel,))
         mailbox.forget(channel)
         await asyncio.sleep(0)
@@ -243,6 +266,8 @@ class Engine:
         """See `forking`."""
         self._failure = error
         self._status = HubStatus.FAILED
+        for part in self._parts:
+            part.disown(error)
         for mailbox in self._mailboxes:
             mailbox.disown(error)
         for link in (self._listening, self._sending):
@@ -251,7 +276,7 @@ class Engine:
 
     # -- inside
 
-    def _start(self) -> None:
+    def start(self) -> None:
         """Begin to connect, unless that has happened. Raise if it cannot be used, or not here."""
         self.check()
         loop = asyncio.get_running_loop()
@@ -260,22 +285,36 @@ class Engine:
             forking.on_fork(self)
             self._become(HubStatus.CONNECTING)
             self._down_since = monotonic()
-            self._tasks = [loop.create_task(link.run()) for link in (self._listening, self._sending)]
-            for task in self._tasks:
-                task.add_done_callback(self._on_task_done)
+            for link in (self._listening, self._sending):
+                self.spawn(link.run())
         elif self._loop is not loop:
             raise ConcurrentUse(OTHER_LOOP)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` as long as the hub lives. If it fails or is cancelled, so is the hub."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def attach(self, part: Part) -> None:
+        """From now on, `part` lives and ends with this."""
+        self._parts.append(part)
 
     async def _close(self, timeout: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._sender.drain()
+                for part in self._parts:
+                    await part.drain()
+                await self._sender.drain()  # last: of what the others did, it tells those who wait for that
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._end(HubStatus.CLOSED, Closed("the hub was closed"), SubscriptionClosed("the hub was closed"))
+        for part in self._parts:
+            await part.close()
 
-    def _fail(self, error: PubSubError) -> None:
+    def fail(self, error: PubSubError) -> None:
+        """It cannot be used any more."""
         self._failure = error
         for task in self._tasks:
             task.cancel()
@@ -285,22 +324,24 @@ class Engine:
         self._receiver.stop()
         self._receiver.fail(error)
         self._sender.fail(error)
+        for part in self._parts:
+            part.end(error, for_subscribers)
         for mailbox in self._mailboxes:
             mailbox.end(for_subscribers)
         self._become(status)
 
     def _on_change(self, link: str, what: str, detail: str) -> None:
         if what in ("connect_failed", "lost"):
-            self._observe(Observation("lost" if what == "lost" else "connect_failed", detail=f"{link}: {detail}"))
+            self.observe(Observation("lost" if what == "lost" else "connect_failed", detail=f"{link}: {detail}"))
         if what == "stopped":
             error = self._listening.error if link == "listening" else self._sending.error
-            self._fail(error or PubSubError(detail))
+            self.fail(error or PubSubError(detail))
         elif link == "sending":
             self._sender.pump()
             self._become(self._status)
         elif what == "live":
             self._times_live += 1
-            self._observe(Observation("live", seconds=monotonic() - self._down_since))
+            self.observe(Observation("live", seconds=monotonic() - self._down_since))
             self._become(HubStatus.LIVE)
         else:
             if self._status is HubStatus.LIVE:
@@ -309,18 +350,18 @@ class Engine:
 
     def _on_told(self, call: Call[Message], error: PubSubError | None) -> None:
         channels = tuple(sorted({channel for channel, _ in call.items}))
-        seconds = monotonic() - (call.expires_at - self._send_timeout)
-        self._observe(Observation("send_failed" if error else "sent", channels, seconds, str(error or "")))
+        seconds = monotonic() - (call.expires_at - self.send_timeout)
+        self.observe(Observation("send_failed" if error else "sent", channels, seconds, str(error or "")))
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             if not self._closed and self._failure is None:
-                self._fail(Closed("the hub's task was cancelled, so it was closed"))
+                self.fail(Closed("the hub's task was cancelled, so it was closed"))
         elif (error := task.exception()) is not None:
             logger.error("the hub failed", exc_info=error)
             failure = PubSubError(f"the hub failed, by a fault of its own: {error!r}")
             failure.__cause__ = error
-            self._fail(failure)
+            self.fail(failure)
 
     @property
     def _obstacle(self) -> PubSubError | None:
@@ -338,12 +379,13 @@ class Engine:
     async def _until(self, condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
         while not condition():
-            self._start()  # raises once it is over
+            self.start()  # raises once it is over
             watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(watcher)
             await watcher
 
-    def _observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation) -> None:
+        """Something has happened that the observer is to know."""
         if self._observer is not None:
             try:
                 self._observer(observation)

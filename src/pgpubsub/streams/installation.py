@@ -19,6 +19,7 @@ __all__ = [
     "create_async",
     "install",
     "install_async",
+    "missing_schema",
     "not_installed",
     "sql",
 ]
@@ -156,6 +157,11 @@ def check_version(schema: str, number: int, serves_from: int, is_native: bool) -
             f"the streams in schema {schema!r} were restored from a dump, so that their transaction ids mean nothing"
             f" here: run pgpubsub.streams.install({_arguments(schema)}) once, which repairs that"
         )
+
+
+def missing_schema(sqlstate: str | None) -> bool:
+    """Whether this is what the server answers where the schema, or something in it, is missing."""
+    return sqlstate in ("3F000", "42P01", "42883", "42703")
 
 
 def not_installed(schema: str, error: Exception) -> StreamsNotInstalled:

@@ -10,11 +10,12 @@ transaction with a million entries, not committed yet, costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 from pgpubsub.core.sql import quote_identifier
 
-__all__ = ["Statements"]
+__all__ = ["Statements", "as_array"]
 
 COLUMNS = "id, key, payload, payload_bytes, headers, appended_at"
 
@@ -37,6 +38,15 @@ SELECT open.xid AS low, open.xid + 1 AS high FROM unnest({open}::bigint[]) AS op
 """Those of `open` that are not running any more."""
 
 IN_SPAN = "stream = {stream} AND xid >= span.low::text::xid8 AND xid < span.high::text::xid8"
+
+
+def as_array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes an array.
+
+    >>> as_array([1, 2])
+    '{1,2}'
+    """
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 class Statements:

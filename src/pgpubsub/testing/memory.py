@@ -20,6 +20,8 @@ from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.registry import Changes
 from pgpubsub.core.sql import PAYLOAD_LIMIT
+from pgpubsub.drivers.arrays import Question
+from pgpubsub.drivers.interface import Answer
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.events import Notify
 from pgpubsub.hubs.engine import Engine
@@ -140,6 +142,9 @@ class _MemoryConnection:
                 error = ConnectionLost("the connection to the server in memory is lost")
             self._loop.call_soon(on_done, error)
 
+    def answer(self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]) -> None:
+        raise AssertionError("there are no streams without a database")
+
     def close(self, why: PubSubError | None = None) -> None:
         self._closed = True
         if self in self._server._connections:
@@ -164,9 +169,9 @@ class _MemoryConnection:
 
 class _MemoryHub(Hub):
     def __init__(self, server: MemoryServer, options: dict[str, Any]) -> None:
-        self._begin(Engine(server._connect, server._connect, **options))
+        self._begin(Engine(server._connect, server._connect, **options), None)
 
 
 class _MemoryAsyncHub(AsyncHub):
     def __init__(self, server: MemoryServer, options: dict[str, Any]) -> None:
-        self._engine = Engine(server._connect, server._connect, **options)
+        self._begin(Engine(server._connect, server._connect, **options), None)

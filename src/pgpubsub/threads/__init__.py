@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgpubsub.threads.hub import Hub
+from pgpubsub.threads.stream import Reader, Stream
 from pgpubsub.threads.subscription import Subscription
 
-__all__ = ["Hub", "Subscription"]
+__all__ = ["Hub", "Reader", "Stream", "Subscription"]

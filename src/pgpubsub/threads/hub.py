@@ -12,15 +12,18 @@ from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse
-from pgpubsub.events import Notify, Undecodable
+from pgpubsub.events import Entry, Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
 from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces
 from pgpubsub.status import HubState, HubStats, Observation
+from pgpubsub.streams.description import Options as StreamOptions
+from pgpubsub.streams.service import Streams
 from pgpubsub.threads.loop_thread import LoopThread
 from pgpubsub.threads.receiving import ThreadMailbox
 from pgpubsub.threads.sending import AwaitedSending, Sending
+from pgpubsub.threads.stream import Stream
 from pgpubsub.threads.subscription import Subscription
 
 __all__ = ["Hub"]
@@ -83,21 +86,21 @@ class Hub:
         **libpq_keywords: Any,
     ) -> None:
         addresses = Addresses(conninfo, notify_conninfo, libpq_keywords)
-        self._begin(
-            Engine(
-                addresses.listening,
-                addresses.sending,
-                heartbeat=heartbeat,
-                heartbeat_timeout=heartbeat_timeout,
-                send_timeout=send_timeout,
-                give_up_after=give_up_after,
-                max_payload=max_payload,
-                observe=observe,
-            )
+        engine = Engine(
+            addresses.listening,
+            addresses.sending,
+            heartbeat=heartbeat,
+            heartbeat_timeout=heartbeat_timeout,
+            send_timeout=send_timeout,
+            give_up_after=give_up_after,
+            max_payload=max_payload,
+            observe=observe,
         )
+        self._begin(engine, addresses)
 
-    def _begin(self, engine: Engine) -> None:
+    def _begin(self, engine: Engine, addresses: Addresses | None) -> None:
         self._engine = engine
+        self._streams = Streams(engine, addresses)
         self._closed = False
         # The thread, under the only key, once there is one: setdefault() decides in one step who makes it.
         self._threads: dict[str, LoopThread] = {}
@@ -268,6 +271,57 @@ class Hub:
             raise
         return total
 
+    @overload
+    def stream(self, name: str, **options: Unpack[StreamOptions]) -> Stream[str | bytes, Entry[Any]]: ...
+    @overload
+    def stream(
+        self,
+        name: str,
+        type: type[T],
+        *,
+        encode: Callable[[T], str] | None = None,
+        decode: Callable[[str], T] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T, Entry[T] | Undecodable]: ...
+    @overload
+    def stream(
+        self,
+        name: str,
+        type: object,
+        *,
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Any, Entry[Any] | Undecodable]: ...
+    def stream(
+        self,
+        name: str,
+        type: Any = None,
+        *,
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Any, Any]:
+        """A durable stream: its entries are kept in a table, and read with nothing skipped. `pgpubsub.streams.install`
+        makes the tables, once.
+
+        Args:
+            name: any text of up to 1,000 bytes. The stream comes into being with its first entry.
+            type: of the payloads, as for `Channel`. Without one they are text or bytes, and come back as what they
+                were.
+            encode, decode: functions in place of a codec for `type`, as for `Channel`.
+            read_conninfo: where to read, if not where the hub listens: a connection string, or a function that returns
+                one, as for the hub. It may be a hot standby, which is read by polling.
+            poll_interval: seconds after which a reader looks for entries that nobody has told it of.
+            schema: where streams are installed.
+
+        Raises:
+            ValueError, TypeError: an argument is not possible.
+            ConninfoError: `read_conninfo` is malformed.
+        """
+        description = self._streams.describe(name, type, encode, decode, **options)
+        return Stream(self, self._streams, description)
+
     @property
     def state(self) -> HubState:
         """Whether notifications arrive, since when, and why not."""
@@ -310,8 +364,8 @@ class Hub:
     def _send(self, messages: Sequence[Message]) -> None:
         self._running_thread().run(Sending(self._engine, messages))
 
-    def _call(self, function: Callable[..., Any], *args: Any) -> None:
-        self._running_thread().call(function, *args)
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self._running_thread().call(function, *args)
 
     def _running_thread(self) -> LoopThread:
         self._engine.check()

@@ -1,0 +1,163 @@
+"""Streams, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Self, TypeVar
+
+from pgpubsub.aio.receiving import IN_A_ROW, AsyncMailbox, AsyncReceiver
+from pgpubsub.core.position import BEGINNING, Position, Start
+from pgpubsub.errors import SubscriptionClosed
+from pgpubsub.events import Event
+from pgpubsub.streams.description import Description, Headers
+from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.service import Streams
+
+__all__ = ["AsyncReader", "AsyncStream"]
+
+T = TypeVar("T")
+
+
+class _Inbox(Hinted, AsyncMailbox):
+    """What a task's reader has read."""
+
+
+class AsyncStream(Generic[T, Event]):
+    """A stream, as `AsyncHub.stream` returns it: append to it, and read it."""
+
+    def __init__(self, streams: Streams, description: Description[T]) -> None:
+        self._streams = streams
+        self._description = description
+
+    def __repr__(self) -> str:
+        return f"<AsyncStream {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._description.name
+
+    async def append(
+        self, value: T, key: str | None = None, headers: Headers | None = None, *, idempotency_key: str | None = None
+    ) -> int:
+        """Append an entry, and return its id; it is committed when this returns.
+
+        Appends that come at the same time go out together, in one statement, each with an outcome of its own.
+
+        Args:
+            value: the payload: text or bytes, or what the stream's type says. Up to the hub's `max_payload`.
+            key: what it is about: entries with the same key belong together.
+            headers: beside the payload; names and JSON values.
+            idempotency_key: of up to 1,000 bytes. An entry of this stream with the same one is not stored again: its id
+                is returned. So an append whose fate is unknown is repeated, here and by you.
+
+        Raises:
+            PayloadError, PayloadTooLarge: it cannot be stored. TypeError: something is of another type.
+            SendTimeout: it could not be appended for `send_timeout` seconds. It was not, and will not be.
+            SendUncertain: the connection broke meanwhile, so that it was appended, or was not.
+            StreamsNotInstalled: the message says what to do.
+            ServerRefused: for example because the role may not append.
+
+        >>> import asyncio, pgpubsub
+        >>> async def main():
+        ...     async with pgpubsub.AsyncHub(dsn) as hub:
+        ...         orders = hub.stream("orders")
+        ...         await orders.append("17", key="customer 4")
+        ...         async with orders.read(after=pgpubsub.BEGINNING) as entries:
+        ...             return await entries.get()
+        >>> asyncio.run(main())
+        Entry(1, key='customer 4', payload='17', headers=None)
+        """
+        entry = self._description.entry(value, key, headers, idempotency_key)
+        return (await self._streams.append(self._description.schema, (entry,)))[0]
+
+    async def append_many(
+        self,
+        values: Iterable[T],
+        *,
+        key: str | Callable[[T], str | None] | None = None,
+        headers: Headers | Callable[[T], Headers | None] | None = None,
+    ) -> list[int]:
+        """Append entries in one transaction, in order: all of them or, if this raises, none. Returns their ids.
+
+        Args:
+            values: the payloads; 256 MiB at most.
+            key, headers: for all, or functions that return those of each value.
+
+        Raises:
+            as `append`. What is wrong with a value is raised before anything is sent.
+        """
+        entries = []
+        for entry in self._description.entries(values, key, headers):
+            entries.append(entry)
+            if len(entries) % IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        if not entries:
+            await asyncio.sleep(0)
+            return []
+        return list(await self._streams.append(self._description.schema, entries))
+
+    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> AsyncReader[Event]:
+        """A reader of the entries, to be entered with `async with`.
+
+        It gets every committed entry once; what could be seen when another was appended comes before that; and nobody's
+        open transaction delays others.
+
+        Args:
+            after: `BEGINNING`, for the oldest entry; `END`, for what is committed after the reader is entered; or the
+                `position` of an entry, or of a reader, from whatever process, to go on behind it.
+            follow: whether to wait for more at the end. If not, the iteration ends there.
+
+        Raises:
+            PositionError: `after` is not a position of this stream.
+        """
+        return AsyncReader(self._streams, self._description, self._description.start(after), follow)
+
+
+class AsyncReader(AsyncReceiver[Event]):
+    """The entries of a stream, in order: what `AsyncStream.read` returns.
+
+    Enter it (`async with`), then iterate it or call `get`. Beside `Entry` it has `Gap`, where history was rewritten,
+    and `Undecodable`. A connection that breaks is no gap: the reader goes on over another one.
+    """
+
+    __slots__ = ("_after", "_description", "_follow", "_inbox", "_start", "_streams")
+
+    def __init__(self, streams: Streams, description: Description[Any], after: Position | Start, follow: bool) -> None:
+        self._streams = streams
+        self._description = description
+        self._after = after
+        self._follow = follow
+        self._start: str | None = None
+        self._inbox = _Inbox(description.payloads)
+        super().__init__(self._inbox)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_inbox"):
+            self._streams.forsake(self._inbox)
+
+    def __repr__(self) -> str:
+        state = "open" if self._inbox.closed is None else "closed"
+        return f"<AsyncReader of {self._description.name!r}, {state}, {len(self._inbox.buffer)} buffered>"
+
+    @property
+    def position(self) -> str | None:
+        """Behind the last entry that it has delivered, or where it began. None before it is entered."""
+        handed = self._inbox.buffer.handed
+        return self._start if handed is None else str(handed.position)
+
+    async def __aenter__(self) -> Self:
+        """Begin to read. `END` is now.
+
+        Raises:
+            NotLive: the server could not be reached within the hub's `send_timeout`.
+            StreamsNotInstalled: the message says what to do.
+            ServerRefused: for example because the role may not read.
+        """
+        self._start = await self._streams.open(self._description, self._inbox, self._after, self._follow)
+        return self
+
+    def close(self) -> None:
+        """End the reading, and drop what is buffered. May be repeated. Does not wait."""
+        self._streams.leave(self._inbox, SubscriptionClosed("the reader was closed"))

@@ -1,0 +1,152 @@
+"""Appends entries over a connection of their own, as `core.appender` decides, and tells readers of it afterwards.
+
+The hint that wakes readers goes out when the entries are committed, over the connection that sends, so that an append
+never waits for PostgreSQL's lock on NOTIFY. If it is lost, readers find the entries when they look next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+
+from pgpubsub.core import appender, sender
+from pgpubsub.core.entries import NewEntry, hint_channel
+from pgpubsub.core.grouping import Call
+from pgpubsub.core.session import Session
+from pgpubsub.drivers.arrays import Column, Question
+from pgpubsub.drivers.interface import Answer, LoopConnection
+from pgpubsub.errors import PubSubError, ServerRefused
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.hubs.link import Dial, Link
+from pgpubsub.hubs.outbox import Awaited, Outbox
+from pgpubsub.randomness import new_delays
+from pgpubsub.status import Observation
+from pgpubsub.streams.installation import missing_schema, not_installed
+from pgpubsub.streams.statements import Statements
+
+__all__ = ["Appending", "AwaitedAppend"]
+
+ASIDE = 0.05
+"""Seconds for which an entry waits that another transaction is about to store."""
+
+
+class AwaitedAppend(Awaited[NewEntry], appender.Call):
+    """An append for which a task waits."""
+
+    __slots__ = ()
+
+
+class Appending(Outbox[NewEntry]):
+    """See the module.
+
+    Args:
+        engine: whose hub it is.
+        dial: opens the connection.
+        statements: of the schema where the entries are stored.
+    """
+
+    def __init__(self, engine: Engine, dial: Dial, statements: Statements) -> None:
+        self._engine = engine
+        self._statements = statements
+        self._registered: set[str] = set()
+        self._hints: dict[int, _Hint] = {}
+        self._appender = appender.Appender(engine.send_timeout, self._on_told)
+        link = Link("appending", Session[None](True, new_delays), dial, on_change=self._on_change)
+        super().__init__(link, engine.send_timeout, self._appender)
+        self._begun = False
+
+    def submit(self, call: Call[NewEntry]) -> None:
+        self._engine.start()
+        if not self._begun:
+            self._begun = True
+            self._engine.spawn(self._link.run())
+        super().submit(call)
+
+    def disown(self) -> None:
+        """See `hubs.forking`."""
+        if self._link.connection is not None:
+            self._link.connection.disown()
+
+    def _transmit(self, connection: LoopConnection) -> None:
+        if (batch := self._core.next_batch()) is None:
+            return
+        self._owed_from = monotonic()
+        entries = batch.items
+        questions = [self._insertion(entries)]
+        if new := {entry.name for entry in entries} - self._registered:
+            questions.insert(0, Question(self._statements.register, [Column("text", sorted(new))]))
+        connection.answer(questions, partial(self._on_answered, entries, new))
+
+    def _insertion(self, entries: Sequence[NewEntry]) -> Question:
+        columns = [
+            Column("bigint", [entry.stream for entry in entries]),
+            Column("text", [entry.key for entry in entries]),
+            Column("text", [entry.text for entry in entries]),
+            Column("bytea", [entry.data for entry in entries]),
+            Column("text", [entry.headers for entry in entries]),
+        ]
+        if entries[0].idempotency_key is None:
+            return Question(self._statements.append, columns)
+        columns.append(Column("text", [entry.idempotency_key for entry in entries]))
+        return Question(self._statements.append_once, columns)
+
+    def _on_answered(self, entries: Sequence[NewEntry], new: set[str], outcome: Answer | PubSubError) -> None:
+        if isinstance(outcome, PubSubError):
+            if isinstance(outcome, ServerRefused) and missing_schema(outcome.sqlstate):
+                outcome = not_installed(self._statements.schema, outcome)
+            self._on_failed(outcome)
+            return
+        self._registered |= new
+        if busy := self._appender.on_stored(outcome):
+            asyncio.get_running_loop().call_later(ASIDE, self._resume, busy)
+        for stream in {entry.stream for entry in entries}:
+            self._hint(stream)
+        self.pump()
+
+    def _resume(self, calls: Sequence[Call[NewEntry]]) -> None:
+        self._appender.resume(calls)
+        self.pump()
+
+    def _hint(self, stream: int) -> None:
+        """Tell readers, unless the hint before is still waiting to be sent: that one will do."""
+        hint = self._hints.get(stream)
+        if hint is None or hint.begun or hint.told:
+            hint = self._hints[stream] = _Hint(stream, self._on_hinted)
+            self._engine.submit(hint)
+
+    def _on_hinted(self, hint: _Hint) -> None:
+        if self._hints.get(hint.stream) is hint:
+            del self._hints[hint.stream]
+
+    def _on_change(self, what: str, detail: str) -> None:
+        if what in ("connect_failed", "lost"):
+            self._engine.observe(
+                Observation("lost" if what == "lost" else "connect_failed", detail=f"appending: {detail}")
+            )
+        if what == "stopped":
+            self._engine.fail(self._link.error or PubSubError(detail))
+        else:
+            self._registered.clear()  # that may be another server
+            self.pump()
+
+    def _on_told(self, call: Call[NewEntry], error: PubSubError | None) -> None:
+        streams = tuple(sorted({entry.name for entry in call.items}))
+        seconds = monotonic() - (call.expires_at - self._timeout)
+        self._engine.observe(Observation("append_failed" if error else "appended", streams, seconds, str(error or "")))
+
+
+class _Hint(sender.Call):
+    """A hint, for which nobody waits."""
+
+    counted = False
+    __slots__ = ("_on_told", "stream")
+
+    def __init__(self, stream: int, on_told: Callable[[_Hint], None]) -> None:
+        super().__init__([(hint_channel(stream), "")])
+        self.stream = stream
+        self._on_told = on_told
+
+    def tell(self, error: PubSubError | None) -> None:
+        self._on_told(self)

@@ -1,0 +1,134 @@
+"""A stream as a program has it: its name, the type of its payloads, and how it is read. What both faces share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypedDict, TypeVar
+
+from pgpubsub.codecs import Typed, was_raised_by_a_signal_handler
+from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry
+from pgpubsub.core.position import Position, Start, stream_id
+from pgpubsub.core.sql import LARGEST
+from pgpubsub.errors import PayloadTooLarge
+from pgpubsub.events import Entry, Undecodable
+from pgpubsub.hubs.addresses import Conninfo
+
+__all__ = ["Description", "Headers", "Options", "Payloads"]
+
+T = TypeVar("T")
+
+Headers = Mapping[str, Any]
+
+
+class Options(TypedDict, total=False):
+    """What `stream` takes beside its name and type."""
+
+    read_conninfo: Conninfo | None
+    poll_interval: float
+    schema: str
+
+
+class Payloads(Generic[T]):
+    """What a stream's payloads are: of a type, or text and bytes as they are."""
+
+    def __init__(self, name: str, typed: Typed[T] | None) -> None:
+        self._typed = typed
+        self._name = name
+
+    def __len__(self) -> int:
+        return self._typed is not None
+
+    def encode(self, value: Any) -> Any:
+        """What is stored for `value`."""
+        return value if self._typed is None else self._typed.encode(value)
+
+    def of(self, event: Any) -> Payloads[T] | None:
+        """This, if `event` has a payload of the type."""
+        return self if self._typed is not None and isinstance(event, Entry) else None
+
+    def decode(self, event: Entry[Any]) -> Entry[T] | Undecodable:
+        """`event` with its payload decoded, or the `Undecodable` that it is."""
+        assert self._typed is not None
+        try:
+            return event.with_payload(self._typed.codec.decode(event.payload))
+        except Exception as error:
+            if was_raised_by_a_signal_handler(error):
+                raise
+            return Undecodable(event, error)
+
+    def decoded(self, event: Any) -> Any:
+        """`event` as it is handed over."""
+        return event if self.of(event) is None else self.decode(event)
+
+
+class Description(Generic[T]):
+    """See the module; the arguments are those of `AsyncHub.stream`."""
+
+    def __init__(
+        self,
+        name: str,
+        type: Any,
+        encode: Callable[[T], str] | None,
+        decode: Callable[[str], T] | None,
+        *,
+        max_payload: int,
+        read_conninfo: Conninfo | None = None,
+        poll_interval: float = 1.0,
+        schema: str = "pgpubsub",
+    ) -> None:
+        check_stream(name)
+        check_schema(schema)
+        if not isinstance(poll_interval, int | float) or isinstance(poll_interval, bool):
+            raise TypeError(f"poll_interval is a number of seconds, not {poll_interval!r}")
+        if not poll_interval > 0:
+            raise ValueError(f"poll_interval is a positive number of seconds, not {poll_interval!r}")
+        self.name = name
+        self.schema = schema
+        self.read_conninfo = read_conninfo
+        self.poll_interval = poll_interval
+        self.payloads = Payloads[T](name, _typed(name, type, encode, decode))
+        self._max_payload = max_payload
+
+    def entry(self, value: T, key: str | None, headers: Headers | None, idempotency_key: str | None) -> NewEntry:
+        """What is appended for `value`. Raises as `new_entry`."""
+        return new_entry(
+            self.name,
+            self.payloads.encode(value),
+            self._max_payload,
+            key=key,
+            headers=headers,
+            idempotency_key=idempotency_key,
+        )
+
+    def entries(
+        self,
+        values: Iterable[T],
+        key: str | Callable[[T], str | None] | None,
+        headers: Headers | Callable[[T], Headers | None] | None,
+    ) -> Iterator[NewEntry]:
+        """What is appended for `values`. Raises as `new_entry`, and if they are more than one statement can carry."""
+        total = 0
+        for value in values:
+            its_key = key(value) if callable(key) else key
+            entry = self.entry(value, its_key, headers(value) if callable(headers) else headers, None)
+            total += entry.size
+            if total > LARGEST:
+                raise PayloadTooLarge(
+                    f"the entries have over {LARGEST} bytes together, more than one transaction of ours carries; append"
+                    " them in several calls",
+                    size=total,
+                    limit=LARGEST,
+                )
+            yield entry
+
+    def start(self, after: str | Start) -> Position | Start:
+        """Where to begin. Raises `PositionError`."""
+        return after if isinstance(after, Start) else Position.decode(after, stream_id(self.name))
+
+
+def _typed(
+    name: str, type: Any, encode: Callable[[T], str] | None, decode: Callable[[str], T] | None
+) -> Typed[T] | None:
+    if type is None and encode is None and decode is None:
+        return None
+    return Typed[T](type, f"stream {name!r}", f"stream {name!r}", encode, decode)

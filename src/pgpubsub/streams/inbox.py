@@ -1,0 +1,59 @@
+"""Where a reader puts what it has read, for whoever has it to take out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from pgpubsub.core.pages import Pages
+from pgpubsub.events import Entry, Gap, Notify
+from pgpubsub.hubs.mailbox import Decoders, Mailbox
+
+__all__ = ["Hinted", "pages"]
+
+LOW = 500
+"""Entries that are left when the next page is read."""
+
+
+def pages(on_low: Callable[[], None]) -> Pages:
+    """What holds a reader's entries."""
+    return Pages(LOW, on_low)
+
+
+class Hinted(Mailbox):
+    """A mailbox that takes notifications, and gaps between them, as hints to look into the stream. To be mixed with one
+    that somebody waits for."""
+
+    on_hint: Callable[[], object]
+    on_low: Callable[[], object]
+    on_end: Callable[[], object]
+
+    def __init__(self, types: Decoders) -> None:
+        # The reader, which knows what to do then, comes later, and lives no longer.
+        self.on_hint = self.on_low = self.on_end = lambda: None
+        super().__init__(pages(partial(Hinted._call_on_low, self)), types)
+
+    def _call_on_low(self) -> None:
+        self.on_low()
+
+    def put(self, events: Sequence[Notify], size: int) -> None:
+        self.on_hint()
+
+    def report(self, gap: Gap) -> None:
+        self.on_hint()
+
+    def is_crowded(self) -> bool:
+        return False
+
+    def end(self, why: Exception) -> None:
+        super().end(why)
+        self.on_end()
+
+    def deliver(self, entries: Sequence[Entry[Any]]) -> None:
+        """Put in entries."""
+        super().put(entries, 0)  # type: ignore[arg-type]  # what is taken out is what was put in
+
+    def deliver_gap(self, gap: Gap) -> None:
+        """Put in a gap of the stream's."""
+        super().report(gap)

@@ -1,0 +1,296 @@
+"""Reads a stream, as `core.reading` decides, and keeps a little ahead of whoever takes its entries.
+
+When nothing is due it waits for a hint, or for the watch to find something. A connection that breaks is no loss here:
+it goes on over the next, once that has shown that it has the same history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakSet
+
+from pgpubsub.core.position import NOTHING, Anchor, Covered, Position, Snapshot, spans
+from pgpubsub.core.reading import Ask, Batch, Find, Look, Measure, Newest, Page, Reading
+from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
+from pgpubsub.events import Entry, Gap, GapReason
+from pgpubsub.hubs.mailbox import now
+from pgpubsub.randomness import new_delays
+from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.source import Home, Session, Source
+from pgpubsub.streams.statements import Statements, as_array
+from pgpubsub.streams.watch import Watch
+
+__all__ = ["Reader"]
+
+logger = logging.getLogger("pgpubsub.streams")
+
+ROWS = 2000
+"""Entries in a page, at most."""
+
+BYTES = 4 << 20
+"""Bytes of payload in a page, at most, unless one entry has more."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+DETAILS = {
+    GapReason.REWOUND: "the newest entries that were read are not there any more: the server has another history",
+    GapReason.RESTORED: "the stream was restored from a dump since the position was taken",
+}
+
+
+class Reader:
+    """See the module.
+
+    Args:
+        name: the stream's.
+        stream: its id.
+        start: where to begin; None at the oldest entry.
+        inbox: gets the entries.
+        source: of connections.
+        watch: tells when there may be something without a hint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stream: int,
+        start: Position | None,
+        inbox: Hinted,
+        source: Source,
+        statements: Statements,
+        watch: Watch,
+    ) -> None:
+        self.reading = Reading(stream, start)
+        self.error: PubSubError | None = None
+        """Why it could not read when it tried last."""
+        self._name = name
+        self._inbox = inbox
+        self._source = source
+        self._statements = statements
+        self._watch = watch
+        self._woken = asyncio.Event()
+        self._hungry = asyncio.Event()
+        self._hungry.set()
+        self._delays = new_delays()
+        self._met: WeakSet[Any] = WeakSet()  # connections whose history is known to be ours
+        self._home: Home | None = None
+        self._stopped = False
+        self._healthy = now()
+
+    @property
+    def position(self) -> Position:
+        """Where it stands."""
+        return self.reading.position
+
+    def wake(self) -> None:
+        """There may be something new."""
+        self._woken.set()
+
+    def feed(self) -> None:
+        """There is room for more."""
+        self._hungry.set()
+
+    def stop(self) -> None:
+        """Nobody wants more. A statement under way is left to come to its end."""
+        self._stopped = True
+        self.wake()
+        self.feed()
+
+    async def go_to_end(self) -> None:
+        """Pass over all that is there at present."""
+        self.reading.on_many()
+        while await self._advance():
+            if self.reading.position.target is not None:
+                self.reading.on_passed_over()
+                return
+
+    async def begin(self) -> None:
+        """Make sure that there is a stream to read, and that the position is one of its."""
+        while not await self._meet_any():
+            pass
+
+    async def run(self, follow: bool) -> None:
+        """Read until it is stopped, or else to the end."""
+        try:
+            while follow and not self._stopped:
+                await self._hungry.wait()
+                if not await self._advance() and not self._stopped:
+                    await self._watch.wait(self)
+            await self._finish()
+            self.reading.on_many()  # how far that is, is decided now
+            await self._finish()
+            self._inbox.end(SubscriptionClosed("the reader has come to the end"))
+        except PubSubError as error:
+            self._inbox.end(error)
+        except Exception as error:
+            logger.exception("reading stream %r failed", self._name)
+            failure = PubSubError(f"reading stream {self._name!r} failed, by a fault of our own: {error!r}")
+            failure.__cause__ = error
+            self._inbox.end(failure)
+
+    async def _finish(self) -> None:
+        while self.reading.in_midst and not self._stopped:
+            await self._hungry.wait()
+            await self._advance()
+
+    async def until_woken(self) -> None:
+        """Wait for `wake`."""
+        await self._woken.wait()
+
+    # -- one step
+
+    async def _advance(self) -> bool:
+        """Take a step; whether another one is to be taken at once."""
+        reading = self.reading
+        if not reading.in_midst:
+            self._woken.clear()  # what wakes us from now on may be news
+        try:
+            async with self._source.session(self._statements) as session:
+                await self._meet(session)
+                delivered = await self._take(session)
+        except ConnectionLost as error:
+            await self._pause(error)
+            return True
+        self._delays = new_delays()
+        self._healthy = now()
+        return delivered or reading.in_midst
+
+    async def _meet_any(self) -> bool:
+        try:
+            async with self._source.session(self._statements) as session:
+                await self._meet(session)
+        except ConnectionLost as error:
+            await self._pause(error)
+            return False
+        return True
+
+    async def _pause(self, error: ConnectionLost) -> None:
+        self.error = error
+        logger.warning("stream %r: %s", self._name, error)
+        await asyncio.sleep(max(0.02, next(self._delays)))
+
+    async def _take(self, session: Session) -> bool:
+        """Do what the core wants next. Whether that brought entries."""
+        step = self.reading.next_step()
+        if isinstance(step, Look):
+            return await self._look(session, step)
+        if isinstance(step, Page):
+            return await self._page(session, step)
+        if isinstance(step, Measure):
+            row = await self._first(session, self._statements.measure, below=step.covered.below)
+            self.reading.on_measured(Snapshot.parse(row[0]), _newest(*row[1:4]), row[4])
+        elif isinstance(step, Ask):
+            start = None if step.start is None else str(step.start)
+            row = await session.first(self._statements.running, {"known": as_array(step.known), "start": start})
+            self.reading.on_asked(row[1], row[0])
+        elif isinstance(step, Find):
+            row = await self._first(
+                session, self._statements.find, running=as_array(sorted(step.running)), xmax=step.xmax
+            )
+            self.reading.on_found(_newest(*row[:3]), row[4], row[3])
+        return False
+
+    async def _look(self, session: Session, step: Look) -> bool:
+        below = step.covered.below
+        (count, text, *_), *found = await self._rows(
+            session, self._statements.look, below=below, open=as_array(step.covered.open), rows=ROWS, bytes=BYTES
+        )
+        if count != len(found):
+            self.reading.on_many()
+            return False
+        fresh = [(row[6], row[0], row[5]) for row in found if row[6] >= below]
+        newest = None
+        if fresh:
+            xid, id, appended_at = max(fresh)
+            newest = _newest(id, appended_at, xid)
+        batch = self.reading.on_looked(Snapshot.parse(text), newest, found[-1][0] if found else None)
+        return batch is not None and self._deliver(found, batch)
+
+    async def _page(self, session: Session, step: Page) -> bool:
+        after = step.after
+        if after is None:
+            after = await self._before_first(session, step.covered, step.target)
+        (last, *_, done), *found = await self._rows(
+            session,
+            self._statements.page,
+            below=step.covered.below,
+            open=as_array(step.covered.open),
+            target=step.target.below,
+            target_open=as_array(step.target.open),
+            after=after,
+            until=step.until,
+            rows=ROWS,
+            bytes=BYTES,
+        )
+        return self._deliver(found, self.reading.on_page(last, done))
+
+    async def _before_first(self, session: Session, covered: Covered, target: Covered) -> int:
+        """What is lower than the first id of `target` that is not in `covered`."""
+        if covered == NOTHING:
+            return 0
+        ranges = list(spans(covered, target))
+        lows, highs = as_array([low for low, _ in ranges]), as_array([high for _, high in ranges])
+        row = await self._first(session, self._statements.first, lows=lows, highs=highs)
+        first: int | None = row[0]
+        return 0 if first is None else first - 1
+
+    def _deliver(self, found: Sequence[Any], batch: Batch) -> bool:
+        if found:
+            self._inbox.deliver(
+                [
+                    Entry(id, key, data if text is None else text, headers, appended_at, batch)
+                    for id, key, text, data, headers, appended_at, _ in found
+                ]
+            )
+            if len(self._inbox.buffer) > self._inbox.buffer.low:
+                self._hungry.clear()
+        return bool(found)
+
+    async def _rows(self, session: Session, statement: str, **parameters: object) -> list[Any]:
+        named = {name: str(value) for name, value in parameters.items()}
+        return await session.rows(statement, {"stream": str(self.reading.position.stream), **named})
+
+    async def _first(self, session: Session, statement: str, **parameters: object) -> Any:
+        return (await self._rows(session, statement, **parameters))[0]
+
+    # -- whose history it is
+
+    async def _meet(self, session: Session) -> None:
+        """Make sure that `session` has the history that the position is about, or report that it has another."""
+        home = await session.home(self._statements)
+        if session.conn in self._met and home == self._home:
+            return
+        self._home = home
+        reading = self.reading
+        reading.standby = home.in_recovery
+        if (reason := reading.on_session(home.birth, home.timeline)) is not None:
+            self._report(reason)
+        if anchors := reading.anchors:
+            found, snapshot = await self._first(
+                session,
+                self._statements.anchors,
+                ids=as_array([one.anchor.id for one in anchors]),
+                xids=as_array([one.xid for one in anchors]),
+                times=as_array([one.anchor.microseconds for one in anchors]),
+            )
+            if home.in_recovery and 1 not in found and anchors[0].xid >= Snapshot.parse(snapshot).xmin:
+                raise ConnectionLost("the standby has not replayed what was read elsewhere")
+            if (reason := reading.on_anchors([number - 1 for number in found])) is not None:
+                self._report(reason)
+        if home.in_recovery:
+            self._met.clear()  # another one may lag behind this one
+        self._met.add(session.conn)
+
+    def _report(self, reason: GapReason) -> None:
+        self._inbox.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
+
+
+def _newest(id: int | None, appended_at: datetime | None, xid: int | None) -> Newest | None:
+    if id is None or appended_at is None or xid is None:
+        return None
+    return Newest(xid, Anchor(id, (appended_at - EPOCH) // MICROSECOND))

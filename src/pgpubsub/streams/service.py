@@ -1,0 +1,181 @@
+"""What a hub has for its streams: a connection that appends, a few that read, and the watch for those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Unpack
+
+from pgpubsub.core.entries import NewEntry, hint_channel
+from pgpubsub.core.grouping import Call
+from pgpubsub.core.position import END, Position, Start, stream_id
+from pgpubsub.errors import ConcurrentUse, NotLive, PubSubError, SubscriptionClosed
+from pgpubsub.hubs.addresses import Addresses, Conninfo
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.streams.appending import Appending, AwaitedAppend
+from pgpubsub.streams.description import Description, Options
+from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.reader import Reader
+from pgpubsub.streams.source import Source
+from pgpubsub.streams.statements import Statements
+from pgpubsub.streams.watch import Watch
+
+__all__ = ["Streams"]
+
+
+PATIENCE = 1.0
+"""Seconds that a page may take to be read when the hub is closed. To cancel it takes a connection of its own."""
+
+
+class Streams:
+    """See the module. A `Part` of `engine`'s hub, in whose event loop all of it happens."""
+
+    def __init__(self, engine: Engine, addresses: Addresses | None) -> None:
+        self._engine = engine
+        self._given = addresses
+        self._statements: dict[str, Statements] = {}
+        self._appending: dict[str, Appending] = {}
+        self._sources: dict[Conninfo | None, Source] = {}
+        self._watches: dict[tuple[Conninfo | None, str, float], Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        engine.attach(self)
+
+    def describe(self, name: str, type: Any, encode: Any, decode: Any, **options: Unpack[Options]) -> Description[Any]:
+        """A stream as `AsyncHub.stream` is asked for it."""
+        addresses = self._addresses
+        if (read_conninfo := options.get("read_conninfo")) is not None:
+            addresses.check_reading(read_conninfo)
+        return Description(name, type, encode, decode, max_payload=self._engine.max_payload, **options)
+
+    @property
+    def appended(self) -> int:
+        """Entries appended."""
+        return sum(one.sent for one in self._appending.values())
+
+    # -- appending
+
+    async def append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
+        """Append entries in one transaction, and return their ids when it is committed."""
+        call = AwaitedAppend(entries)
+        self._engine.start()
+        await self._appender(schema).wait_for(call)
+        return ids_of(call)
+
+    def submit(self, schema: str, call: Call[NewEntry]) -> None:
+        """The same for somebody who does not wait in the loop, and is told."""
+        try:
+            self._engine.start()
+        except PubSubError as error:
+            call.tell(error)
+        else:
+            self._appender(schema).submit(call)
+
+    def withdraw(self, schema: str, call: Call[NewEntry]) -> None:
+        """Nobody waits for `call` any more."""
+        self._appender(schema).withdraw(call)
+
+    # -- reading
+
+    async def open(self, description: Description[Any], inbox: Hinted, after: Position | Start, follow: bool) -> str:
+        """Begin to read, and return the position where that begins."""
+        self._engine.start()
+        stream = stream_id(description.name)
+        await self._engine.open(inbox, [hint_channel(stream)] if follow else [])  # first: what comes later is hinted at
+        try:
+            source = self._source(description.read_conninfo)
+            statements = self._statements_of(description.schema)
+            watch = self._watch(description.read_conninfo, source, statements, description.poll_interval)
+            start = after if isinstance(after, Position) else None
+            reader = Reader(description.name, stream, start, inbox, source, statements, watch)
+            try:
+                async with asyncio.timeout(self._engine.send_timeout):
+                    await reader.begin()
+                    if after is END:
+                        await reader.go_to_end()
+            except TimeoutError as error:
+                within = f"within {self._engine.send_timeout:g} s"
+                raise NotLive(f"stream {description.name!r} could not be read {within}: {reader.error}") from error
+            token = reader.position.encode()
+            self._run(reader, inbox, follow)
+        except BaseException:
+            self._engine.leave(inbox, SubscriptionClosed("the reader could not be entered"))
+            raise
+        return token
+
+    def leave(self, inbox: Hinted, why: Exception) -> None:
+        """End a reading."""
+        self._engine.leave(inbox, why)
+
+    def forsake(self, inbox: Hinted) -> None:
+        """Nobody has the reader any more. For destructors, which run in any thread."""
+        self._engine.forsake(inbox)
+
+    def _run(self, reader: Reader, inbox: Hinted, follow: bool) -> None:
+        task = asyncio.get_running_loop().create_task(reader.run(follow))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        inbox.on_hint = reader.wake
+        inbox.on_low = partial(asyncio.get_running_loop().call_soon_threadsafe, reader.feed)
+        inbox.on_end = reader.stop
+
+    # -- a part of the hub
+
+    async def drain(self) -> None:
+        for appending in self._appending.values():
+            await appending.drain()
+
+    async def close(self) -> None:
+        if self._tasks:  # which have been told to stop
+            await asyncio.wait(self._tasks, timeout=PATIENCE)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for watch in self._watches.values():
+            await watch.close()
+        for source in self._sources.values():
+            await source.close()
+
+    def end(self, error: PubSubError, for_receivers: Exception) -> None:
+        for appending in self._appending.values():
+            appending.fail(error)
+
+    def disown(self, error: ConcurrentUse) -> None:
+        for appending in self._appending.values():
+            appending.disown()
+        for source in self._sources.values():
+            source.disown()
+
+    # -- inside
+
+    @property
+    def _addresses(self) -> Addresses:
+        if self._given is None:
+            raise PubSubError("there are no streams without a database: use a hub of a real server")
+        return self._given
+
+    def _statements_of(self, schema: str) -> Statements:
+        if schema not in self._statements:
+            self._statements[schema] = Statements(schema)
+        return self._statements[schema]
+
+    def _appender(self, schema: str) -> Appending:
+        if schema not in self._appending:
+            self._appending[schema] = Appending(self._engine, self._addresses.appending, self._statements_of(schema))
+        return self._appending[schema]
+
+    def _source(self, conninfo: Conninfo | None) -> Source:
+        if conninfo not in self._sources:
+            self._sources[conninfo] = Source(partial(self._addresses.reading, conninfo))
+        return self._sources[conninfo]
+
+    def _watch(self, conninfo: Conninfo | None, source: Source, statements: Statements, interval: float) -> Watch:
+        key = (conninfo, statements.schema, interval)
+        if key not in self._watches:
+            self._watches[key] = Watch(source, statements, interval)
+        return self._watches[key]
+
+
+def ids_of(call: Call[NewEntry]) -> Sequence[int]:
+    """The ids of what was appended."""
+    return [id for id in call.returned if id is not None]

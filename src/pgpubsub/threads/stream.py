@@ -1,0 +1,203 @@
+"""Streams, for threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from pgpubsub.core.appender import Call
+from pgpubsub.core.entries import NewEntry
+from pgpubsub.core.position import BEGINNING, Position, Start
+from pgpubsub.errors import Closed, PubSubError, SubscriptionClosed
+from pgpubsub.events import Event
+from pgpubsub.streams.description import Description, Headers
+from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.service import Streams, ids_of
+from pgpubsub.threads import loop_thread
+from pgpubsub.threads.receiving import Receiver, ThreadMailbox
+
+if TYPE_CHECKING:
+    from pgpubsub.threads.hub import Hub
+
+__all__ = ["Reader", "Stream"]
+
+T = TypeVar("T")
+
+
+class _Inbox(Hinted, ThreadMailbox):
+    """What a thread's reader has read."""
+
+
+class _Append(Call, loop_thread.Call[Sequence[int]]):
+    """Entries for the hub's loop to append in one transaction, while a thread waits."""
+
+    def __init__(self, streams: Streams, schema: str, entries: Sequence[NewEntry]) -> None:
+        Call.__init__(self, entries)
+        loop_thread.Call.__init__(self)
+        self._streams = streams
+        self._schema = schema
+        self._outcome: PubSubError | None = Closed("the hub was closed")
+
+    def start(self) -> None:
+        self._streams.submit(self._schema, self)
+
+    def cancel(self) -> None:
+        self._streams.withdraw(self._schema, self)
+
+    def tell(self, error: PubSubError | None) -> None:
+        self._outcome = error
+        self.end()
+
+    def result(self) -> Sequence[int]:
+        if self._outcome is not None:
+            raise self._outcome
+        return ids_of(self)
+
+
+class Stream(Generic[T, Event]):
+    """A stream, as `Hub.stream` returns it: append to it, and read it."""
+
+    def __init__(self, hub: Hub, streams: Streams, description: Description[T]) -> None:
+        self._hub = hub
+        self._streams = streams
+        self._description = description
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._description.name
+
+    def append(
+        self, value: T, key: str | None = None, headers: Headers | None = None, *, idempotency_key: str | None = None
+    ) -> int:
+        """Append an entry, and return its id; it is committed when this returns.
+
+        Appends that come at the same time go out together, in one statement, each with an outcome of its own.
+
+        Args:
+            value: the payload: text or bytes, or what the stream's type says. Up to the hub's `max_payload`.
+            key: what it is about: entries with the same key belong together.
+            headers: beside the payload; names and JSON values.
+            idempotency_key: of up to 1,000 bytes. An entry of this stream with the same one is not stored again: its id
+                is returned. So an append whose fate is unknown is repeated, here and by you.
+
+        Raises:
+            PayloadError, PayloadTooLarge: it cannot be stored. TypeError: something is of another type.
+            SendTimeout: it could not be appended for `send_timeout` seconds. It was not, and will not be.
+            SendUncertain: the connection broke meanwhile, so that it was appended, or was not.
+            StreamsNotInstalled: the message says what to do.
+            ServerRefused: for example because the role may not append.
+
+        >>> import pgpubsub
+        >>> with pgpubsub.Hub(dsn) as hub:
+        ...     orders = hub.stream("orders")
+        ...     id = orders.append("17", key="customer 4")
+        ...     with orders.read(after=pgpubsub.BEGINNING) as entries:
+        ...         entry = entries.get()
+        >>> entry.id == id, entry.key, entry.payload
+        (True, 'customer 4', '17')
+        """
+        return self._append((self._description.entry(value, key, headers, idempotency_key),))[0]
+
+    def append_many(
+        self,
+        values: Iterable[T],
+        *,
+        key: str | Callable[[T], str | None] | None = None,
+        headers: Headers | Callable[[T], Headers | None] | None = None,
+    ) -> list[int]:
+        """Append entries in one transaction, in order: all of them or, if this raises, none. Returns their ids.
+
+        Args:
+            values: the payloads; 256 MiB at most.
+            key, headers: for all, or functions that return those of each value.
+
+        Raises:
+            as `append`. What is wrong with a value is raised before anything is sent.
+        """
+        entries = list(self._description.entries(values, key, headers))
+        return list(self._append(entries)) if entries else []
+
+    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> Reader[Event]:
+        """A reader of the entries, to be entered with `with`.
+
+        It gets every committed entry once; what could be seen when another was appended comes before that; and nobody's
+        open transaction delays others.
+
+        Args:
+            after: `BEGINNING`, for the oldest entry; `END`, for what is committed after the reader is entered; or the
+                `position` of an entry, or of a reader, from whatever process, to go on behind it.
+            follow: whether to wait for more at the end. If not, the iteration ends there.
+
+        Raises:
+            PositionError: `after` is not a position of this stream.
+        """
+        return Reader(self._hub, self._streams, self._description, self._description.start(after), follow)
+
+    def _append(self, entries: Sequence[NewEntry]) -> Sequence[int]:
+        return self._hub._running_thread().run(_Append(self._streams, self._description.schema, entries))
+
+
+class Reader(Receiver[Event]):
+    """The entries of a stream, in order: what `Stream.read` returns.
+
+    Enter it (`with`), then iterate it or call `get`. Beside `Entry` it has `Gap`, where history was rewritten, and
+    `Undecodable`. A connection that breaks is no gap: the reader goes on over another one.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        streams: Streams,
+        description: Description[Any],
+        after: Position | Start,
+        follow: bool,
+    ) -> None:
+        self._hub = hub
+        self._streams = streams
+        self._description = description
+        self._after = after
+        self._follow = follow
+        self._start: str | None = None
+        self._inbox = _Inbox(description.payloads)
+        super().__init__(self._inbox)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_inbox"):
+            self._streams.forsake(self._inbox)
+
+    def __repr__(self) -> str:
+        state = "open" if self._inbox.closed is None and not self._closed else "closed"
+        return f"<Reader of {self._description.name!r}, {state}, {len(self._inbox.buffer)} buffered>"
+
+    @property
+    def position(self) -> str | None:
+        """Behind the last entry that it has delivered, or where it began. None before it is entered."""
+        handed = self._inbox.buffer.handed
+        return self._start if handed is None else str(handed.position)
+
+    def __enter__(self) -> Self:
+        """Begin to read. `END` is now.
+
+        Raises:
+            NotLive: the server could not be reached within the hub's `send_timeout`.
+            StreamsNotInstalled: the message says what to do.
+            ServerRefused: for example because the role may not read.
+        """
+        try:
+            self._start = self._hub._call(self._streams.open, self._description, self._inbox, self._after, self._follow)
+        except PubSubError:
+            raise
+        except BaseException:  # nobody will leave it
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """End the reading, and drop what is buffered. May be repeated. Does not wait, and ends the waiting of other
+        threads."""
+        self._closed = True
+        self._hub._post(self._streams.leave, self._inbox, SubscriptionClosed("the reader was closed"))
