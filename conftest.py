@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 import pgpubsub
+import pgpubsub.streams
 from pgpubsub.testing import TemporaryServer
 from pgpubsub.testing.server import find_binaries
 
@@ -83,7 +84,9 @@ def _names_in_docstrings(request: pytest.FixtureRequest, doctest_namespace: dict
     if isinstance(request.node, pytest.DoctestItem):
         doctest_namespace["pgpubsub"] = pgpubsub
         if any("dsn" in example.source for example in request.node.dtest.examples):  # type: ignore[union-attr]
-            doctest_namespace["dsn"] = request.getfixturevalue("dsn")
+            doctest_namespace["dsn"] = dsn = request.getfixturevalue("dsn")
+            with psycopg.connect(dsn) as connection:
+                pgpubsub.streams.install(connection)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

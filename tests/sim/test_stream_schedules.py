@@ -6,10 +6,10 @@ what it had not flushed, and hands it out again; a standby applies the log behin
 running; a standby that replaces its primary may lack the newest of it. Between any two statements of a reader anything
 may happen. Readers stop at any entry and go on from the text of a position, that one or an older; answers are lost.
 
-What is checked are the promises of `core.position`: every committed entry comes to a reader once, whatever the appender
-of another could have seen comes before that, and at rest nothing is missing although a transaction is open. When history
-was rewritten, a reader says so exactly if its anchor vanished, and gets all of the new one. A failure names its seed;
-PGPUBSUB_SIM_SEED=that PGPUBSUB_SIM_SCHEDULES=1 repeats it.
+What is checked are the promises of `core.position`: every committed entry comes to a reader once, whatever the
+appender of another could have seen comes before that, and at rest nothing is missing although a transaction is open.
+When history was rewritten, a reader says so exactly if its anchor vanished, and gets all of the new one. A failure
+names its seed; PGPUBSUB_SIM_SEED=that PGPUBSUB_SIM_SCHEDULES=1 repeats it.
 """
 
 from __future__ import annotations
@@ -384,7 +384,7 @@ class Reader:
 def newest(rows: Iterable[Row], low: int) -> Newest | None:
     """Of those whose transaction ids are not below `low`."""
     row = max([row for row in rows if row.xid >= low], key=lambda row: row.order, default=None)
-    return row and Newest(row.xid, Anchor(row.id, row.microseconds))
+    return None if row is None else Newest(row.xid, Anchor(row.id, row.microseconds))
 
 
 def last(rows: Sequence[Row]) -> int | None:

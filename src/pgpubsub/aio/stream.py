@@ -62,12 +62,13 @@ class AsyncStream(Generic[T, Event]):
         >>> import asyncio, pgpubsub
         >>> async def main():
         ...     async with pgpubsub.AsyncHub(dsn) as hub:
-        ...         orders = hub.stream("orders")
-        ...         await orders.append("17", key="customer 4")
+        ...         orders = hub.stream("orders of the day")
+        ...         id = await orders.append("17", key="customer 4")
         ...         async with orders.read(after=pgpubsub.BEGINNING) as entries:
-        ...             return await entries.get()
+        ...             entry = await entries.get()
+        ...         return entry.id == id, entry.key, entry.payload
         >>> asyncio.run(main())
-        Entry(1, key='customer 4', payload='17', headers=None)
+        (True, 'customer 4', '17')
         """
         entry = self._description.entry(value, key, headers, idempotency_key)
         return (await self._streams.append(self._description.schema, (entry,)))[0]
@@ -130,7 +131,7 @@ class AsyncReader(AsyncReceiver[Event]):
         self._after = after
         self._follow = follow
         self._start: str | None = None
-        self._inbox = _Inbox(description.payloads)
+        self._inbox = _Inbox(description.decoders)
         super().__init__(self._inbox)
 
     def __del__(self) -> None:

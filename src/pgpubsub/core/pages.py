@@ -21,7 +21,7 @@ class Pages:
         on_low: called then.
     """
 
-    __slots__ = ("_on_low", "_previous", "_queue", "gaps", "handed", "low", "taken")
+    __slots__ = ("_last_high", "_on_low", "_previous", "_put", "_queue", "gaps", "handed", "low")
 
     dropped = 0
     overflowed = False
@@ -30,11 +30,11 @@ class Pages:
         self.low = low
         self.gaps = 0
         """Gaps taken out."""
-        self.taken = 0
-        """Entries taken out."""
         self.handed: Entry | None = None
         """The entry taken out last."""
         self._previous: Entry | None = None
+        self._last_high = low + 1
+        self._put = 0
         self._on_low = on_low
         self._queue: deque[Entry | Gap] = deque()
 
@@ -44,17 +44,18 @@ class Pages:
         A signal handler that raises does so after calls: nothing is called between the end of the event's life in
         here and the return.
         """
-        if not self._queue:
+        queue = self._queue
+        if not queue:
             return None
-        if len(self._queue) == self.low + 1:
-            self._on_low()
-        event = self._queue[0]
-        if isinstance(event, Gap):
+        event = queue[0]
+        if event.__class__ is Gap:
             self.gaps += 1
         else:
-            self.taken += 1
-            self._previous, self.handed = self.handed, event
-        del self._queue[0]
+            self._previous = self.handed
+            self.handed = event  # type: ignore[assignment]  # an entry
+        if len(queue) == self._last_high:
+            self._on_low()
+        del queue[0]
         return event
 
     def restore(self, event: Entry | Gap) -> None:
@@ -63,7 +64,6 @@ class Pages:
         if isinstance(event, Gap):
             self.gaps -= 1
         else:
-            self.taken -= 1
             self.handed = self._previous
 
     def __len__(self) -> int:
@@ -77,10 +77,11 @@ class Pages:
     @property
     def delivered(self) -> int:
         """Entries taken out."""
-        return self.taken
+        return self._put - sum(isinstance(event, Entry) for event in self._queue)
 
     def put(self, events: Sequence[Entry], size: int) -> None:
         """Put in `events`, oldest first."""
+        self._put += len(events)
         self._queue.extend(events)
 
     def report(self, gap: Gap) -> None:
@@ -92,4 +93,5 @@ class Pages:
 
     def clear(self) -> None:
         """Drop everything: there is no reader any more."""
+        self._put = self.delivered
         self._queue.clear()

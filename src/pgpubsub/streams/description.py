@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypedDict, TypeVar
 
+from pgpubsub.channel import Types
 from pgpubsub.codecs import Typed, was_raised_by_a_signal_handler
 from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry
 from pgpubsub.core.position import Position, Start, stream_id
@@ -12,6 +13,7 @@ from pgpubsub.core.sql import LARGEST
 from pgpubsub.errors import PayloadTooLarge
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.hubs.addresses import Conninfo
+from pgpubsub.hubs.mailbox import Decoders
 
 __all__ = ["Description", "Headers", "Options", "Payloads"]
 
@@ -31,9 +33,8 @@ class Options(TypedDict, total=False):
 class Payloads(Generic[T]):
     """What a stream's payloads are: of a type, or text and bytes as they are."""
 
-    def __init__(self, name: str, typed: Typed[T] | None) -> None:
+    def __init__(self, typed: Typed[T] | None) -> None:
         self._typed = typed
-        self._name = name
 
     def __len__(self) -> int:
         return self._typed is not None
@@ -86,7 +87,9 @@ class Description(Generic[T]):
         self.schema = schema
         self.read_conninfo = read_conninfo
         self.poll_interval = poll_interval
-        self.payloads = Payloads[T](name, _typed(name, type, encode, decode))
+        self.payloads = Payloads[T](_typed(name, type, encode, decode))
+        self.decoders: Decoders = self.payloads or Types()
+        """Of its entries, if they are decoded at all."""
         self._max_payload = max_payload
 
     def entry(self, value: T, key: str | None, headers: Headers | None, idempotency_key: str | None) -> NewEntry:

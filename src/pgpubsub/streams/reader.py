@@ -215,7 +215,7 @@ class Reader:
         after = step.after
         if after is None:
             after = await self._before_first(session, step.covered, step.target)
-        (last, *_, done), *found = await self._rows(
+        found = await self._rows(
             session,
             self._statements.page,
             below=step.covered.below,
@@ -227,7 +227,8 @@ class Reader:
             rows=ROWS,
             bytes=BYTES,
         )
-        return self._deliver(found, self.reading.on_page(last, done))
+        batch = self.reading.on_page(found[-1][0] if found else None, done=not found)
+        return self._deliver([row for row in found if row[6]], batch)
 
     async def _before_first(self, session: Session, covered: Covered, target: Covered) -> int:
         """What is lower than the first id of `target` that is not in `covered`."""

@@ -177,26 +177,24 @@ class Statements:
 
     @cached_property
     def page(self) -> str:
-        """First a row with the last id that was looked at, as `id`, and whether that was all, in the last column. Then
-        the entries, in the order of ids."""
+        """The rows with the next ids, whether or not they are wanted, which the last column says: where not, there is
+        no payload. None at all: that was the end. There may be fewer than `rows`, so that they have about `bytes`."""
         return f"""
-        WITH raw AS MATERIALIZED (
-          SELECT {COLUMNS},
-                 (xid < %(target)s::text::xid8 AND xid <> ALL (%(target_open)s::xid8[])
-                  AND (xid >= %(below)s::text::xid8 OR xid = ANY (%(open)s::xid8[]))) AS wanted,
-                 {SIZE} AS size
-            FROM {self._entry}
-           WHERE stream = %(stream)s::bigint AND id > %(after)s::bigint AND id <= %(until)s::bigint
-           ORDER BY id LIMIT %(rows)s::bigint),
-        summed AS MATERIALIZED (
-          SELECT *, sum(CASE WHEN wanted THEN size ELSE 0 END) OVER (ORDER BY id) AS total FROM raw),
-        kept AS MATERIALIZED (
-          SELECT * FROM summed WHERE total <= %(bytes)s::bigint OR wanted AND total = size)
-        SELECT max(kept.id) AS id, NULL AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
-               NULL AS appended_at, count(*) < %(rows)s::bigint AND count(*) = (SELECT count(*) FROM raw)
-          FROM kept
-        UNION ALL
-        (SELECT {COLUMNS}, true FROM kept WHERE wanted ORDER BY id)
+        SELECT id, key, CASE WHEN wanted THEN payload END, CASE WHEN wanted THEN payload_bytes END, headers,
+               appended_at, wanted
+          FROM (
+            SELECT *, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - size AS size_before
+              FROM (
+                SELECT *, CASE WHEN wanted THEN {SIZE} ELSE 0 END AS size
+                  FROM (
+                    SELECT {COLUMNS},
+                           (xid < %(target)s::text::xid8 AND xid <> ALL (%(target_open)s::xid8[])
+                            AND (xid >= %(below)s::text::xid8 OR xid = ANY (%(open)s::xid8[]))) AS wanted
+                      FROM {self._entry}
+                     WHERE stream = %(stream)s::bigint AND id > %(after)s::bigint AND id <= %(until)s::bigint
+                     ORDER BY id LIMIT %(rows)s::bigint) AS raw) AS sized) AS summed
+         WHERE size_before < %(bytes)s::bigint
+         ORDER BY id
         """
 
     @cached_property

@@ -162,7 +162,7 @@ class Reader(Receiver[Event]):
         self._after = after
         self._follow = follow
         self._start: str | None = None
-        self._inbox = _Inbox(description.payloads)
+        self._inbox = _Inbox(description.decoders)
         super().__init__(self._inbox)
 
     def __del__(self) -> None:
