@@ -39,7 +39,7 @@ def run(*arguments: str, environment: dict[str, str]) -> str:
 
 
 def test_the_examples_are_short() -> None:
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     assert max(code.count("\n") for code, _ in EXAMPLES) <= 15
 
 
@@ -64,7 +64,7 @@ def test_the_readme_links_to_what_is_there() -> None:
 
 
 def test_the_manual_explains_every_reason_for_a_gap_and_every_policy() -> None:
-    manual = (ROOT / "docs" / "hub.md").read_text()
+    manual = (ROOT / "docs" / "hub.md").read_text() + (ROOT / "docs" / "streams.md").read_text()
     for name in [*GapReason, *get_args(Overflow)]:
         assert re.search(rf'^\| `"?{name}"?` \|', manual, re.MULTILINE), name
 
