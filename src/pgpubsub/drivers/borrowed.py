@@ -32,8 +32,16 @@ class Statement(NamedTuple):
     parameters: tuple[str | None, ...] = ()
 
     def text(self, placeholder: str) -> str:
-        """With placeholders in the manner of `placeholder`, in which {} stands for their number."""
-        return self.make(*[placeholder.format(number) for number in range(1, len(self.parameters) + 1)])
+        """With placeholders in the manner of `placeholder`, in which {} stands for their number. What looks like one
+        elsewhere, as it may in a name, is escaped."""
+        if not self.parameters:  # then nobody looks for any
+            return self.make()
+        numbers = range(1, len(self.parameters) + 1)
+        text = self.make(*[f"\0{number}\0" for number in numbers])
+        text = text.replace(*ESCAPES.get(placeholder, ("", "")))
+        for number in numbers:
+            text = text.replace(f"\0{number}\0", placeholder.format(number))
+        return text
 
 
 def run(conn: Any, statement: Statement, otherwise: str) -> Any:
@@ -77,12 +85,19 @@ FORMAT = "%s"
 NUMERIC = "${}"
 NAMED = ":p{}"
 
+ESCAPES = {FORMAT: ("%", "%%"), NAMED: (":", "\\:")}
+
 
 def _psycopg(conn: Any, statement: Statement) -> Any:
     # A plain cursor, since that of the connection may want other placeholders, or make something of the row.
     query: Any = statement.text(FORMAT)
     cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-    return _value(cursor.execute(query, statement.parameters or None))
+    return _value(cursor.execute(query, statement.parameters or None, prepare=_prepare(statement)))
+
+
+def _prepare(statement: Statement) -> bool | None:
+    """Whether psycopg is to prepare it: what may be several statements cannot be."""
+    return None if statement.parameters else False
 
 
 def _value(cursor: Any) -> Any:
@@ -123,6 +138,10 @@ def _sqlalchemy_connection(conn: Any, statement: Statement) -> Any:
     from sqlalchemy import text
 
     if not statement.parameters:
+        if conn.dialect.driver == "asyncpg":
+            conn.exec_driver_sql("SELECT").close()  # which begins the transaction that SQLAlchemy wants
+            conn.connection.dbapi_connection.run_async(lambda own: _asyncpg(own, statement))  # it prepares the others
+            return None
         conn.exec_driver_sql(statement.text(NAMED), execution_options=UNSTREAMED | {"no_parameters": True}).close()
         return None
     named = {f"p{number}": value for number, value in enumerate(statement.parameters, 1)}
@@ -156,7 +175,7 @@ BLOCKING: dict[tuple[str, str], Callable[[Any, Statement], Any]] = {
 async def _psycopg_async(conn: Any, statement: Statement) -> Any:
     query: Any = statement.text(FORMAT)
     cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
-    await cursor.execute(query, statement.parameters or None)
+    await cursor.execute(query, statement.parameters or None, prepare=_prepare(statement))
     row = None if cursor.description is None else await cursor.fetchone()
     return None if row is None else row[0]
 

@@ -1,7 +1,7 @@
 -- Streams: one table for the entries of all of them. Run it as often as you like; it needs no superuser.
 --
--- Whoever appends needs USAGE on the schema, SELECT and INSERT on stream and entry, and USAGE on entry_id; whoever reads
--- needs USAGE on the schema and SELECT on its tables.
+-- Whoever appends needs USAGE on the schema, SELECT on version, SELECT and INSERT on stream and entry, and USAGE on
+-- entry_id; whoever reads needs USAGE on the schema and SELECT on its tables.
 
 SELECT pg_catalog.pg_advisory_xact_lock(7021791832374850422);  -- one at a time
 
@@ -51,9 +51,18 @@ CREATE TABLE IF NOT EXISTS {schema}.entry (
     PRIMARY KEY (stream, id),
     CHECK (pg_catalog.num_nonnulls(payload, payload_bytes) = 1)
 );
-CREATE INDEX IF NOT EXISTS entry_read ON {schema}.entry (stream, xid, id);
-CREATE UNIQUE INDEX IF NOT EXISTS entry_once ON {schema}.entry (stream, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
+
+-- IF NOT EXISTS would lock the table first, and hold up whoever appends.
+DO $do$
+BEGIN
+    IF pg_catalog.to_regclass({entry_read_literal}) IS NULL THEN
+        CREATE INDEX entry_read ON {schema}.entry (stream, xid, id);
+    END IF;
+    IF pg_catalog.to_regclass({entry_once_literal}) IS NULL THEN
+        CREATE UNIQUE INDEX entry_once ON {schema}.entry (stream, idempotency_key) WHERE idempotency_key IS NOT NULL;
+    END IF;
+END
+$do$;
 
 -- CACHE 1: an id must not be older than the transaction id that comes with it.
 CREATE SEQUENCE IF NOT EXISTS {schema}.entry_id AS bigint CACHE 1 OWNED BY {schema}.entry.id;
@@ -167,10 +176,17 @@ CREATE OR REPLACE FUNCTION {schema}.append_bytes(
     SELECT {schema}.append_any($1, NULL, $2, $3, $4, $5)
 $body$;
 
--- Whether this is where the entries were appended, and its token.
-CREATE OR REPLACE VIEW {schema}.native_birth AS
-    SELECT token FROM {schema}.birth
-     WHERE pg_catalog.mod(born::text::numeric, 4294967296) = birth.xmin::text::numeric AND home = birth.tableoid;
+-- Whether this is where the entries were appended, and its token. (OR REPLACE would hold up whoever begins to read.)
+DO $do$
+BEGIN
+    IF pg_catalog.to_regclass({native_birth_literal}) IS NULL THEN
+        CREATE VIEW {schema}.native_birth AS
+            SELECT token FROM {schema}.birth
+             WHERE pg_catalog.mod(born::text::numeric, 4294967296) = birth.xmin::text::numeric
+               AND home = birth.tableoid;
+    END IF;
+END
+$do$;
 
 -- After a dump was restored, transaction ids start low again, and old entries would look new, or new ones old. So the
 -- old ones get the lowest there is, and positions of before are told from those of now.

@@ -23,7 +23,7 @@ from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.outbox import Awaited, Outbox
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Observation
-from pgpubsub.streams.installation import missing_schema, not_installed
+from pgpubsub.streams.installation import check_version, missing_schema, not_installed
 from pgpubsub.streams.statements import Statements
 
 __all__ = ["Appending", "AwaitedAppend"]
@@ -51,6 +51,7 @@ class Appending(Outbox[NewEntry]):
         self._engine = engine
         self._statements = statements
         self._registered: set[str] = set()
+        self._checked: LoopConnection | None = None  # leads to a schema of a version to work with
         self._hints: dict[int, _Hint] = {}
         self._appender = appender.Appender(engine.send_timeout, self._on_told)
         link = Link("appending", Session[None](True, new_delays), dial, on_change=self._on_change)
@@ -73,7 +74,32 @@ class Appending(Outbox[NewEntry]):
         if (batch := self._core.next_batch()) is None:
             return
         self._owed_from = monotonic()
-        entries = batch.items
+        if connection is self._checked:
+            self._append(connection, batch.items)
+        else:
+            question = Question(self._statements.version, [])
+            connection.answer([question], partial(self._on_version, connection, batch.items))
+
+    def _on_version(
+        self, connection: LoopConnection, entries: Sequence[NewEntry], outcome: Answer | PubSubError
+    ) -> None:
+        schema = self._statements.schema
+        try:
+            if isinstance(outcome, PubSubError):
+                raise outcome
+            if not outcome:
+                raise not_installed(schema, PubSubError("the table of versions is empty"))
+            number, serves_from = outcome
+            assert number is not None
+            assert serves_from is not None
+            check_version(schema, number, serves_from, is_native=True)  # if it is not, whoever reads will be told
+        except PubSubError as error:
+            self._on_refused(error)
+        else:
+            self._checked = connection
+            self._append(connection, entries)
+
+    def _append(self, connection: LoopConnection, entries: Sequence[NewEntry]) -> None:
         questions = [self._insertion(entries)]
         if new := {entry.name for entry in entries} - self._registered:
             questions.insert(0, Question(self._statements.register, [Column("text", sorted(new))]))
@@ -94,9 +120,7 @@ class Appending(Outbox[NewEntry]):
 
     def _on_answered(self, entries: Sequence[NewEntry], new: set[str], outcome: Answer | PubSubError) -> None:
         if isinstance(outcome, PubSubError):
-            if isinstance(outcome, ServerRefused) and missing_schema(outcome.sqlstate):
-                outcome = not_installed(self._statements.schema, outcome)
-            self._on_failed(outcome)
+            self._on_refused(outcome)
             return
         self._registered |= new
         if busy := self._appender.on_stored(outcome):
@@ -104,6 +128,12 @@ class Appending(Outbox[NewEntry]):
         for stream in {entry.stream for entry in entries}:
             self._hint(stream)
         self.pump()
+
+    def _on_refused(self, error: PubSubError) -> None:
+        if isinstance(error, ServerRefused) and missing_schema(error.sqlstate):
+            cause, error = error.__cause__, not_installed(self._statements.schema, error)
+            error.__cause__ = cause
+        self._on_failed(error)
 
     def _resume(self, calls: Sequence[Call[NewEntry]]) -> None:
         self._appender.resume(calls)

@@ -47,14 +47,15 @@ def sql(schema: str = "pgpubsub") -> str:
     names = {
         "{schema}": quoted,
         "{schema_literal}": quote_literal(quoted),
-        "{birth_literal}": quote_literal(f"{quoted}.birth"),
-        "{entry_literal}": quote_literal(f"{quoted}.entry"),
-        "{entry_id_literal}": quote_literal(f"{quoted}.entry_id"),
     }
+    for relation in ("birth", "entry", "entry_id", "entry_once", "entry_read", "native_birth"):
+        names[f"{{{relation}_literal}}"] = quote_literal(f"{quoted}.{relation}")
     scripts = sorted(
         (file for file in files("pgpubsub.schema").iterdir() if file.name.endswith(".sql")), key=attrgetter("name")
     )
     text = "\n".join(script.read_text("utf-8") for script in scripts)
+    for tag in ("$do$", "$body$"):  # between which there are names
+        text = text.replace(tag, _not_within(quoted, tag))
     return "".join(names.get(part, part) for part in _parts(text))
 
 
@@ -122,6 +123,13 @@ def _creation(name: str, wake: Wake, schema: str) -> Statement:
         raise ValueError(f"wake is 'notify' or 'poll', not {wake!r}")
     function = f"{quote_identifier(schema)}.create_stream"
     return Statement(lambda name, wake: f"SELECT {function}(CAST({name} AS text), CAST({wake} AS text))", (name, wake))
+
+
+def _not_within(text: str, tag: str) -> str:
+    """`tag`, or one like it that does not occur in `text`."""
+    while tag in text:
+        tag = f"{tag[:-1]}_$"
+    return tag
 
 
 def _parts(text: str) -> list[str]:

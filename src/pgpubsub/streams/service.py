@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack
 
@@ -90,9 +91,7 @@ class Streams:
             reader = Reader(description.name, stream, start, inbox, source, statements, watch)
             try:
                 async with asyncio.timeout(self._engine.send_timeout):
-                    await reader.begin()
-                    if after is END:
-                        await reader.go_to_end()
+                    await (reader.go_to_end() if after is END else reader.begin())
             except TimeoutError as error:
                 within = f"within {self._engine.send_timeout:g} s"
                 raise NotLive(f"stream {description.name!r} could not be read {within}: {reader.error}") from error
@@ -112,11 +111,17 @@ class Streams:
         self._engine.forsake(inbox)
 
     def _run(self, reader: Reader, inbox: Hinted, follow: bool) -> None:
-        task = asyncio.get_running_loop().create_task(reader.run(follow))
+        loop = asyncio.get_running_loop()
+
+        def feed() -> None:
+            with suppress(RuntimeError):  # the loop has ended, and so has the reading
+                loop.call_soon_threadsafe(reader.feed)
+
+        task = loop.create_task(reader.run(follow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         inbox.on_hint = reader.wake
-        inbox.on_low = partial(asyncio.get_running_loop().call_soon_threadsafe, reader.feed)
+        inbox.on_low = feed
         inbox.on_end = reader.stop
 
     # -- a part of the hub

@@ -83,7 +83,7 @@ class Session:
         """What `statement` returns."""
         cursor = psycopg.AsyncCursor(self.conn)
         query: Any = statement
-        await cursor.execute(query, parameters, prepare=not self._pooled, binary=True)
+        await cursor.execute(query, parameters or {}, prepare=not self._pooled, binary=True)
         return await cursor.fetchall()
 
     async def first(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:

@@ -40,13 +40,13 @@ SELECT open.xid AS low, open.xid + 1 AS high FROM unnest({open}::bigint[]) AS op
 IN_SPAN = "stream = {stream} AND xid >= span.low::text::xid8 AND xid < span.high::text::xid8"
 
 
-def as_array(numbers: Iterable[int]) -> str:
-    """As PostgreSQL writes an array.
+def as_array(elements: Iterable[int | str]) -> str:
+    """As PostgreSQL writes an array. Text has to be quoted.
 
     >>> as_array([1, 2])
     '{1,2}'
     """
-    return "{" + ",".join(map(str, numbers)) + "}"
+    return "{" + ",".join(map(str, elements)) + "}"
 
 
 class Statements:
@@ -54,8 +54,9 @@ class Statements:
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
-        self._entry = f"{quote_identifier(schema)}.entry"
-        self._of = quote_identifier(schema)
+        self._of = quote_identifier(schema)  # for PostgreSQL's own parameters
+        self._in = self._of.replace("%", "%%")  # for psycopg's
+        self._entry = f"{self._in}.entry"
 
     @cached_property
     def session(self) -> str:
@@ -65,8 +66,8 @@ class Statements:
         SELECT version.number, version.serves_from, pg_is_in_recovery(),
                CASE WHEN pg_is_in_recovery() THEN 0
                     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,
-               (SELECT token FROM {self._of}.native_birth LIMIT 1)
-          FROM (SELECT number, serves_from FROM {self._of}.version ORDER BY number DESC LIMIT 1) AS version
+               (SELECT token FROM {self._in}.native_birth LIMIT 1)
+          FROM (SELECT number, serves_from FROM {self._in}.version ORDER BY number DESC LIMIT 1) AS version
         """
 
     @cached_property
@@ -213,10 +214,20 @@ class Statements:
         """
 
     @cached_property
+    def version(self) -> str:
+        """Version, and the oldest version served, in two rows, for who appends."""
+        return f"""
+        SELECT CASE row WHEN 1 THEN number ELSE serves_from END
+          FROM (SELECT number, serves_from FROM {self._of}.version ORDER BY number DESC LIMIT 1) AS version
+         CROSS JOIN generate_series(1, 2) AS row
+         ORDER BY row
+        """
+
+    @cached_property
     def append(self) -> str:
         """Store entries, in order, and return their ids. Parameters are PostgreSQL's own: arrays for the columns."""
         return f"""
-        INSERT INTO {self._entry} (stream, key, payload, payload_bytes, headers)
+        INSERT INTO {self._of}.entry (stream, key, payload, payload_bytes, headers)
         SELECT stream, key, payload, payload_bytes, headers::jsonb
           FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[])
                AS given (stream, key, payload, payload_bytes, headers)
@@ -233,7 +244,7 @@ class Statements:
             FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[])
                  WITH ORDINALITY AS given (stream, key, payload, payload_bytes, headers, idempotency_key, number)),
         stored AS (
-          INSERT INTO {self._entry} (stream, key, payload, payload_bytes, headers, idempotency_key)
+          INSERT INTO {self._of}.entry (stream, key, payload, payload_bytes, headers, idempotency_key)
           SELECT stream, key, payload, payload_bytes, headers::jsonb, idempotency_key
             FROM given WHERE free ORDER BY number
           ON CONFLICT (stream, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -241,7 +252,7 @@ class Statements:
         SELECT coalesce(stored.id, there.id)
           FROM given
           LEFT JOIN stored USING (stream, idempotency_key)
-          LEFT JOIN {self._entry} AS there USING (stream, idempotency_key)
+          LEFT JOIN {self._of}.entry AS there USING (stream, idempotency_key)
          ORDER BY given.number
         """
 

@@ -101,7 +101,7 @@ class Watch:
                 parameters = {
                     "streams": as_array([position.stream for position in positions]),
                     "belows": as_array([position.covered.below for position in positions]),
-                    "opens": [as_array(position.covered.open) for position in positions],
+                    "opens": as_array([f'"{as_array(position.covered.open)}"' for position in positions]),
                 }
                 found = [number for (number,) in await session.rows(self._statements.watch, parameters)]
         next_time = monotonic() + self._interval
