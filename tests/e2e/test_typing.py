@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("typed_orders.py")
-ROOT = PROGRAM.parents[2]
+PROGRAMS = [Path(__file__).with_name(name) for name in ("typed_orders.py", "typed_streams.py")]
+ROOT = Path(__file__).parents[2]
 
 CHECKERS = {
     "mypy": ["--strict", "--warn-unreachable"],
@@ -22,6 +22,6 @@ CHECKERS = {
 def test_a_type_checker_accepts_what_is_right_and_nothing_else(checker: str) -> None:
     if find_spec(checker) is None:
         pytest.skip(f"{checker} is not installed")
-    command = [sys.executable, "-m", checker, *CHECKERS[checker], str(PROGRAM)]
+    command = [sys.executable, "-m", checker, *CHECKERS[checker], *map(str, PROGRAMS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

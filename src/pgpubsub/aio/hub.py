@@ -13,7 +13,7 @@ from pgpubsub.aio.subscription import AsyncSubscription
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
-from pgpubsub.events import Entry, Notify, Undecodable
+from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
@@ -259,7 +259,7 @@ class AsyncHub:
         return total
 
     @overload
-    def stream(self, name: str, **options: Unpack[StreamOptions]) -> AsyncStream[str | bytes, Entry[Any]]: ...
+    def stream(self, name: str, **options: Unpack[StreamOptions]) -> AsyncStream[str | bytes]: ...
     @overload
     def stream(
         self,
@@ -269,7 +269,7 @@ class AsyncHub:
         encode: Callable[[T], str] | None = None,
         decode: Callable[[str], T] | None = None,
         **options: Unpack[StreamOptions],
-    ) -> AsyncStream[T, Entry[T] | Undecodable]: ...
+    ) -> AsyncStream[T]: ...
     @overload
     def stream(
         self,
@@ -279,7 +279,7 @@ class AsyncHub:
         encode: Callable[[Any], str] | None = None,
         decode: Callable[[str], Any] | None = None,
         **options: Unpack[StreamOptions],
-    ) -> AsyncStream[Any, Entry[Any] | Undecodable]: ...
+    ) -> AsyncStream[Any]: ...
     def stream(
         self,
         name: str,
@@ -288,7 +288,7 @@ class AsyncHub:
         encode: Callable[[Any], str] | None = None,
         decode: Callable[[str], Any] | None = None,
         **options: Unpack[StreamOptions],
-    ) -> AsyncStream[Any, Any]:
+    ) -> AsyncStream[Any]:
         """A durable stream: its entries are kept in a table, and read with nothing skipped. `pgpubsub.streams.install`
         makes the tables, once.
 

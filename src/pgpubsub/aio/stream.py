@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from pgpubsub.aio.receiving import IN_A_ROW, AsyncMailbox, AsyncReceiver
 from pgpubsub.core.position import BEGINNING, Position, Start
 from pgpubsub.errors import SubscriptionClosed
-from pgpubsub.events import Event
+from pgpubsub.events import Entry, Event, Undecodable
 from pgpubsub.streams.description import Description, Headers
 from pgpubsub.streams.inbox import Hinted
 from pgpubsub.streams.service import Streams
@@ -23,7 +23,7 @@ class _Inbox(Hinted, AsyncMailbox):
     """What a task's reader has read."""
 
 
-class AsyncStream(Generic[T, Event]):
+class AsyncStream(Generic[T]):
     """A stream, as `AsyncHub.stream` returns it: append to it, and read it."""
 
     def __init__(self, streams: Streams, description: Description[T]) -> None:
@@ -99,7 +99,13 @@ class AsyncStream(Generic[T, Event]):
             return []
         return list(await self._streams.append(self._description.schema, entries))
 
-    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> AsyncReader[Event]:
+    @overload
+    def read(
+        self: AsyncStream[str | bytes], after: str | Start = BEGINNING, *, follow: bool = True
+    ) -> AsyncReader[Entry[Any]]: ...
+    @overload
+    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> AsyncReader[Entry[T] | Undecodable]: ...
+    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> AsyncReader[Any]:
         """A reader of the entries, to be entered with `async with`.
 
         It gets every committed entry once; what could be seen when another was appended comes before that; and nobody's

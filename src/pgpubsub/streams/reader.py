@@ -79,6 +79,7 @@ class Reader:
         self._delays = new_delays()
         self._met: WeakSet[Any] = WeakSet()  # connections whose history is known to be ours
         self._home: Home | None = None
+        self._asked = False  # with the last step
         self._stopped = False
         self._healthy = now()
 
@@ -136,7 +137,8 @@ class Reader:
     async def _finish(self) -> None:
         while self.reading.in_midst and not self._stopped:
             await self._hungry.wait()
-            await self._advance()
+            if not await self._advance() and self.reading.behind:
+                await self._watch.wait(self)
 
     async def until_woken(self) -> None:
         """Wait for `wake`."""
@@ -147,18 +149,20 @@ class Reader:
     async def _advance(self) -> bool:
         """Take a step; whether another one is to be taken at once."""
         reading = self.reading
-        if not reading.in_midst:
+        if not reading.in_midst or reading.behind:
             self._woken.clear()  # what wakes us from now on may be news
         try:
             async with self._source.session(self._statements) as session:
                 await self._meet(session)
                 delivered = await self._take(session)
+                if self._asked and not reading.behind:  # the answer is one of this server, so it says what follows
+                    delivered = await self._take(session)
         except ConnectionLost as error:
             await self._pause(error)
             return True
         self._delays = new_delays()
         self._healthy = now()
-        return delivered or reading.in_midst
+        return delivered or (reading.in_midst and not reading.behind)
 
     async def _meet_any(self) -> bool:
         try:
@@ -172,11 +176,13 @@ class Reader:
     async def _pause(self, error: ConnectionLost) -> None:
         self.error = error
         logger.warning("stream %r: %s", self._name, error)
-        await asyncio.sleep(max(0.02, next(self._delays)))
+        delay = max(0.02, next(self._delays))
+        await asyncio.sleep(min(delay, self._watch.interval) if isinstance(error, _Lagging) else delay)
 
     async def _take(self, session: Session) -> bool:
         """Do what the core wants next. Whether that brought entries."""
         step = self.reading.next_step()
+        self._asked = isinstance(step, Ask)
         if isinstance(step, Look):
             return await self._look(session, step)
         if isinstance(step, Page):
@@ -280,7 +286,7 @@ class Reader:
                 times=as_array([one.anchor.microseconds for one in anchors]),
             )
             if home.in_recovery and 1 not in found and anchors[0].xid >= Snapshot.parse(snapshot).xmin:
-                raise ConnectionLost("the standby has not replayed what was read elsewhere")
+                raise _Lagging("the standby has not replayed what was read elsewhere")
             if (reason := reading.on_anchors([number - 1 for number in found])) is not None:
                 self._report(reason)
         if home.in_recovery:
@@ -289,6 +295,10 @@ class Reader:
 
     def _report(self, reason: GapReason) -> None:
         self._inbox.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
+
+
+class _Lagging(ConnectionLost):
+    """The server has not got as far as the reader. It will."""
 
 
 def _newest(id: int | None, appended_at: datetime | None, xid: int | None) -> Newest | None:

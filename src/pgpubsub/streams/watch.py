@@ -52,13 +52,14 @@ class Watch:
     def __init__(self, source: Source, statements: Statements, interval: float) -> None:
         self._source = source
         self._statements = statements
-        self._interval = interval
+        self.interval = interval
+        """Seconds from one look to the next."""
         self._waiting: dict[Watched, float] = {}  # and when each is due, the earliest first
         self._task: asyncio.Task[None] | None = None
 
     async def wait(self, reader: Watched) -> None:
         """Wait until there may be something for `reader`."""
-        self._waiting[reader] = monotonic() + self._interval
+        self._waiting[reader] = monotonic() + self.interval
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
         try:
@@ -77,7 +78,7 @@ class Watch:
         delays = new_delays()
         while self._waiting:
             await asyncio.sleep(max(0.0, next(iter(self._waiting.values())) - monotonic()))
-            soon = monotonic() + self._interval / 10
+            soon = monotonic() + self.interval / 10
             due = [reader for reader, time in self._waiting.items() if time <= soon]
             try:
                 for start in range(0, len(due), AT_ONCE):
@@ -104,7 +105,7 @@ class Watch:
                     "opens": as_array([f'"{as_array(position.covered.open)}"' for position in positions]),
                 }
                 found = [number for (number,) in await session.rows(self._statements.watch, parameters)]
-        next_time = monotonic() + self._interval
+        next_time = monotonic() + self.interval
         for reader in readers:
             if reader in self._waiting:  # behind the others
                 del self._waiting[reader]

@@ -12,7 +12,7 @@ from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse
-from pgpubsub.events import Entry, Notify, Undecodable
+from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
@@ -272,7 +272,7 @@ class Hub:
         return total
 
     @overload
-    def stream(self, name: str, **options: Unpack[StreamOptions]) -> Stream[str | bytes, Entry[Any]]: ...
+    def stream(self, name: str, **options: Unpack[StreamOptions]) -> Stream[str | bytes]: ...
     @overload
     def stream(
         self,
@@ -282,7 +282,7 @@ class Hub:
         encode: Callable[[T], str] | None = None,
         decode: Callable[[str], T] | None = None,
         **options: Unpack[StreamOptions],
-    ) -> Stream[T, Entry[T] | Undecodable]: ...
+    ) -> Stream[T]: ...
     @overload
     def stream(
         self,
@@ -292,7 +292,7 @@ class Hub:
         encode: Callable[[Any], str] | None = None,
         decode: Callable[[str], Any] | None = None,
         **options: Unpack[StreamOptions],
-    ) -> Stream[Any, Entry[Any] | Undecodable]: ...
+    ) -> Stream[Any]: ...
     def stream(
         self,
         name: str,
@@ -301,7 +301,7 @@ class Hub:
         encode: Callable[[Any], str] | None = None,
         decode: Callable[[str], Any] | None = None,
         **options: Unpack[StreamOptions],
-    ) -> Stream[Any, Any]:
+    ) -> Stream[Any]:
         """A durable stream: its entries are kept in a table, and read with nothing skipped. `pgpubsub.streams.install`
         makes the tables, once.
 

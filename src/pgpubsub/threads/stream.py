@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from pgpubsub.core.appender import Call
 from pgpubsub.core.entries import NewEntry
 from pgpubsub.core.position import BEGINNING, Position, Start
 from pgpubsub.errors import Closed, PubSubError, SubscriptionClosed
-from pgpubsub.events import Event
+from pgpubsub.events import Entry, Event, Undecodable
 from pgpubsub.streams.description import Description, Headers
 from pgpubsub.streams.inbox import Hinted
 from pgpubsub.streams.service import Streams, ids_of
@@ -54,7 +54,7 @@ class _Append(Call, loop_thread.Call[Sequence[int]]):
         return ids_of(self)
 
 
-class Stream(Generic[T, Event]):
+class Stream(Generic[T]):
     """A stream, as `Hub.stream` returns it: append to it, and read it."""
 
     def __init__(self, hub: Hub, streams: Streams, description: Description[T]) -> None:
@@ -121,7 +121,13 @@ class Stream(Generic[T, Event]):
         entries = list(self._description.entries(values, key, headers))
         return list(self._append(entries)) if entries else []
 
-    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> Reader[Event]:
+    @overload
+    def read(
+        self: Stream[str | bytes], after: str | Start = BEGINNING, *, follow: bool = True
+    ) -> Reader[Entry[Any]]: ...
+    @overload
+    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> Reader[Entry[T] | Undecodable]: ...
+    def read(self, after: str | Start = BEGINNING, *, follow: bool = True) -> Reader[Any]:
         """A reader of the entries, to be entered with `with`.
 
         It gets every committed entry once; what could be seen when another was appended comes before that; and nobody's
