@@ -113,7 +113,7 @@ class Observation:
     live                notifications arrive; seconds since the connection was lost, or since the start
     connect_failed      an attempt to connect failed; for which connection, and why
     lost                a connection was lost; which one ("listening" or "sending"), and why
-    gap                 subscribers of `channels` were told of a gap; why
+    gap                 subscribers of `channels`, or readers of these streams, were told of a gap; why
     heartbeat           a heartbeat came back; seconds from here and back
     appended            entries were appended to the streams `channels`; seconds that the call took
     append_failed       they were not, or perhaps not; seconds that the call took, and why

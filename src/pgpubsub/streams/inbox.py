@@ -12,7 +12,7 @@ from pgpubsub.hubs.mailbox import Decoders, Mailbox
 
 __all__ = ["Hinted", "pages"]
 
-LOW = 500
+LOW = 2000
 """Entries that are left when the next page is read."""
 
 

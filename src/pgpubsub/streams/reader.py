@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakSet
@@ -19,6 +19,7 @@ from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Entry, Gap, GapReason
 from pgpubsub.hubs.mailbox import now
 from pgpubsub.randomness import new_delays
+from pgpubsub.status import Observation
 from pgpubsub.streams.inbox import Hinted
 from pgpubsub.streams.source import Home, Session, Source
 from pgpubsub.streams.statements import Statements, as_array
@@ -53,6 +54,7 @@ class Reader:
         inbox: gets the entries.
         source: of connections.
         watch: tells when there may be something without a hint.
+        observe: is told of gaps.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Reader:
         source: Source,
         statements: Statements,
         watch: Watch,
+        observe: Callable[[Observation], None],
     ) -> None:
         self.reading = Reading(stream, start)
         self.error: PubSubError | None = None
@@ -73,6 +76,7 @@ class Reader:
         self._source = source
         self._statements = statements
         self._watch = watch
+        self._observe = observe
         self._woken = asyncio.Event()
         self._hungry = asyncio.Event()
         self._hungry.set()
@@ -270,7 +274,7 @@ class Reader:
     async def _meet(self, session: Session) -> None:
         """Make sure that `session` has the history that the position is about, or report that it has another."""
         home = await session.home(self._statements)
-        if session.conn in self._met and home == self._home:
+        if session.conn in self._met and home == self._home and not session.pooled:
             return
         self._home = home
         reading = self.reading
@@ -295,6 +299,7 @@ class Reader:
 
     def _report(self, reason: GapReason) -> None:
         self._inbox.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
+        self._observe(Observation("gap", (self._name,), detail=DETAILS[reason]))
 
 
 class _Lagging(ConnectionLost):

@@ -88,7 +88,7 @@ class Streams:
             statements = self._statements_of(description.schema)
             watch = self._watch(description.read_conninfo, source, statements, description.poll_interval)
             start = after if isinstance(after, Position) else None
-            reader = Reader(description.name, stream, start, inbox, source, statements, watch)
+            reader = Reader(description.name, stream, start, inbox, source, statements, watch, self._engine.observe)
             try:
                 async with asyncio.timeout(self._engine.send_timeout):
                     await (reader.go_to_end() if after is END else reader.begin())

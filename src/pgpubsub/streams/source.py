@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakSet
@@ -52,14 +52,18 @@ class Session:
 
     def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
         self.conn = conn
-        self._pooled = False
+        self.pooled = False
+        """Whether a pooler stands between, so that the server at the other end may be another one each time."""
         self._homes: dict[str, Home] = {}
 
     async def prepare(self) -> None:
         """Set it up."""
         row = await (await self.conn.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
-        self._pooled = row is None or row[0] != self.conn.info.backend_pid
-        if not self._pooled:  # what is pooled belongs to others too
+        self.pooled = row is None or row[0] != self.conn.info.backend_pid
+        if self.pooled:  # what is pooled belongs to others too
+            await self.conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+            await self.conn.set_read_only(True)
+        else:
             await self.conn.execute(SETTINGS)
 
     async def home(self, statements: Statements) -> Home:
@@ -70,7 +74,7 @@ class Session:
             StreamsNotInstalled: there are no streams, or none to work with.
         """
         home = self._homes.get(statements.schema)
-        if home is None or home.in_recovery:
+        if home is None or home.in_recovery or self.pooled:
             row = await self.first(statements.session)
             if row is None:
                 raise not_installed(statements.schema, psycopg.Error("the table of versions is empty"))
@@ -83,7 +87,7 @@ class Session:
         """What `statement` returns."""
         cursor = psycopg.AsyncCursor(self.conn)
         query: Any = statement
-        await cursor.execute(query, parameters or {}, prepare=not self._pooled, binary=True)
+        await cursor.execute(query, parameters or {}, prepare=not self.pooled, binary=True)
         return await cursor.fetchall()
 
     async def first(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -136,7 +140,10 @@ class Source:
         pool = await self._opened()
         try:
             async with asyncio.timeout(ANSWER), pool.connection(ANSWER) as conn:
-                yield conn.session
+                # One server answers all that is asked. The transaction can get no id, and each statement has a snapshot
+                # of its own, so that positions may be taken.
+                async with conn.transaction() if conn.session.pooled else nullcontext():
+                    yield conn.session
         except (PoolTimeout, PoolClosed, TimeoutError) as error:
             raise ConnectionLost(f"no connection to read streams with: {self.failure or error}") from error
         except psycopg.Error as error:
