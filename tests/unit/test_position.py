@@ -78,6 +78,10 @@ def test_going_forward_covers_no_more_than_the_newest_entry_whatever_has_ended()
     assert covered == Covered(757, (753,)), "a server that crashes hands out again what has no entry"
 
 
+def test_the_first_that_was_not_covered_may_be_running() -> None:
+    assert Covered(750).advance(Snapshot.parse("750:760:750"), newest=756) == Covered(757, (750,))
+
+
 def test_what_ended_without_an_entry_to_be_seen_does_not_move_a_position() -> None:
     assert Covered(750).advance(Snapshot.parse("800:800:"), newest=None) == Covered(750)
 

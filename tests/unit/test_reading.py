@@ -145,6 +145,8 @@ def test_if_there_are_many_it_measures_and_then_reads_page_by_page_in_the_order_
     assert reading.position.covered == Covered(101), "not before the last page"
     assert reading.in_midst
     assert reading.next_step() == Page(Covered(101), Covered(106, (103,)), 1030, 1090)
+    reading.on_page(1089, False)
+    assert reading.next_step() == Page(Covered(101), Covered(106, (103,)), 1089, 1090)
     batch = reading.on_page(1090, False)
     assert reading.position == batch.after
     assert batch.position(1090) == Position(BIRTH, STREAM, 1, Covered(106, (103,)), newest(105).anchor)
