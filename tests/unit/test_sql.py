@@ -162,3 +162,15 @@ def test_many_texts_that_contain_separators_take_no_longer() -> None:
 
 def test_statements_quote_their_channel() -> None:
     assert sql.script([sql.unlisten('a"'), sql.listen("B c")]) == 'UNLISTEN "a"""; LISTEN "B c"'
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"), [("plain", "'plain'"), ("it's", "'it''s'"), ("a\\b", " E'a\\\\b'"), ("\\'", " E'\\\\'''")]
+)
+def test_a_literal_is_quoted_whatever_the_server_makes_of_backslashes(text: str, quoted: str) -> None:
+    assert sql.quote_literal(text) == quoted
+
+
+def test_bytes_are_appended_as_hexadecimal_text() -> None:
+    call = sql.append('a "schema"', "$1", "$2", "$3", "$4", "$5", in_hex=True)
+    assert call.startswith('SELECT "a ""schema""".append_bytes(CAST($1 AS text), pg_catalog.decode(CAST($2 AS text), ')
