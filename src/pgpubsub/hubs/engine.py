@@ -175,6 +175,12 @@ class Engine:
         return HubState(self._status, self._since, error, None if self._sending.session.up else self._sending.error)
 
     @property
+    def sending_pid(self) -> int | None:
+        """The server process that our notifications come from; None where that may change each time."""
+        connection = self._sending.connection
+        return None if connection is None or connection.pooled else connection.server_pid
+
+    @property
     def disowned(self) -> bool:
         """Whether this is a forked child's copy of what is its parent's."""
         return isinstance(self._failure, ConcurrentUse)

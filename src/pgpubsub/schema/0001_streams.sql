@@ -135,6 +135,10 @@ BEGIN
     IF $1 IS NULL OR $1 = '' THEN
         RAISE EXCEPTION 'a stream has a name' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF $2 IS NULL AND $3 IS NULL THEN
+        RAISE EXCEPTION 'an entry has a payload, which may be empty, but not NULL'
+            USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     SELECT known.wake INTO its_wake FROM {schema}.stream AS known WHERE known.id = its_id;
     IF its_wake IS NULL THEN
         PERFORM {schema}.register(ARRAY[$1]);
@@ -182,18 +186,23 @@ BEGIN
     IF pg_catalog.to_regclass({native_birth_literal}) IS NULL THEN
         CREATE VIEW {schema}.native_birth AS
             SELECT token FROM {schema}.birth
-             WHERE pg_catalog.mod(born::text::numeric, 4294967296) = birth.xmin::text::numeric
-               AND home = birth.tableoid;
+             WHERE NOT EXISTS (  -- a foreign one came with entries from elsewhere, such as with the data of a dump alone
+                SELECT FROM {schema}.birth AS other
+                 WHERE pg_catalog.mod(other.born::text::numeric, 4294967296) <> other.xmin::text::numeric
+                    OR other.home <> other.tableoid);
     END IF;
 END
 $do$;
 
 -- After a dump was restored, transaction ids start low again, and old entries would look new, or new ones old. So the
--- old ones get the lowest there is, and positions of before are told from those of now.
+-- old ones get the lowest there is, and positions of before are told from those of now. New ids are above the old.
 DO $do$
 BEGIN
     IF NOT EXISTS (SELECT FROM {schema}.native_birth) THEN
         UPDATE {schema}.entry SET xid = '3' WHERE xid <> '3';
+        PERFORM pg_catalog.setval({entry_id_literal}::pg_catalog.regclass, max(id)) FROM {schema}.entry
+         HAVING max(id) > (SELECT last_value FROM {schema}.entry_id);  -- which may have been restored, or not
+        DELETE FROM {schema}.birth;
         INSERT INTO {schema}.birth (home) VALUES ({birth_literal}::pg_catalog.regclass);
     END IF;
 END

@@ -28,6 +28,10 @@ from pgpubsub.streams.statements import Statements
 
 __all__ = ["Appending", "AwaitedAppend"]
 
+ISOLATION = "SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false)"
+"""At a higher level, which may be the role's default, an append could fail because of one that it has nothing to do
+with, and all that went out together with it."""
+
 ASIDE = 0.05
 """Seconds for which an entry waits that another transaction is about to store."""
 
@@ -45,11 +49,13 @@ class Appending(Outbox[NewEntry]):
         engine: whose hub it is.
         dial: opens the connection.
         statements: of the schema where the entries are stored.
+        on_appended: called with each stream that has something new.
     """
 
-    def __init__(self, engine: Engine, dial: Dial, statements: Statements) -> None:
+    def __init__(self, engine: Engine, dial: Dial, statements: Statements, on_appended: Callable[[int], None]) -> None:
         self._engine = engine
         self._statements = statements
+        self._on_appended = on_appended
         self._registered: set[str] = set()
         self._checked: LoopConnection | None = None  # leads to a schema of a version to work with
         self._hints: dict[int, _Hint] = {}
@@ -77,8 +83,10 @@ class Appending(Outbox[NewEntry]):
         if connection is self._checked:
             self._append(connection, batch.items)
         else:
-            question = Question(self._statements.version, [])
-            connection.answer([question], partial(self._on_version, connection, batch.items))
+            questions = [Question(self._statements.version, [])]
+            if not connection.pooled:  # what is pooled belongs to others too
+                questions.insert(0, Question(ISOLATION, []))
+            connection.answer(questions, partial(self._on_version, connection, batch.items))
 
     def _on_version(
         self, connection: LoopConnection, entries: Sequence[NewEntry], outcome: Answer | PubSubError
@@ -126,6 +134,7 @@ class Appending(Outbox[NewEntry]):
         if busy := self._appender.on_stored(outcome):
             asyncio.get_running_loop().call_later(ASIDE, self._resume, busy)
         for stream in {entry.stream for entry in entries}:
+            self._on_appended(stream)
             self._hint(stream)
         self.pump()
 
@@ -137,6 +146,7 @@ class Appending(Outbox[NewEntry]):
 
     def _resume(self, calls: Sequence[Call[NewEntry]]) -> None:
         self._appender.resume(calls)
+        self._appender.expire(monotonic(), "another transaction is about to store one with its idempotency key")
         self.pump()
 
     def _hint(self, stream: int) -> None:

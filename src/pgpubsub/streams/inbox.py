@@ -26,19 +26,23 @@ class Hinted(Mailbox):
     that somebody waits for."""
 
     on_hint: Callable[[], object]
+    own_pid: Callable[[], int | None]
+    """Of the server process that sends this hub's hints: its readers are told of its appends without any."""
     on_low: Callable[[], object]
     on_end: Callable[[], object]
 
     def __init__(self, types: Decoders) -> None:
         # The reader, which knows what to do then, comes later, and lives no longer.
-        self.on_hint = self.on_low = self.on_end = lambda: None
+        self.on_hint = self.on_low = self.on_end = self.own_pid = lambda: None
         super().__init__(pages(partial(Hinted._call_on_low, self)), types)
 
     def _call_on_low(self) -> None:
         self.on_low()
 
     def put(self, events: Sequence[Notify], size: int) -> None:
-        self.on_hint()
+        own_pid = self.own_pid()
+        if any(event.pid != own_pid for event in events):
+            self.on_hint()
 
     def report(self, gap: Gap) -> None:
         self.on_hint()

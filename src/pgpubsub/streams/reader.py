@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 from weakref import WeakSet
 
@@ -83,6 +84,7 @@ class Reader:
         self._delays = new_delays()
         self._met: WeakSet[Any] = WeakSet()  # connections whose history is known to be ours
         self._home: Home | None = None
+        self._server: object = None
         self._asked = False  # with the last step
         self._stopped = False
         self._healthy = now()
@@ -151,22 +153,23 @@ class Reader:
     # -- one step
 
     async def _advance(self) -> bool:
-        """Take a step; whether another one is to be taken at once."""
+        """Take a step; whether another one is to be taken at once. If not, all was read that there was when it began,
+        and since then we would have been woken."""
         reading = self.reading
         if not reading.in_midst or reading.behind:
             self._woken.clear()  # what wakes us from now on may be news
         try:
             async with self._source.session(self._statements) as session:
                 await self._meet(session)
-                delivered = await self._take(session)
+                await self._take(session)
                 if self._asked and not reading.behind:  # the answer is one of this server, so it says what follows
-                    delivered = await self._take(session)
+                    await self._take(session)
         except ConnectionLost as error:
             await self._pause(error)
             return True
         self._delays = new_delays()
         self._healthy = now()
-        return delivered or (reading.in_midst and not reading.behind)
+        return reading.in_midst and not reading.behind
 
     async def _meet_any(self) -> bool:
         try:
@@ -183,15 +186,15 @@ class Reader:
         delay = max(0.02, next(self._delays))
         await asyncio.sleep(min(delay, self._watch.interval) if isinstance(error, _Lagging) else delay)
 
-    async def _take(self, session: Session) -> bool:
-        """Do what the core wants next. Whether that brought entries."""
+    async def _take(self, session: Session) -> None:
+        """Do what the core wants next."""
         step = self.reading.next_step()
         self._asked = isinstance(step, Ask)
         if isinstance(step, Look):
-            return await self._look(session, step)
-        if isinstance(step, Page):
-            return await self._page(session, step)
-        if isinstance(step, Measure):
+            await self._look(session, step)
+        elif isinstance(step, Page):
+            await self._page(session, step)
+        elif isinstance(step, Measure):
             row = await self._first(session, self._statements.measure, below=step.covered.below)
             self.reading.on_measured(Snapshot.parse(row[0]), _newest(*row[1:4]), row[4])
         elif isinstance(step, Ask):
@@ -203,25 +206,26 @@ class Reader:
                 session, self._statements.find, running=as_array(sorted(step.running)), xmax=step.xmax
             )
             self.reading.on_found(_newest(*row[:3]), row[4], row[3])
-        return False
 
-    async def _look(self, session: Session, step: Look) -> bool:
+    async def _look(self, session: Session, step: Look) -> None:
         below = step.covered.below
-        (count, text, *_), *found = await self._rows(
+        (_, text, *_), *found = await self._rows(
             session, self._statements.look, below=below, open=as_array(step.covered.open), rows=ROWS, bytes=BYTES
         )
-        if count != len(found):
+        if len(found) >= ROWS or any(row[2] is None and row[3] is None for row in found):
             self.reading.on_many()
-            return False
+            return
+        found.sort(key=itemgetter(0))
         fresh = [(row[6], row[0], row[5]) for row in found if row[6] >= below]
         newest = None
         if fresh:
             xid, id, appended_at = max(fresh)
             newest = _newest(id, appended_at, xid)
         batch = self.reading.on_looked(Snapshot.parse(text), newest, found[-1][0] if found else None)
-        return batch is not None and self._deliver(found, batch)
+        if batch is not None:
+            self._deliver(found, batch)
 
-    async def _page(self, session: Session, step: Page) -> bool:
+    async def _page(self, session: Session, step: Page) -> None:
         after = step.after
         if after is None:
             after = await self._before_first(session, step.covered, step.target)
@@ -238,7 +242,7 @@ class Reader:
             bytes=BYTES,
         )
         batch = self.reading.on_page(found[-1][0] if found else None, done=not found)
-        return self._deliver([row for row in found if row[6]], batch)
+        self._deliver([row for row in found if row[6]], batch)
 
     async def _before_first(self, session: Session, covered: Covered, target: Covered) -> int:
         """What is lower than the first id of `target` that is not in `covered`."""
@@ -250,7 +254,7 @@ class Reader:
         first: int | None = row[0]
         return 0 if first is None else first - 1
 
-    def _deliver(self, found: Sequence[Any], batch: Batch) -> bool:
+    def _deliver(self, found: Sequence[Any], batch: Batch) -> None:
         if found:
             self._inbox.deliver(
                 [
@@ -260,7 +264,6 @@ class Reader:
             )
             if len(self._inbox.buffer) > self._inbox.buffer.low:
                 self._hungry.clear()
-        return bool(found)
 
     async def _rows(self, session: Session, statement: str, **parameters: object) -> list[Any]:
         named = {name: str(value) for name, value in parameters.items()}
@@ -293,8 +296,9 @@ class Reader:
                 raise _Lagging("the standby has not replayed what was read elsewhere")
             if (reason := reading.on_anchors([number - 1 for number in found])) is not None:
                 self._report(reason)
-        if home.in_recovery:
-            self._met.clear()  # another one may lag behind this one
+        if home.in_recovery and session.server != self._server:
+            self._met.clear()  # the other may lag behind this one
+        self._server = session.server
         self._met.add(session.conn)
 
     def _report(self, reason: GapReason) -> None:

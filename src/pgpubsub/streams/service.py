@@ -26,7 +26,7 @@ __all__ = ["Streams"]
 
 
 PATIENCE = 1.0
-"""Seconds that a page may take to be read when the hub is closed. To cancel it takes a connection of its own."""
+"""Seconds that a page may take to be read when the hub is closed, before its connection is broken."""
 
 
 class Streams:
@@ -39,6 +39,7 @@ class Streams:
         self._appending: dict[str, Appending] = {}
         self._sources: dict[Conninfo | None, Source] = {}
         self._watches: dict[tuple[Conninfo | None, str, float], Watch] = {}
+        self._readers: dict[int, set[Reader]] = {}  # by stream
         self._tasks: set[asyncio.Task[None]] = set()
         engine.attach(self)
 
@@ -96,7 +97,7 @@ class Streams:
                 within = f"within {self._engine.send_timeout:g} s"
                 raise NotLive(f"stream {description.name!r} could not be read {within}: {reader.error}") from error
             token = reader.position.encode()
-            self._run(reader, inbox, follow)
+            self._run(reader, stream, inbox, follow)
         except BaseException:
             self._engine.leave(inbox, SubscriptionClosed("the reader could not be entered"))
             raise
@@ -110,8 +111,9 @@ class Streams:
         """Nobody has the reader any more. For destructors, which run in any thread."""
         self._engine.forsake(inbox)
 
-    def _run(self, reader: Reader, inbox: Hinted, follow: bool) -> None:
+    def _run(self, reader: Reader, stream: int, inbox: Hinted, follow: bool) -> None:
         loop = asyncio.get_running_loop()
+        self._readers.setdefault(stream, set()).add(reader)
 
         def feed() -> None:
             with suppress(RuntimeError):  # the loop has ended, and so has the reading
@@ -120,9 +122,23 @@ class Streams:
         task = loop.create_task(reader.run(follow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+        def end() -> None:
+            reader.stop()
+            if readers := self._readers.get(stream):
+                readers.discard(reader)
+                if not readers:
+                    del self._readers[stream]
+
         inbox.on_hint = reader.wake
+        inbox.own_pid = lambda: self._engine.sending_pid
         inbox.on_low = feed
-        inbox.on_end = reader.stop
+        inbox.on_end = end
+
+    def _on_appended(self, stream: int) -> None:
+        """Tell our own readers at once. Others are told by a notification."""
+        for reader in self._readers.get(stream, ()):
+            reader.wake()
 
     # -- a part of the hub
 
@@ -133,6 +149,10 @@ class Streams:
     async def close(self) -> None:
         if self._tasks:  # which have been told to stop
             await asyncio.wait(self._tasks, timeout=PATIENCE)
+        for source in self._sources.values():
+            source.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PATIENCE / 10)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -166,7 +186,9 @@ class Streams:
 
     def _appender(self, schema: str) -> Appending:
         if schema not in self._appending:
-            self._appending[schema] = Appending(self._engine, self._addresses.appending, self._statements_of(schema))
+            self._appending[schema] = Appending(
+                self._engine, self._addresses.appending, self._statements_of(schema), self._on_appended
+            )
         return self._appending[schema]
 
     def _source(self, conninfo: Conninfo | None) -> Source:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 from weakref import WeakSet
 
 import psycopg
+from psycopg import pq
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from pgpubsub.drivers.interface import statement_error
@@ -25,6 +27,11 @@ CONNECTIONS = 4
 
 ANSWER = 60.0
 """Seconds that the server may take for a page, or for a connection to be had."""
+
+WHO_ARE_YOU = """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_postmaster_start_time(), pg_catalog.inet_server_addr(),
+       pg_catalog.inet_server_port()
+"""
 
 SETTINGS = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog', false),
@@ -54,12 +61,16 @@ class Session:
         self.conn = conn
         self.pooled = False
         """Whether a pooler stands between, so that the server at the other end may be another one each time."""
+        self.server: object = None
+        """What tells this server from others, and from itself before it was started again."""
         self._homes: dict[str, Home] = {}
 
     async def prepare(self) -> None:
         """Set it up."""
-        row = await (await self.conn.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
-        self.pooled = row is None or row[0] != self.conn.info.backend_pid
+        row = await (await self.conn.execute(WHO_ARE_YOU)).fetchone()
+        assert row is not None
+        self.pooled = row[0] != self.conn.info.backend_pid
+        self.server = row[1:]
         if self.pooled:  # what is pooled belongs to others too
             await self.conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
             await self.conn.set_read_only(True)
@@ -104,11 +115,19 @@ class _Connection(psycopg.AsyncConnection[Any]):
     @classmethod
     async def connect(cls, conninfo: str = "", **keywords: Any) -> Any:
         source: Source = keywords.pop("source")
+        attempt = asyncio.ensure_future(super().connect(conninfo, **keywords))
+        source.attempts.add(attempt)
         try:
-            conn = await super().connect(conninfo, **keywords)
+            conn = await attempt
         except (psycopg.Error, OSError) as error:
             source.failure = " ".join(str(error).split())
             raise
+        except asyncio.CancelledError:
+            if source.ended:  # the pool must not be cancelled, but has to know
+                raise psycopg.OperationalError("nobody wants the connection any more") from None
+            raise
+        finally:
+            source.attempts.discard(attempt)
         conn.session = Session(conn)
         source.connections.add(conn)
         return conn
@@ -128,6 +147,10 @@ class Source:
         """Those that there are."""
         self.failure = ""
         """Why the last attempt to connect failed."""
+        self.attempts: set[asyncio.Task[psycopg.AsyncConnection[Any]]] = set()
+        """Those that are being made."""
+        self.ended = False
+        """Whether they are of no use any more."""
 
     @asynccontextmanager
     async def session(self, statements: Statements) -> AsyncIterator[Session]:
@@ -139,11 +162,14 @@ class Source:
         """
         pool = await self._opened()
         try:
-            async with asyncio.timeout(ANSWER), pool.connection(ANSWER) as conn:
-                # One server answers all that is asked. The transaction can get no id, and each statement has a snapshot
-                # of its own, so that positions may be taken.
-                async with conn.transaction() if conn.session.pooled else nullcontext():
-                    yield conn.session
+            # In a pool one transaction, so that one server answers all that is asked. It can get no id, and each
+            # statement has a snapshot of its own: positions may be taken in it.
+            async with (
+                asyncio.timeout(ANSWER),
+                pool.connection(ANSWER) as conn,
+                conn.transaction() if conn.session.pooled else nullcontext(),
+            ):
+                yield conn.session
         except (PoolTimeout, PoolClosed, TimeoutError) as error:
             raise ConnectionLost(f"no connection to read streams with: {self.failure or error}") from error
         except psycopg.Error as error:
@@ -152,8 +178,19 @@ class Source:
     async def close(self) -> None:
         """Close all."""
         pool, self._pool = self._pool, None
+        self.ended = True
+        for attempt in self.attempts:
+            attempt.cancel()
         if pool is not None:
-            await pool.close(timeout=5.0)
+            await pool.close(timeout=1.0)
+
+    def cut(self) -> None:
+        """Break those that owe an answer. (To cancel a statement takes a connection of its own, and seconds where the
+        server does not answer that either.)"""
+        for conn in self.connections:
+            if not conn.closed and conn.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                with suppress(OSError), socket.socket(fileno=os.dup(conn.pgconn.socket)) as its_socket:
+                    its_socket.shutdown(socket.SHUT_RDWR)
 
     def disown(self) -> None:
         """After `fork()`, in the child."""
@@ -161,7 +198,8 @@ class Source:
             if not conn.closed:
                 os.close(conn.pgconn.socket)
                 _inherited.append(conn)  # its destructor would complain
-        self._pool = None
+        pool, self._pool = self._pool, None
+        _inherited.append(pool)  # and so would those of its tasks
 
     async def _opened(self) -> AsyncConnectionPool[Any]:
         if self._pool is None:

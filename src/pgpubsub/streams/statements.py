@@ -26,9 +26,7 @@ now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
 running AS MATERIALIZED (SELECT xip.xid::text::bigint AS xid FROM now, pg_snapshot_xip(now.snapshot) AS xip (xid))"""
 
 FROM_BELOW = """
-SELECT cut.xid + 1 AS low,
-       coalesce(lead(cut.xid) OVER (ORDER BY cut.xid), (SELECT pg_snapshot_xmax(snapshot)::text::bigint FROM now))
-         AS high
+SELECT cut.xid + 1 AS low, coalesce(lead(cut.xid) OVER (ORDER BY cut.xid), 9223372036854775807) AS high
   FROM (SELECT {below} - 1 AS xid UNION ALL SELECT running.xid FROM running WHERE running.xid >= {below}) AS cut"""
 """The ranges from `below` up to the end, between what is running."""
 
@@ -86,26 +84,28 @@ class Statements:
 
     @cached_property
     def look(self) -> str:
-        """First a row with the number of rows that follow, or of those that are too many to follow, as `id`, and the
-        snapshot as `key`. Then the entries, in the order of ids, with their transaction ids in the last column."""
+        """First a row with the snapshot as `key`, and no id. Then entries, in no particular order, with their
+        transaction ids in the last column. If they are as many as `rows`, there may be more; and after about `bytes`
+        of payload there are rows without any."""
         return f"""
         WITH {NOW},
         span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")}
-          UNION ALL {ENDED.format(open="%(open)s")}),
-        due AS MATERIALIZED (
-          SELECT found.* FROM span CROSS JOIN LATERAL (
-            SELECT {COLUMNS}, xid FROM {self._entry}
-             WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
-             ORDER BY xid, id LIMIT %(rows)s::bigint) AS found
-          LIMIT %(rows)s::bigint),
-        size AS MATERIALIZED (SELECT count(*) AS rows, coalesce(sum({SIZE}), 0) AS bytes FROM due)
-        SELECT size.rows AS id, now.snapshot::text AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
+          UNION ALL {ENDED.format(open="%(open)s")})
+        SELECT NULL AS id, snapshot::text AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
                NULL AS appended_at, NULL AS xid
-          FROM now, size
+          FROM now
         UNION ALL
-        (SELECT {COLUMNS}, xid::text::bigint FROM due
-          WHERE (SELECT size.rows < %(rows)s::bigint AND size.bytes <= %(bytes)s::bigint FROM size)
-          ORDER BY id)
+        (SELECT id, key, CASE WHEN size_before < %(bytes)s::bigint THEN payload END,
+                CASE WHEN size_before < %(bytes)s::bigint THEN payload_bytes END, headers, appended_at,
+                xid::text::bigint
+           FROM (
+             SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS size_before
+               FROM (
+                 SELECT found.* FROM span CROSS JOIN LATERAL (
+                   SELECT {COLUMNS}, xid, {SIZE} AS size FROM {self._entry}
+                    WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
+                    ORDER BY xid, id LIMIT %(rows)s::bigint) AS found
+                 LIMIT %(rows)s::bigint) AS due) AS summed)
         """
 
     @cached_property
