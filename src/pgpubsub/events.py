@@ -117,6 +117,10 @@ class Entry(Generic[Payload]):
         `-` and `_`, so that it is safe in a URL; under 2 KiB even with 1,000 transactions open."""
         return self._batch.position(self.id).encode()
 
+    def position_before(self) -> str:
+        """Where to go on for this entry to come again."""
+        return self._batch.position(self.id - 1).encode()
+
     def with_payload(self, payload: Any) -> Entry[Any]:
         """The same entry with another payload."""
         return Entry(self.id, self.key, payload, self.headers, self.appended_at, self._batch)

@@ -17,6 +17,7 @@ import pgpubsub
 from pgpubsub import AsyncHub, Hub, PubSub
 from tests.contract.faces import HUB_KINDS, AnyHub, Covered, LoopInThread, new_loop
 from tests.contract.sending import Foreign, Gate
+from tests.contract.streams import AnyStream, install, open_stream
 
 DRIVERS = {"psycopg3": "psycopg", "psycopg2": "psycopg2", "pg.DB": "pg", "pg.Connection": "pg"}
 BROUGHT = list(DRIVERS)
@@ -186,6 +187,22 @@ def foreign(dsn: str, channel: str) -> Iterator[Foreign]:
     """Somebody else who listens."""
     with Foreign(dsn, channel) as foreign:
         yield foreign
+
+
+# -- streams
+
+
+@pytest.fixture(scope="session")
+def installed(dsn: str) -> str:
+    """Where streams are installed."""
+    install(dsn)
+    return dsn
+
+
+@pytest.fixture
+def stream(installed: str, hub: AnyHub, channel: str) -> AnyStream:
+    """A stream of a hub that is live."""
+    return open_stream(hub, channel)
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ import pytest
 
 from pgpubsub import Entry, Gap, GapReason
 from pgpubsub.core.pages import Pages
-from pgpubsub.core.position import Position
+from pgpubsub.core.position import Anchor, Covered, Position
 from pgpubsub.core.reading import Batch
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PLACE = Position(UUID(int=1), 7, 1)
+PLACE = Position(UUID(int=1), 7, 1, Covered(90), Anchor(9, 0), Covered(100))
 BATCH = Batch(PLACE, PLACE, None)
 GAP = Gap(GapReason.REWOUND, ("orders",), NOW, None, "")
 LOW = 2
@@ -66,9 +66,11 @@ def test_more_is_asked_for_once_when_what_is_left_grows_short(pages: Subject) ->
 def test_what_is_put_back_comes_out_again_and_was_not_handed_out(pages: Subject) -> None:
     pages.fill(1, 2)
     first, second = pages.take(), pages.take()
-    assert pages.handed is second is not None
+    assert isinstance(first, Entry)
+    assert isinstance(second, Entry)
+    assert pages.position == second.position
     pages.restore(second)
-    assert pages.handed is first
+    assert pages.position == second.position_before()
     assert pages.delivered == 1
     pages.report(GAP)
     assert pages.ids(1) == [2]
@@ -78,6 +80,19 @@ def test_what_is_put_back_comes_out_again_and_was_not_handed_out(pages: Subject)
     assert pages.gaps == 0
     assert pages.ids(1) == [GAP]
     assert pages.gaps == 1
+
+
+def test_the_position_is_before_an_entry_that_comes_again(pages: Subject) -> None:
+    assert pages.position is None
+    pages.fill(1, 2)
+    first, _ = pages.take(), pages.take()
+    assert isinstance(first, Entry)
+    pages.restore(first)  # by another consumer than has got the second
+    assert pages.position is not None
+    assert Position.decode(pages.position, 7).last == 0
+    assert pages.ids(1) == [1]
+    assert pages.position == first.position
+    assert Position.decode(first.position, 7).last == 1
 
 
 def test_what_is_dropped_was_not_delivered(pages: Subject) -> None:

@@ -21,7 +21,7 @@ class Pages:
         on_low: called then.
     """
 
-    __slots__ = ("_last_high", "_on_low", "_previous", "_put", "_queue", "gaps", "handed", "low")
+    __slots__ = ("_delivered", "_last", "_last_high", "_on_low", "_put", "_queue", "gaps", "low")
 
     dropped = 0
     overflowed = False
@@ -30,9 +30,8 @@ class Pages:
         self.low = low
         self.gaps = 0
         """Gaps taken out."""
-        self.handed: Entry | None = None
-        """The entry taken out last."""
-        self._previous: Entry | None = None
+        self._last: Entry | None = None
+        self._delivered = False  # and not put back
         self._last_high = low + 1
         self._put = 0
         self._on_low = on_low
@@ -51,8 +50,8 @@ class Pages:
         if event.__class__ is Gap:
             self.gaps += 1
         else:
-            self._previous = self.handed
-            self.handed = event  # type: ignore[assignment]  # an entry
+            self._last = event  # type: ignore[assignment]  # an entry
+            self._delivered = True
         if len(queue) == self._last_high:
             self._on_low()
         del queue[0]
@@ -64,10 +63,18 @@ class Pages:
         if isinstance(event, Gap):
             self.gaps -= 1
         else:
-            self.handed = self._previous
+            self._last = event
+            self._delivered = False
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def position(self) -> str | None:
+        """Behind the entry that was taken out last, or before the one that was put back last; None before the first."""
+        if self._last is None:
+            return None
+        return self._last.position if self._delivered else self._last.position_before()
 
     @property
     def bytes(self) -> int:

@@ -260,8 +260,3 @@ class Statements:
     def register(self) -> str:
         """Give streams their names, unless they have them."""
         return f"SELECT {self._of}.register($1::text[])"
-
-    @cached_property
-    def append_within(self) -> str:
-        """The function that appends text in whatever transaction is open, and that for bytes."""
-        return f"{self._of}.append"

@@ -181,9 +181,10 @@ class Reader(Receiver[Event]):
 
     @property
     def position(self) -> str | None:
-        """Behind the last entry that it has delivered, or where it began. None before it is entered."""
-        handed = self._inbox.buffer.handed
-        return self._start if handed is None else str(handed.position)
+        """Behind the last entry that it has delivered, or where it began; None before it is entered. What several who
+        share the reader have got, and not handled yet, is behind it too."""
+        position: str | None = self._inbox.buffer.position
+        return position or self._start
 
     def __enter__(self) -> Self:
         """Begin to read. `END` is now.
