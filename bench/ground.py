@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -77,6 +77,20 @@ class Effort:
     """Notifications on a channel that has a type."""
     large: int = 1 << 20
     """Bytes of a long payload."""
+    stream_rounds: int = 5
+    """How many of the rounds include streams."""
+    appending_tasks: Mapping[int, Sequence[int]] = field(
+        default_factory=lambda: {1: (16,), 16: (16,), 256: (16, 64), 2000: (64,)}
+    )
+    """Tasks that append at once, and the numbers of connections that others try for them."""
+    appending_threads: Mapping[int, Sequence[int]] = field(default_factory=lambda: {16: (16,), 256: (16, 64)})
+    """Threads likewise."""
+    arriving: Mapping[int, float] = field(default_factory=lambda: {100: 1.0, 5000: 0.5})
+    """Appends per second, and for how many seconds."""
+    stored: int = 1_000_000
+    """Entries in a long stream."""
+    stored_too: tuple[int, ...] = ()
+    """In longer ones."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ RESULTS = Path(__file__).with_name("results")
 PACKAGES = (
     *("pgpubsub", "psycopg", "psycopg-binary", "psycopg-c", "psycopg2-binary", "psycopg2", "PyGreSQL"),
     *("psycopg-pool", "asyncpg", "asyncpg-listen", "broadcaster", "uvloop", "msgspec"),
+    *("procrastinate", "pgqueuer", "pgmq"),
 )
 
 

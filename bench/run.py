@@ -21,12 +21,13 @@ from bench.report import environment, save
 from bench.rounds import Measurement, Round, play
 from bench.sender import Sender
 from bench.sending import part as sending
+from bench.streams import part as streams
 from bench.table import summary, table
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending)
+PARTS = (pubsub, hub, sending, streams)
 FULL = Effort()
 QUICK = Effort(
     rounds=2,
@@ -48,13 +49,21 @@ QUICK = Effort(
     many=5_000,
     streamed=20_000,
     typed=1000,
+    stream_rounds=1,
+    appending_tasks={1: (4,), 16: (4,), 256: (4,)},
+    appending_threads={16: (4,)},
+    arriving={100: 0.2, 1000: 0.2},
+    stored=100_000,
 )
+LONGEST_STREAM = 20_000_000
 
 
 def main() -> None:
     options = _options()
     effort = QUICK if options.quick else FULL
     effort = replace(effort, rounds=options.rounds or effort.rounds)
+    if options.full:
+        effort = replace(effort, stored_too=(LONGEST_STREAM,))
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
     started = monotonic()
     with (
@@ -91,6 +100,11 @@ def _options() -> Namespace:
     parser = ArgumentParser(prog="python -m bench", description="Measure pgpubsub beside other clients.")
     parser.add_argument("--rounds", type=int, help=f"number of rounds (default: {FULL.rounds})")
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it works; no result")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"also streams of {LONGEST_STREAM:,} entries, which take some minutes to make and 15 GB of disk",
+    )
     parser.add_argument(
         "--only", nargs="+", default=[], choices=[*parts, *known], metavar="NAME", help=", ".join([*parts, *known])
     )

@@ -13,6 +13,7 @@ from pgpubsub.testing import Proxy, TemporaryServer
 from tests.contract.faces import HUB_KINDS, AnyHub, Covered, LoopInThread, new_loop
 from tests.system.pgbouncer import PgBouncer, PoolMode
 from tests.system.standby import Standby
+from tests.system.streams import clear, install
 
 
 @pytest.fixture
@@ -54,3 +55,29 @@ def new_hub(hub_kind: str, at_end: ExitStack) -> Callable[..., AnyHub]:
         return hub
 
     return new_hub
+
+
+MANY = {"max_connections": "150", "max_prepared_transactions": "100"}
+"""Settings of a server for many writers, and of its standbys."""
+
+
+@pytest.fixture(scope="session")
+def one_stream_server(session_server: TemporaryServer) -> Iterator[TemporaryServer]:
+    with TemporaryServer(session_server.binaries, tcp=True, settings=MANY) as server:
+        yield server
+
+
+@pytest.fixture
+def stream_server(one_stream_server: TemporaryServer) -> TemporaryServer:
+    """A server for many writers, to be stopped, crashed, frozen and configured, with new streams; those in the stream
+    "quiet" wake nobody."""
+    one_stream_server.start()
+    clear(one_stream_server.dsn())
+    install(one_stream_server.dsn(), "quiet")
+    return one_stream_server
+
+
+@pytest.fixture
+def make_stream_standby(stream_server: TemporaryServer, at_end: ExitStack) -> Callable[..., Standby]:
+    """Makes standbys of that."""
+    return lambda source=None: at_end.enter_context(Standby(stream_server, source, MANY))

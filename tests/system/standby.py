@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,12 +20,21 @@ CATCH_UP_TIMEOUT = 20.0
 
 
 class Standby:
-    """A hot standby that streams from its primary, on a port of its own."""
+    """A hot standby that streams from its primary, on a port of its own.
 
-    def __init__(self, primary: TemporaryServer) -> None:
+    Args:
+        primary: is copied.
+        source: a connection string to stream from, if that goes by way of something that cuts it off.
+        settings: of the server; some must not be lower than the primary's.
+    """
+
+    def __init__(
+        self, primary: TemporaryServer, source: str | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.primary = primary
+        source = source or primary.dsn(application_name="standby")
         self.server = TemporaryServer(
-            primary.binaries, tcp=True, settings={"primary_conninfo": primary.dsn(application_name="standby")}
+            primary.binaries, tcp=True, settings={"primary_conninfo": source, **(settings or {})}
         )
         """To be stopped, crashed and frozen like any other."""
 
@@ -50,6 +60,20 @@ class Standby:
         """Make it a primary, which it is when this returns. The old one is not told."""
         with psycopg.connect(self.dsn(), autocommit=True) as admin:
             assert admin.execute("SELECT pg_promote()").fetchone() == (True,)
+
+    def pause(self) -> None:
+        """Replay nothing more of what arrives, until it is resumed or promoted."""
+        with psycopg.connect(self.dsn(), autocommit=True) as admin:
+            admin.execute("SELECT pg_wal_replay_pause()")
+            deadline = time.monotonic() + CATCH_UP_TIMEOUT
+            while admin.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
+                assert time.monotonic() < deadline, "the standby does not pause"
+                threading.Event().wait(0.005)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        with psycopg.connect(self.dsn(), autocommit=True) as admin:
+            admin.execute("SELECT pg_wal_replay_resume()")
 
     def catch_up(self) -> None:
         """Wait until all that the primary has written up to now can be seen."""

@@ -83,7 +83,7 @@ def test_what_is_put_back_comes_out_again_and_was_not_handed_out(pages: Subject)
 
 
 def test_the_position_is_before_an_entry_that_comes_again(pages: Subject) -> None:
-    assert pages.position is None
+    assert not pages.position
     pages.fill(1, 2)
     first, _ = pages.take(), pages.take()
     assert isinstance(first, Entry)
