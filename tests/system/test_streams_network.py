@@ -1,0 +1,255 @@
+"""Streams when the network fails, the server is frozen or restarted, or a pooler stands between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from time import monotonic
+from typing import Any, Literal
+
+import pytest
+
+import pgpubsub
+from pgpubsub import Hub
+from pgpubsub.streams import source
+from pgpubsub.testing import Proxy, TemporaryServer
+from tests.contract.faces import Worker
+from tests.system.pgbouncer import PgBouncer, PoolMode
+from tests.system.streams import (
+    SEED,
+    Follower,
+    Kind,
+    Writers,
+    append,
+    connect,
+    payloads,
+    read_all,
+    save,
+    set_back,
+    stored,
+    until,
+)
+from tests.system.test_hub_server_faults import frozen, processes
+
+QUICK: dict[str, Any] = {"poll_interval": 0.1}
+
+MakePgBouncer = Callable[[TemporaryServer, PoolMode], PgBouncer]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is given up after a second, and not a minute."""
+    monkeypatch.setattr(source, "ANSWER", 1.0)
+
+
+def reading_pids(server: TemporaryServer) -> list[int]:
+    with connect(server.dsn()) as admin:
+        found = admin.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgpubsub read%'")
+        return [pid for (pid,) in found]
+
+
+@pytest.mark.parametrize("kind", ["Hub", "AsyncHub"])
+def test_connections_that_break_lose_nothing(stream_server: TemporaryServer, kind: Kind) -> None:
+    """In the midst of an answer, before and after a question, and all of a sudden."""
+    with (
+        Proxy(stream_server.dsn()) as proxy,
+        connect(stream_server.dsn()) as admin,
+        Follower(stream_server.dsn(), "s", kind=kind, read_conninfo=proxy.dsn(), **QUICK) as live,
+        Follower(stream_server.dsn(), "s", kind=kind, stops=20, read_conninfo=proxy.dsn(), **QUICK) as restless,
+    ):
+        faults: list[Callable[[], object]] = [
+            proxy.reset,
+            lambda: proxy.cut_after(0),
+            lambda: proxy.cut_after(200),
+            lambda: proxy.cut_after(3000),
+            lambda: proxy.cut_before(b"pg_snapshot_xip"),
+            lambda: proxy.break_after(b"pg_snapshot_xip"),
+        ]
+        count = 0
+        for fault in faults * 2:
+            fault()
+            for _ in range(20):
+                append(admin, "s", str(count))
+                count += 1
+            live.until(count)
+        restless.until(count)
+        assert live.payloads == restless.payloads == [str(number) for number in range(count)]
+
+
+def test_reading_connections_that_fall_silent_are_given_up(stream_server: TemporaryServer, impatient: None) -> None:
+    """Half open ones, in either direction or both, and those of backends that are frozen."""
+    with ExitStack() as stack:
+        admin = stack.enter_context(connect(stream_server.dsn()))
+        follow = partial(Follower, stream_server.dsn(), "s", poll_interval=0.1)
+        frozen_ones = [stack.enter_context(follow()), stack.enter_context(follow(kind="AsyncHub"))]
+        pids = reading_pids(stream_server)
+        proxies = [stack.enter_context(Proxy(stream_server.dsn(connect_timeout=1))) for _ in range(3)]
+        half_open = [stack.enter_context(follow(read_conninfo=proxy.dsn())) for proxy in proxies]
+        append(admin, "s", "0")
+        for follower in [*frozen_ones, *half_open]:
+            follower.until(1)
+        directions: list[Literal["to_client", "to_server", "both"]] = ["to_client", "to_server", "both"]
+        for proxy, direction in zip(proxies, directions, strict=True):
+            proxy.deafen(direction)
+        with frozen(*pids):
+            append(admin, "s", "1")
+            for proxy in proxies:
+                proxy.hear()  # for those that come now
+            append(admin, "s", "2")
+            for follower in [*frozen_ones, *half_open]:
+                follower.until(3)
+        append(admin, "s", "3")
+        for follower in [*frozen_ones, *half_open]:
+            follower.until(4)
+            assert follower.payloads == ["0", "1", "2", "3"]
+
+
+def test_a_frozen_server_is_waited_for(stream_server: TemporaryServer, impatient: None) -> None:
+    with (
+        connect(stream_server.dsn()) as admin,
+        Follower(stream_server.dsn(), "s", hub={"connect_timeout": 2}, **QUICK) as live,
+        Hub(stream_server.dsn(connect_timeout=2), send_timeout=60) as hub,
+    ):
+        stream = hub.stream("s")
+        stream.append("0")
+        live.until(1)
+        with frozen(*processes(stream_server)):
+            appending = Worker(lambda: stream.append("1", idempotency_key="1"))
+            begun = monotonic()
+            until(lambda: monotonic() > begun + 1.5)  # readers have given up to wait for an answer
+            assert live.payloads == ["0"]
+        assert isinstance(appending.outcome(), int)
+        append(admin, "s", "2")
+        live.until(3)
+        assert live.payloads == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_restarts_while_hubs_read_and_append(
+    stream_server: TemporaryServer, mode: Literal["fast", "immediate"]
+) -> None:
+    """Each append is repeated, by an idempotency key, until it is certain."""
+    dsn = stream_server.dsn()
+    end = threading.Event()
+    appended: list[list[str]] = [[] for _ in range(4)]
+
+    def append_all_along(hub: Hub, number: int) -> None:
+        stream, count = hub.stream("s"), 0
+        while not end.is_set():
+            text = f"{number}.{count}"
+            try:
+                stream.append(text, idempotency_key=text)
+            except (pgpubsub.SendUncertain, pgpubsub.SendTimeout):
+                continue
+            appended[number].append(text)
+            count += 1
+
+    with (
+        Hub(dsn) as hub,
+        Follower(dsn, "s", **QUICK) as live,
+        Follower(dsn, "s", kind="AsyncHub", stops=30, seed=SEED, **QUICK) as restless,
+    ):
+        workers = [Worker(lambda number=number: append_all_along(hub, number)) for number in range(4)]  # type: ignore[misc]
+        for round_ in range(2):
+            until(lambda: all(len(texts) > 20 * (round_ + 1) for texts in appended))  # noqa: B023
+            stream_server.restart(mode)
+            count = len(appended[0])
+            until(lambda: len(appended[0]) > count)  # noqa: B023
+        end.set()
+        assert [worker.outcome() for worker in workers] == [None] * 4
+        with connect(dsn) as admin:
+            there = stored(admin, "s")
+        assert sorted(there) == sorted(text for texts in appended for text in texts)
+        for follower in (live, restless):
+            follower.until(len(there))
+            assert sorted(follower.payloads) == sorted(there)
+            for texts in appended:
+                assert [text for text in follower.payloads if text in set(texts)] == texts
+
+
+@contextmanager
+def in_the_midst_of_reading(hub: Hub, server: TemporaryServer, conninfo: str) -> Iterator[None]:
+    """The server is frozen while readers of the hub wait for it."""
+    readers = [hub.stream("s", read_conninfo=conninfo, **QUICK).read() for _ in range(3)]
+    for reader in readers:
+        reader.__enter__()
+    stop, cont = signal.SIGSTOP, signal.SIGCONT
+    pids = processes(server)
+    for pid in pids:
+        os.kill(pid, stop)
+    try:
+        threading.Event().wait(0.5)  # they look meanwhile, and get no answer
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, cont)
+
+
+def test_a_hub_is_closed_although_the_server_is_frozen(stream_server: TemporaryServer) -> None:
+    before = set(reading_pids(stream_server))
+    hub = Hub(stream_server.dsn())
+    hub.wait_until_live()
+    hub.stream("s").append("0")
+    with in_the_midst_of_reading(hub, stream_server, stream_server.dsn()):
+        begun = monotonic()
+        hub.close(1)
+        assert monotonic() - begun < 20
+    until(lambda: before.issuperset(reading_pids(stream_server)))
+
+
+# -- PgBouncer
+
+
+def test_a_transaction_pool_is_read_from_and_appended_to(
+    stream_server: TemporaryServer, make_pgbouncer: MakePgBouncer
+) -> None:
+    pooler = make_pgbouncer(stream_server, "transaction")
+    streams = ("s", "quiet")
+    with connect(stream_server.dsn()) as admin:
+        follow = partial(Follower, stream_server.dsn(), seed=SEED, poll_interval=0.1, read_conninfo=pooler.dsn())
+        followers = [follow("s"), follow("s", kind="AsyncHub", stops=30), follow("quiet", stops=50)]
+        with (
+            followers[0],
+            followers[1],
+            followers[2],
+            Writers(
+                stream_server.dsn(),
+                streams,
+                ("quiet",),
+                seed=SEED,
+                count=12,
+                hub={"notify_conninfo": pooler.dsn()},
+            ) as writers,
+        ):
+            writers.write_for(1.5)
+            for stream, follower in zip(("s", "s", "quiet"), followers, strict=True):
+                follower.until(len(writers.committed(stream)))
+                writers.check(stream, follower.events, admin)
+
+
+def test_a_pool_does_not_hide_that_the_server_was_set_back(
+    stream_server: TemporaryServer, make_pgbouncer: MakePgBouncer
+) -> None:
+    """The reader's connection stays: it is the pool's that is replaced."""
+    pooler = make_pgbouncer(stream_server, "transaction")
+    with connect(stream_server.dsn()) as admin:
+        append(admin, "s", "0")
+    copy = save(stream_server)
+    with Follower(stream_server.dsn(), "s", read_conninfo=pooler.dsn(), poll_interval=10) as live:
+        live.until(1)
+        with connect(stream_server.dsn()) as admin:
+            for number in range(1, 5):
+                append(admin, "s", str(number))
+        live.until(5)
+        set_back(stream_server, copy)
+        with connect(stream_server.dsn()) as admin:
+            news = [f"new {number}" for number in range(12)]
+            for text in news:
+                append(admin, "s", text)
+        live.until(5 + 1 + 12)
+        assert live.payloads == ["0", "1", "2", "3", "4", "rewound", *news]
+        assert payloads(read_all(stream_server.dsn(), "s", read_conninfo=pooler.dsn())) == ["0", *news]
