@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from pgpubsub import Notify
+from pgpubsub import AsyncHub, Notify
 from pgpubsub.core.frames import MAX_PAYLOAD, join
 from pgpubsub.testing import Proxy
 from tests.contract.faces import PATIENCE, AnyHub, Worker, unsettled
@@ -24,6 +25,7 @@ __all__ = [
     "arrived",
     "begin",
     "begin_all",
+    "in_flight",
     "numbered",
     "numbers",
     "sending_pids",
@@ -144,6 +146,14 @@ def arrived(hub: AnyHub, channel: str, foreign: Foreign) -> list[str]:
     hub.notify(channel, "end")
     foreign.until("end")
     return [payload for _, payload in foreign.joined][:-1]
+
+
+async def in_flight(hub: AsyncHub, channel: str, text: str) -> asyncio.Task[None]:
+    """The task that sends this, alone, when it has begun."""
+    task = asyncio.create_task(hub.notify(channel, text))
+    while hub._engine._sender._core.in_flight is None:
+        await asyncio.sleep(0)
+    return task
 
 
 def words(count: int, word: str = "good") -> list[str]:

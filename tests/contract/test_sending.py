@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgpubsub import AsyncHub, Closed, GaveUp, PayloadError, SendUncertain, ServerRefused
 from tests.contract.faces import ASYNC_KINDS, PATIENCE, AnyHub, Covered, Worker, payloads, take, together, unsettled
-from tests.contract.sending import Foreign, Gate, arrived, begin, begin_all, transactions, wait_until, words
+from tests.contract.sending import Foreign, Gate, arrived, begin, begin_all, in_flight, transactions, wait_until, words
 from tests.contract.test_handler import eventually
 
 Admin = psycopg.Connection[Any]
@@ -247,8 +247,8 @@ def test_what_cannot_be_handed_over_any_more_is_not_taken_for_sent(
     async def main(hub: AsyncHub) -> None:
         connection: Any = hub._engine._sending.connection
         with gate.shut():
-            texts = ["first", "second " * 5000, *words(3)]
-            tasks = [asyncio.create_task(hub.notify(channel, text)) for text in texts]
+            tasks = [await in_flight(hub, channel, "first")]
+            tasks += [asyncio.create_task(hub.notify(channel, text)) for text in ("second " * 5000, *words(3))]
             await asyncio.sleep(0)
         assert select.select([connection._fd], [], [], PATIENCE)[0]  # the loop stands still
         gate.reset()

@@ -16,7 +16,7 @@ import pytest
 
 from pgpubsub import AsyncHub, Hub, SendTimeout
 from tests.contract.faces import ASYNC_KINDS, PATIENCE, Covered, Worker, unsettled
-from tests.contract.sending import Foreign, Gate, arrived, begin_all, words
+from tests.contract.sending import Foreign, Gate, arrived, begin_all, in_flight, words
 from tests.contract.test_hub_threads import Signal, raise_interrupt
 
 ASYNC = pytest.mark.parametrize("hub_kind", ASYNC_KINDS)
@@ -58,13 +58,14 @@ def test_what_is_cancelled_in_flight_is_sent_once_and_concerns_nobody_else(
 
     async def main(hub: AsyncHub) -> None:
         with gate.shut():
-            first = asyncio.create_task(hub.notify(channel, "first"))
+            first = await in_flight(hub, channel, "first")
             last_to_wait = asyncio.create_task(hub.notify(channel, "second"))
             await asyncio.sleep(0)
             first.cancel()
             await asyncio.wait([first])
         await last_to_wait
-        leader, *tasks = [asyncio.create_task(hub.notify(channel, text)) for text in words(10)]
+        leader = await in_flight(hub, channel, words(1)[0])
+        tasks = [asyncio.create_task(hub.notify(channel, text)) for text in words(10)[1:]]
         await leader
         tasks[4].cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -86,7 +87,8 @@ def test_what_is_cancelled_just_before_it_would_go_out_is_not_sent(
         connection: Any = hub._engine._sending.connection
         for _ in range(10):
             with gate.shut():
-                first, second = [asyncio.create_task(hub.notify(channel, text)) for text in ("first", "second")]
+                first = await in_flight(hub, channel, "first")
+                second = asyncio.create_task(hub.notify(channel, "second"))
                 await asyncio.sleep(0)
             assert select.select([connection._fd], [], [], PATIENCE)[0]  # the loop stands still
             asyncio.get_running_loop().call_soon(second.cancel)
@@ -103,8 +105,7 @@ def test_a_timeout_of_the_users_own_calls_off_what_waits(
 ) -> None:
     async def main(hub: AsyncHub) -> None:
         with gate.shut():
-            first = asyncio.create_task(hub.notify(channel, "first"))
-            await asyncio.sleep(0)
+            first = await in_flight(hub, channel, "first")
             for call in (hub.notify(channel, "one"), hub.notify_many([(channel, "1"), (channel, "2")])):
                 with pytest.raises(TimeoutError) as caught:
                     async with asyncio.timeout(0.01):

@@ -24,16 +24,16 @@ def without_a_type(hub: Hub) -> None:
     stream.append(b"17", idempotency_key="17")
     stream.append(17)  # type: ignore
     with stream.read(pgpubsub.END) as entries:
-        assert_type(entries, Reader[Entry[Any]])
+        assert_type(entries, Reader[Entry[Any] | Undecodable])
         for entry in entries:
-            if isinstance(entry, Gap):
+            if not isinstance(entry, Entry):
                 continue
             assert_type(entry, Entry[Any])
             assert_type(entry.position, str)
             assert_type(entry.key, str | None)
             assert_type(entry.headers, dict[str, Any] | None)
             print(entry.appended_at.isoformat())
-    assert_type(entries.get_nowait(), Entry[Any] | Gap | None)
+    assert_type(entries.get_nowait(), Entry[Any] | Undecodable | Gap | None)
     assert_type(entries.position, str | None)
 
 

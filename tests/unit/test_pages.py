@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from pgpubsub import Entry, Gap, GapReason
+from pgpubsub import Entry, Gap, GapReason, Undecodable
 from pgpubsub.core.pages import Pages
 from pgpubsub.core.position import Anchor, Covered, Position
 from pgpubsub.core.reading import Batch
@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PLACE = Position(UUID(int=1), 7, 1, Covered(90), Anchor(9, 0), Covered(100))
 BATCH = Batch(PLACE, PLACE, None)
 GAP = Gap(GapReason.REWOUND, ("orders",), NOW, None, "")
-LOW = 2
+LOW, LONG = 2, 100
 
 
 def entry(id: int) -> Entry[str]:
@@ -29,7 +29,7 @@ class Subject(Pages):
 
     def __init__(self) -> None:
         self.asked: list[int] = []
-        super().__init__(LOW, lambda: self.asked.append(len(self)))
+        super().__init__(LOW, LONG, lambda: self.asked.append(len(self)))
 
     def fill(self, *ids: int) -> None:
         self.put([entry(id) for id in ids], 0)
@@ -61,6 +61,27 @@ def test_more_is_asked_for_once_when_what_is_left_grows_short(pages: Subject) ->
     assert pages.asked == [LOW + 1]
     pages.ids(2)
     assert pages.asked == [LOW + 1]
+
+
+def test_long_entries_are_to_be_taken_before_more_is_asked_for(pages: Subject) -> None:
+    pages.put([entry(id) for id in (1, 2, 3, 4)], LONG + 1)
+    assert pages.has_enough
+    pages.ids(3)
+    assert pages.asked == []
+    pages.ids(1)
+    assert pages.asked == [1]
+    assert not pages.has_enough
+    assert pages.bytes == LONG + 1
+
+
+def test_what_cannot_be_decoded_is_an_entry_too(pages: Subject) -> None:
+    event = Undecodable(entry(7), ValueError("wrong"))
+    pages.put([event], 1)
+    assert pages.take() is event
+    assert pages.position == entry(7).position
+    pages.restore(event)
+    assert pages.position == entry(7).position_before()
+    assert pages.delivered == 0
 
 
 def test_what_is_put_back_comes_out_again_and_was_not_handed_out(pages: Subject) -> None:
@@ -101,5 +122,5 @@ def test_what_is_dropped_was_not_delivered(pages: Subject) -> None:
     pages.forget("orders")
     assert len(pages) == 2
     pages.clear()
-    assert (len(pages), pages.delivered, pages.dropped, pages.bytes) == (0, 1, 0, 0)
+    assert (len(pages), pages.delivered, pages.dropped) == (0, 1, 0)
     assert pages.take() is None

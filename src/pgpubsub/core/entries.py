@@ -29,11 +29,8 @@ class NewEntry(NamedTuple):
     headers: str | None
     """As JSON."""
     idempotency_key: str | None
-
-    @property
-    def size(self) -> int:
-        """About how long it is."""
-        return len(self.text or self.data or "") + len(self.headers or "")
+    size: int
+    """Bytes of payload, key and headers together."""
 
 
 def new_entry(
@@ -54,7 +51,6 @@ def new_entry(
             long.
     """
     check_stream(stream)
-    _check_size(stream, payload, limit)
     text = payload if isinstance(payload, str) else None
     for what, value in (("payload", text), ("key", key), ("idempotency key", idempotency_key)):
         if value is not None:
@@ -67,14 +63,15 @@ def new_entry(
             f"the idempotency key for stream {stream!r} has {utf8_length(idempotency_key)} bytes and may have"
             f" {NAME_LIMIT}: use a digest of it"
         )
+    json_headers = _as_json(stream, headers)
+    size = _checked_size(stream, payload, utf8_length(key or "") + utf8_length(json_headers or ""), limit)
     data = None if text is not None else bytes(payload)  # type: ignore[arg-type]  # which was checked
-    return NewEntry(stream_id(stream), stream, key, text, data, _as_json(stream, headers), idempotency_key)
+    return NewEntry(stream_id(stream), stream, key, text, data, json_headers, idempotency_key, size)
 
 
-def _check_size(stream: str, payload: object, limit: int) -> None:
+def _checked_size(stream: str, payload: object, others: int, limit: int) -> int:
     if isinstance(payload, str):
-        # A character has at most four bytes, so most payloads need no encoding to be measured.
-        size = len(payload) if len(payload) * 4 <= limit else len(payload.encode("utf-8", "surrogatepass"))
+        size = utf8_length(payload)
     elif isinstance(payload, bytes | bytearray | memoryview):
         size = memoryview(payload).nbytes
     else:
@@ -82,13 +79,15 @@ def _check_size(stream: str, payload: object, limit: int) -> None:
             f"the payload for stream {stream!r} is a str or bytes, not {type(payload).__name__}; give the stream a"
             " type, stream(name, type), which encodes it, or convert it first"
         )
-    if size > limit:
+    if size + others > limit:
+        beside = f", beside {others} of key and headers," if others else ""
         raise PayloadTooLarge(
-            f"the payload for stream {stream!r} has {size} bytes and max_payload is {limit}; set that higher, or store"
-            " the payload elsewhere and append a reference to it",
-            size=size,
+            f"the payload for stream {stream!r} has {size} bytes{beside} and max_payload is {limit}; set that higher,"
+            " or store the payload elsewhere and append a reference to it",
+            size=size + others,
             limit=limit,
         )
+    return size + others
 
 
 def _as_json(stream: str, headers: Mapping[str, Any] | None) -> str | None:

@@ -16,7 +16,8 @@ It promises:
 
 A refusal does not say which item was at fault, and the whole statement was undone. If it was one of them (text that the
 server's encoding has no letters for), the batch is divided in two and sent again, until that one is alone. Any other
-refusal concerns all of the batch: a full queue, a standby, a time-out of the server's.
+refusal concerns all of the batch: a full queue, a standby, a time-out of the server's. Which are which, `_concerns_one`
+says.
 """
 
 from __future__ import annotations
@@ -26,17 +27,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pgpubsub.errors import PubSubError, SendTimeout, SendUncertain, ServerRefused, again
+from pgpubsub.errors import PubSubError, SendTimeout, SendUncertain, again
 
 __all__ = ["Batch", "Call", "Grouping"]
 
 Item = TypeVar("Item")
-
-DATA_EXCEPTION = "22"
-"""The class of the server's errors that are about values (PostgreSQL manual, "PostgreSQL Error Codes")."""
-
-INTEGRITY_VIOLATION = "23"
-"""Likewise, about values that a constraint does not allow."""
 
 
 class Call(Generic[Item]):
@@ -103,13 +98,6 @@ class Batch(Generic[Item]):
 
     def __str__(self) -> str:
         return self.calls[0].name(self.items)
-
-
-def _concerns_one(error: PubSubError) -> bool:
-    """Whether `error` is about one notification of a batch: its text, and not the server's state."""
-    if not isinstance(error, ServerRefused):
-        return isinstance(error, ValueError)
-    return error.sqlstate is None or error.sqlstate.startswith((DATA_EXCEPTION, INTEGRITY_VIOLATION))
 
 
 class Grouping(Generic[Item]):
@@ -197,9 +185,9 @@ class Grouping(Generic[Item]):
         """The server, or the driver, would not have the oldest of what is in flight."""
         batch = self._land()
         calls = batch.calls
-        if len(calls) == 1 and (calls[0].uncertain is None or _concerns_one(error)):
+        if len(calls) == 1 and (calls[0].uncertain is None or self._concerns_one(error)):
             self._tell(calls[0], error)
-        elif not _concerns_one(error):
+        elif not self._concerns_one(error):
             self._tell_all(calls, error)
         elif self._failure is not None:  # meanwhile
             self._tell_all(calls, self._failure)
@@ -277,6 +265,10 @@ class Grouping(Generic[Item]):
             if call.called_off:
                 self._settle(call)
         return tuple([call for call in calls if not call.told])
+
+    def _concerns_one(self, error: PubSubError) -> bool:
+        """Whether `error` is about one item of a batch, and not the server's state."""
+        raise NotImplementedError
 
     def _together(self) -> list[Call[Item]]:
         """As many from the head of the queue as can go in one statement."""

@@ -210,7 +210,10 @@ class Position:
         anchor = Anchor(read.next(), read.next()) if has_anchor else None
         below, target_below = (top - read.next(), top - read.next()) if has_target else (top, top)
         union, xid = [], top
-        for _ in range(read.next()):
+        count = read.next()
+        if count > MOST_OPEN:
+            raise ValueError(f"it lists {count} transactions")
+        for _ in range(count):
             xid -= read.next()
             union.append(xid)
         union.reverse()
@@ -227,6 +230,9 @@ class Position:
 
 
 FORMAT = 1
+
+MOST_OPEN = 10_000
+"""Open transactions that a token may list: the server looks at each, and has not as many connections."""
 
 LONGEST = 1 << 20
 """Bytes that a token may have when it is decompressed: that is more than a server can have transactions."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pgpubsub.core import grouping
 from pgpubsub.core.frames import Message
+from pgpubsub.errors import PubSubError, ServerRefused
 
 __all__ = ["Call", "Sender"]
 
@@ -18,6 +19,10 @@ MESSAGES = 1000
 
 CHARACTERS = 1 << 20
 """Characters of payload in a batch, at most, unless one call has more. So nobody waits long for somebody else's."""
+
+
+DATA_EXCEPTION = "22"
+"""The class of the server's errors that are about values (PostgreSQL manual, "PostgreSQL Error Codes")."""
 
 
 class Call(grouping.Call[Message]):
@@ -33,6 +38,11 @@ class Call(grouping.Call[Message]):
 
 class Sender(grouping.Grouping[Message]):
     """See the module."""
+
+    def _concerns_one(self, error: PubSubError) -> bool:
+        if not isinstance(error, ServerRefused):
+            return isinstance(error, ValueError)
+        return error.sqlstate is None or error.sqlstate.startswith(DATA_EXCEPTION)
 
     def _together(self) -> list[grouping.Call[Message]]:
         queue = self._queue

@@ -58,6 +58,7 @@ class Outbox(Generic[Item]):
         self._timeout = timeout
         self._core = core
         self._owed_from = 0.0
+        self._pump_due = False
         self._alarm: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
 
@@ -69,8 +70,13 @@ class Outbox(Generic[Item]):
     def submit(self, call: Call[Item]) -> None:
         """Have `call` sent, and told what became of it."""
         self._core.submit(call, monotonic())
-        if self._core.in_flight is None or self._alarm is None:
-            self.pump()
+        if not self._pump_due and (self._core.in_flight is None or self._alarm is None):
+            self._pump_due = True  # soon, so that it goes out with those that come in the same turn of the loop
+            asyncio.get_running_loop().call_soon(self._pump_soon)
+
+    def _pump_soon(self) -> None:
+        self._pump_due = False
+        self.pump()
 
     def withdraw(self, call: Call[Item]) -> None:
         """Nobody waits for `call` any more."""

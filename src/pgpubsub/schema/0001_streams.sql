@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS {schema}.entry (
     key text,
     payload text,
     payload_bytes bytea,
-    headers jsonb,
+    headers jsonb CHECK (pg_catalog.jsonb_typeof(headers) = 'object'),
     idempotency_key text,
     appended_at timestamptz NOT NULL,
     PRIMARY KEY (stream, id),
@@ -84,6 +84,8 @@ BEGIN
                     WHERE tgrelid = {entry_literal}::pg_catalog.regclass AND tgname = 'zzzz_pgpubsub_stamp') THEN
         CREATE TRIGGER zzzz_pgpubsub_stamp BEFORE INSERT ON {schema}.entry
             FOR EACH ROW EXECUTE FUNCTION {schema}.stamp();
+        -- What logical replication brings has ids of another server otherwise.
+        ALTER TABLE {schema}.entry ENABLE ALWAYS TRIGGER zzzz_pgpubsub_stamp;
     END IF;
 END
 $do$;
@@ -104,11 +106,11 @@ $body$;
 -- back, the next append does it.
 CREATE OR REPLACE FUNCTION {schema}.register(names text[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    WITH new AS MATERIALIZED (
+        SELECT DISTINCT {schema}.stream_id(given.name) AS id, given.name FROM unnest($1) AS given (name)
+         WHERE NOT EXISTS (SELECT FROM {schema}.stream AS known WHERE known.name = given.name))
     INSERT INTO {schema}.stream (id, name)
-    SELECT new.id, new.name
-      FROM (SELECT DISTINCT {schema}.stream_id(given.name) AS id, given.name FROM unnest($1) AS given (name)) AS new
-     WHERE NOT EXISTS (SELECT FROM {schema}.stream AS known WHERE known.id = new.id)
-       AND pg_try_advisory_xact_lock(new.id)
+    SELECT new.id, new.name FROM new WHERE pg_try_advisory_xact_lock(new.id)
     ON CONFLICT DO NOTHING
 $body$;
 
@@ -198,7 +200,9 @@ $do$;
 -- old ones get the lowest there is, and positions of before are told from those of now. New ids are above the old.
 DO $do$
 BEGIN
-    IF NOT EXISTS (SELECT FROM {schema}.native_birth) THEN
+    IF NOT EXISTS (SELECT FROM {schema}.native_birth)
+        OR EXISTS (SELECT FROM {schema}.entry  -- from the future: copied from elsewhere, by logical replication perhaps
+                    WHERE xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())) THEN
         UPDATE {schema}.entry SET xid = '3' WHERE xid <> '3';
         PERFORM pg_catalog.setval({entry_id_literal}::pg_catalog.regclass, max(id)) FROM {schema}.entry
          HAVING max(id) > (SELECT last_value FROM {schema}.entry_id);  -- which may have been restored, or not

@@ -7,18 +7,21 @@ from functools import partial
 from typing import Any
 
 from pgpubsub.core.pages import Pages
-from pgpubsub.events import Entry, Gap, Notify
+from pgpubsub.events import Entry, Gap, Notify, Undecodable
 from pgpubsub.hubs.mailbox import Decoders, Mailbox
 
 __all__ = ["Hinted", "pages"]
 
-LOW = 2000
-"""Entries that are left when the next page is read."""
+FEW = 2000
+"""Entries that are left when the next page is read,"""
+
+LONG = 1 << 20
+"""unless those of the last had more bytes than this: then none are."""
 
 
 def pages(on_low: Callable[[], None]) -> Pages:
     """What holds a reader's entries."""
-    return Pages(LOW, on_low)
+    return Pages(FEW, LONG, on_low)
 
 
 class Hinted(Mailbox):
@@ -28,12 +31,13 @@ class Hinted(Mailbox):
     on_hint: Callable[[], object]
     own_pid: Callable[[], int | None]
     """Of the server process that sends this hub's hints: its readers are told of its appends without any."""
+    on_gap: Callable[[], object]
     on_low: Callable[[], object]
     on_end: Callable[[], object]
 
     def __init__(self, types: Decoders) -> None:
         # The reader, which knows what to do then, comes later, and lives no longer.
-        self.on_hint = self.on_low = self.on_end = self.own_pid = lambda: None
+        self.on_hint = self.on_gap = self.on_low = self.on_end = self.own_pid = lambda: None
         super().__init__(pages(partial(Hinted._call_on_low, self)), types)
 
     def _call_on_low(self) -> None:
@@ -45,7 +49,7 @@ class Hinted(Mailbox):
             self.on_hint()
 
     def report(self, gap: Gap) -> None:
-        self.on_hint()
+        self.on_gap()
 
     def is_crowded(self) -> bool:
         return False
@@ -54,9 +58,14 @@ class Hinted(Mailbox):
         super().end(why)
         self.on_end()
 
-    def deliver(self, entries: Sequence[Entry[Any]]) -> None:
-        """Put in entries."""
-        super().put(entries, 0)  # type: ignore[arg-type]  # what is taken out is what was put in
+    @property
+    def has_enough(self) -> bool:
+        """Whether it is not time yet to read on."""
+        return bool(self.buffer.has_enough)
+
+    def deliver(self, entries: Sequence[Entry[Any] | Undecodable], size: int) -> None:
+        """Put in entries with `size` bytes of payload together."""
+        super().put(entries, size)  # type: ignore[arg-type]  # what is taken out is what was put in
 
     def deliver_gap(self, gap: Gap) -> None:
         """Put in a gap of the stream's."""

@@ -21,6 +21,7 @@ __all__ = [
     "install_async",
     "missing_schema",
     "not_installed",
+    "restored",
     "sql",
 ]
 
@@ -161,10 +162,16 @@ def check_version(schema: str, number: int, serves_from: int, is_native: bool) -
             f" this pgpubsub has {VERSION}: use a newer pgpubsub"
         )
     if not is_native:
-        raise StreamsNotInstalled(
-            f"the streams in schema {schema!r} were restored from a dump, so that their transaction ids mean nothing"
-            f" here: run pgpubsub.streams.install({_arguments(schema)}) once, which repairs that"
-        )
+        raise restored(schema)
+
+
+def restored(schema: str) -> StreamsNotInstalled:
+    """The error to raise when entries came from another cluster."""
+    return StreamsNotInstalled(
+        f"the streams in schema {schema!r} were restored from a dump, or copied from another server, so that their"
+        f" transaction ids mean nothing here: run pgpubsub.streams.install({_arguments(schema)}) once, which repairs"
+        " that"
+    )
 
 
 def missing_schema(sqlstate: str | None) -> bool:

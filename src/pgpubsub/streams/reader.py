@@ -7,8 +7,10 @@ it goes on over the next, once that has shown that it has the same history.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -17,11 +19,12 @@ from weakref import WeakSet
 from pgpubsub.core.position import NOTHING, Anchor, Covered, Position, Snapshot, spans
 from pgpubsub.core.reading import Ask, Batch, Find, Look, Measure, Newest, Page, Reading
 from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
-from pgpubsub.events import Entry, Gap, GapReason
+from pgpubsub.events import Entry, Gap, GapReason, Undecodable
 from pgpubsub.hubs.mailbox import now
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Observation
 from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.installation import restored
 from pgpubsub.streams.source import Home, Session, Source
 from pgpubsub.streams.statements import Statements, as_array
 from pgpubsub.streams.watch import Watch
@@ -70,6 +73,7 @@ class Reader:
         observe: Callable[[Observation], None],
     ) -> None:
         self.reading = Reading(stream, start)
+        self.stream = stream
         self.error: PubSubError | None = None
         """Why it could not read when it tried last."""
         self._name = name
@@ -81,6 +85,7 @@ class Reader:
         self._woken = asyncio.Event()
         self._hungry = asyncio.Event()
         self._hungry.set()
+        self._reachable = asyncio.Event()
         self._delays = new_delays()
         self._met: WeakSet[Any] = WeakSet()  # connections whose history is known to be ours
         self._home: Home | None = None
@@ -102,24 +107,30 @@ class Reader:
         """There is room for more."""
         self._hungry.set()
 
+    def retry(self) -> None:
+        """The server can be reached again."""
+        self._reachable.set()
+        self.wake()
+
     def stop(self) -> None:
         """Nobody wants more. A statement under way is left to come to its end."""
         self._stopped = True
-        self.wake()
+        self.retry()
         self.feed()
 
-    async def go_to_end(self) -> None:
-        """Pass over all that is there at present."""
-        self.reading.on_many()
-        while await self._advance():
-            if self.reading.position.target is not None:
-                self.reading.on_passed_over()
+    async def begin(self, *, at_end: bool) -> None:
+        """Make sure that there is a stream to read and that the position is one of its, or go to its end."""
+        if at_end:
+            self.reading.on_many()
+        while not self._stopped:
+            if at_end:
+                await self._advance()
+                if self.reading.position.target is not None:
+                    self.reading.on_passed_over()
+                if not self.reading.in_midst and self.error is None:
+                    return
+            elif await self._meet_any():
                 return
-
-    async def begin(self) -> None:
-        """Make sure that there is a stream to read, and that the position is one of its."""
-        while not await self._meet_any():
-            pass
 
     async def run(self, follow: bool) -> None:
         """Read until it is stopped, or else to the end."""
@@ -167,6 +178,7 @@ class Reader:
         except ConnectionLost as error:
             await self._pause(error)
             return True
+        self.error = None
         self._delays = new_delays()
         self._healthy = now()
         return reading.in_midst and not reading.behind
@@ -182,9 +194,16 @@ class Reader:
 
     async def _pause(self, error: ConnectionLost) -> None:
         self.error = error
+        if self._stopped:
+            return
         logger.warning("stream %r: %s", self._name, error)
         delay = max(0.02, next(self._delays))
-        await asyncio.sleep(min(delay, self._watch.interval) if isinstance(error, _Lagging) else delay)
+        if isinstance(error, _Lagging):
+            delay = min(delay, self._watch.interval)
+        self._reachable.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._reachable.wait()
 
     async def _take(self, session: Session) -> None:
         """Do what the core wants next."""
@@ -196,7 +215,9 @@ class Reader:
             await self._page(session, step)
         elif isinstance(step, Measure):
             row = await self._first(session, self._statements.measure, below=step.covered.below)
-            self.reading.on_measured(Snapshot.parse(row[0]), _newest(*row[1:4]), row[4])
+            snapshot, newest = Snapshot.parse(row[0]), _newest(*row[1:4])
+            self._check_present(newest, snapshot)
+            self.reading.on_measured(snapshot, newest, row[4])
         elif isinstance(step, Ask):
             start = None if step.start is None else str(step.start)
             row = await session.first(self._statements.running, {"known": as_array(step.known), "start": start})
@@ -221,7 +242,9 @@ class Reader:
         if fresh:
             xid, id, appended_at = max(fresh)
             newest = _newest(id, appended_at, xid)
-        batch = self.reading.on_looked(Snapshot.parse(text), newest, found[-1][0] if found else None)
+        snapshot = Snapshot.parse(text)
+        self._check_present(newest, snapshot)
+        batch = self.reading.on_looked(snapshot, newest, found[-1][0] if found else None)
         if batch is not None:
             self._deliver(found, batch)
 
@@ -229,6 +252,9 @@ class Reader:
         after = step.after
         if after is None:
             after = await self._before_first(session, step.covered, step.target)
+        if after is None:
+            self.reading.on_page(None, done=True)
+            return
         found = await self._rows(
             session,
             self._statements.page,
@@ -241,28 +267,29 @@ class Reader:
             rows=ROWS,
             bytes=BYTES,
         )
-        batch = self.reading.on_page(found[-1][0] if found else None, done=not found)
-        self._deliver([row for row in found if row[6]], batch)
+        last: int | None = found[-1][0] if found else None
+        wanted = [row for row in found if row[6]]
+        if last is not None and not wanted:  # there may be millions more that were read before
+            last = await self._before_first(session, step.covered, step.target, last)
+        self._deliver(wanted, self.reading.on_page(last, done=last is None))
 
-    async def _before_first(self, session: Session, covered: Covered, target: Covered) -> int:
-        """What is lower than the first id of `target` that is not in `covered`."""
+    async def _before_first(self, session: Session, covered: Covered, target: Covered, after: int = 0) -> int | None:
+        """What is just below the first id above `after` of `target` that is not in `covered`. None: there is none."""
         if covered == NOTHING:
-            return 0
+            return after
         ranges = list(spans(covered, target))
         lows, highs = as_array([low for low, _ in ranges]), as_array([high for _, high in ranges])
-        row = await self._first(session, self._statements.first, lows=lows, highs=highs)
+        row = await self._first(session, self._statements.first, lows=lows, highs=highs, after=after)
         first: int | None = row[0]
-        return 0 if first is None else first - 1
+        return None if first is None else first - 1
 
     def _deliver(self, found: Sequence[Any], batch: Batch) -> None:
         if found:
             self._inbox.deliver(
-                [
-                    Entry(id, key, data if text is None else text, headers, appended_at, batch)
-                    for id, key, text, data, headers, appended_at, _ in found
-                ]
+                [_event(row, batch) for row in found],
+                sum([len(text or data or "") + len(headers or "") for _, _, text, data, headers, *_ in found]),
             )
-            if len(self._inbox.buffer) > self._inbox.buffer.low:
+            if self._inbox.has_enough:
                 self._hungry.clear()
 
     async def _rows(self, session: Session, statement: str, **parameters: object) -> list[Any]:
@@ -273,6 +300,11 @@ class Reader:
         return (await self._rows(session, statement, **parameters))[0]
 
     # -- whose history it is
+
+    def _check_present(self, newest: Newest | None, snapshot: Snapshot) -> None:
+        """Raise if an entry is from the future: its transaction id was not assigned by this server."""
+        if newest is not None and newest.xid >= snapshot.xmax:
+            raise restored(self._statements.schema)
 
     async def _meet(self, session: Session) -> None:
         """Make sure that `session` has the history that the position is about, or report that it has another."""
@@ -308,6 +340,17 @@ class Reader:
 
 class _Lagging(ConnectionLost):
     """The server has not got as far as the reader. It will."""
+
+
+def _event(row: Any, batch: Batch) -> Entry[Any] | Undecodable:
+    id, key, text, data, headers, appended_at, _ = row
+    payload = data if text is None else text
+    if headers is None:
+        return Entry(id, key, payload, None, appended_at, batch)
+    try:
+        return Entry(id, key, payload, json.loads(headers), appended_at, batch)
+    except (ValueError, RecursionError) as error:  # which PostgreSQL's JSON allows: long numbers, deep nesting
+        return Undecodable(Entry(id, key, payload, None, appended_at, batch), error)
 
 
 def _newest(id: int | None, appended_at: datetime | None, xid: int | None) -> Newest | None:

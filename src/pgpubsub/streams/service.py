@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack
@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from pgpubsub.core.entries import NewEntry, hint_channel
 from pgpubsub.core.grouping import Call
 from pgpubsub.core.position import END, Position, Start, stream_id
-from pgpubsub.errors import ConcurrentUse, NotLive, PubSubError, SubscriptionClosed
+from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, SubscriptionClosed, again
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.appending import Appending, AwaitedAppend
@@ -82,26 +82,26 @@ class Streams:
     async def open(self, description: Description[Any], inbox: Hinted, after: Position | Start, follow: bool) -> str:
         """Begin to read, and return the position where that begins."""
         self._engine.start()
-        stream = stream_id(description.name)
-        await self._engine.open(inbox, [hint_channel(stream)] if follow else [])  # first: what comes later is hinted at
+        reader = self._reader(description, inbox, after)
+        # First: what comes from now on is hinted at.
+        await self._engine.open(inbox, [hint_channel(reader.stream)] if follow else [])
         try:
-            source = self._source(description.read_conninfo)
-            statements = self._statements_of(description.schema)
-            watch = self._watch(description.read_conninfo, source, statements, description.poll_interval)
-            start = after if isinstance(after, Position) else None
-            reader = Reader(description.name, stream, start, inbox, source, statements, watch, self._engine.observe)
-            try:
-                async with asyncio.timeout(self._engine.send_timeout):
-                    await (reader.go_to_end() if after is END else reader.begin())
-            except TimeoutError as error:
+            # In a task of its own, that nobody cancels in the midst of a statement: cancellations get lost there (in
+            # Python 3.11's `wait_for`), and what is under way on the connection is not known any more.
+            beginning = self._spawn(reader.begin(at_end=after is END))
+            await asyncio.wait({beginning}, timeout=self._engine.send_timeout)
+            if inbox.closed is not None:
+                raise again(inbox.closed)
+            if not beginning.done():
                 within = f"within {self._engine.send_timeout:g} s"
-                raise NotLive(f"stream {description.name!r} could not be read {within}: {reader.error}") from error
-            token = reader.position.encode()
-            self._run(reader, stream, inbox, follow)
+                why = reader.error or "the server has not answered"
+                raise NotLive(f"stream {description.name!r} could not be read {within}: {why}") from reader.error
+            beginning.result()
+            self._spawn(reader.run(follow))
         except BaseException:
             self._engine.leave(inbox, SubscriptionClosed("the reader could not be entered"))
             raise
-        return token
+        return reader.position.encode()
 
     def leave(self, inbox: Hinted, why: Exception) -> None:
         """End a reading."""
@@ -111,29 +111,52 @@ class Streams:
         """Nobody has the reader any more. For destructors, which run in any thread."""
         self._engine.forsake(inbox)
 
-    def _run(self, reader: Reader, stream: int, inbox: Hinted, follow: bool) -> None:
+    def _reader(self, description: Description[Any], inbox: Hinted, after: Position | Start) -> Reader:
         loop = asyncio.get_running_loop()
-        self._readers.setdefault(stream, set()).add(reader)
+        source = self._source(description.read_conninfo)
+        statements = self._statements_of(description.schema)
+        reader = Reader(
+            description.name,
+            stream_id(description.name),
+            after if isinstance(after, Position) else None,
+            inbox,
+            source,
+            statements,
+            self._watch(description.read_conninfo, source, statements, description.poll_interval),
+            self._engine.observe,
+        )
+        readers = self._readers.setdefault(reader.stream, set())
+        readers.add(reader)
 
         def feed() -> None:
             with suppress(RuntimeError):  # the loop has ended, and so has the reading
                 loop.call_soon_threadsafe(reader.feed)
 
-        task = loop.create_task(reader.run(follow))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        def on_gap() -> None:
+            if description.read_conninfo is None:
+                source.cut()  # whoever waits for an answer waits in vain
+            reader.retry()
 
         def end() -> None:
             reader.stop()
-            if readers := self._readers.get(stream):
-                readers.discard(reader)
-                if not readers:
-                    del self._readers[stream]
+            readers.discard(reader)
+            if not readers:
+                self._readers.pop(reader.stream, None)
 
-        inbox.on_hint = reader.wake
+        inbox.on_hint, inbox.on_gap, inbox.on_low, inbox.on_end = reader.wake, on_gap, feed, end
         inbox.own_pid = lambda: self._engine.sending_pid
-        inbox.on_low = feed
-        inbox.on_end = end
+        return reader
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it is known, even if nobody waits any more
 
     def _on_appended(self, stream: int) -> None:
         """Tell our own readers at once. Others are told by a notification."""
@@ -149,21 +172,23 @@ class Streams:
     async def close(self) -> None:
         if self._tasks:  # which have been told to stop
             await asyncio.wait(self._tasks, timeout=PATIENCE)
-        for source in self._sources.values():
-            source.cut()
+        self._end_all()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=PATIENCE / 10)
+            await asyncio.wait(self._tasks, timeout=PATIENCE)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for watch in self._watches.values():
-            await watch.close()
-        for source in self._sources.values():
-            await source.close()
 
     def end(self, error: PubSubError, for_receivers: Exception) -> None:
         for appending in self._appending.values():
             appending.fail(error)
+        if not isinstance(error, Closed):  # of which nobody may come to `close`
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for watch in self._watches.values():
+            watch.end()
+        for source in self._sources.values():
+            source.end()
 
     def disown(self, error: ConcurrentUse) -> None:
         for appending in self._appending.values():

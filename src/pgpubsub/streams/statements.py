@@ -19,7 +19,9 @@ __all__ = ["Statements", "as_array"]
 
 COLUMNS = "id, key, payload, payload_bytes, headers, appended_at"
 
-SIZE = "coalesce(octet_length(payload), octet_length(payload_bytes))"
+SIZE = """(coalesce(octet_length(payload), octet_length(payload_bytes)) + coalesce(octet_length(key), 0)
+            + coalesce(pg_column_size(headers), 0))"""
+"""About what an entry takes. None of these functions reads what is stored elsewhere for its length."""
 
 NOW = """
 now AS MATERIALIZED (SELECT pg_current_snapshot() AS snapshot),
@@ -96,8 +98,8 @@ class Statements:
           FROM now
         UNION ALL
         (SELECT id, key, CASE WHEN size_before < %(bytes)s::bigint THEN payload END,
-                CASE WHEN size_before < %(bytes)s::bigint THEN payload_bytes END, headers, appended_at,
-                xid::text::bigint
+                CASE WHEN size_before < %(bytes)s::bigint THEN payload_bytes END,
+                CASE WHEN size_before < %(bytes)s::bigint THEN headers::text END, appended_at, xid::text::bigint
            FROM (
              SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS size_before
                FROM (
@@ -166,13 +168,14 @@ class Statements:
 
     @cached_property
     def first(self) -> str:
-        """The lowest id in some ranges of transactions."""
+        """The lowest id above `after` in some ranges of transactions."""
         return f"""
         SELECT min(found.id)
           FROM unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS span (low, high)
          CROSS JOIN LATERAL (
            SELECT min(inside.id) AS id FROM (
-             SELECT id FROM {self._entry} WHERE {IN_SPAN.format(stream="%(stream)s::bigint")} OFFSET 0) AS inside
+             SELECT id FROM {self._entry}
+              WHERE {IN_SPAN.format(stream="%(stream)s::bigint")} AND id > %(after)s::bigint OFFSET 0) AS inside
          ) AS found
         """
 
@@ -181,8 +184,8 @@ class Statements:
         """The rows with the next ids, whether or not they are wanted, which the last column says: where not, there is
         no payload. None at all: that was the end. There may be fewer than `rows`, so that they have about `bytes`."""
         return f"""
-        SELECT id, key, CASE WHEN wanted THEN payload END, CASE WHEN wanted THEN payload_bytes END, headers,
-               appended_at, wanted
+        SELECT id, CASE WHEN wanted THEN key END, CASE WHEN wanted THEN payload END,
+               CASE WHEN wanted THEN payload_bytes END, CASE WHEN wanted THEN headers::text END, appended_at, wanted
           FROM (
             SELECT *, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - size AS size_before
               FROM (

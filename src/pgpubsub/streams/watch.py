@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -56,27 +55,27 @@ class Watch:
         """Seconds from one look to the next."""
         self._waiting: dict[Watched, float] = {}  # and when each is due, the earliest first
         self._task: asyncio.Task[None] | None = None
+        self._ended = False
 
     async def wait(self, reader: Watched) -> None:
         """Wait until there may be something for `reader`."""
         self._waiting[reader] = monotonic() + self.interval
-        if self._task is None or self._task.done():
+        if (self._task is None or self._task.done()) and not self._ended:
             self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             await reader.until_woken()
         finally:
             self._waiting.pop(reader, None)
 
-    async def close(self) -> None:
+    def end(self) -> None:
         """Look no more."""
+        self._ended = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
 
     async def _run(self) -> None:
         delays = new_delays()
-        while self._waiting:
+        while self._waiting and not self._ended:
             await asyncio.sleep(max(0.0, next(iter(self._waiting.values())) - monotonic()))
             soon = monotonic() + self.interval / 10
             due = [reader for reader, time in self._waiting.items() if time <= soon]
