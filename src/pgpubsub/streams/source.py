@@ -151,8 +151,9 @@ class Source:
     def end(self) -> None:
         """Close all, at once."""
         self._ended = True
-        while self._idle:
-            self._idle.pop().conn.pgconn.finish()
+        for session in self._idle:
+            session.conn.pgconn.finish()
+        self._idle.clear()
         self.cut()
 
     def cut(self) -> None:
