@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def channel(new_channel: Callable[[], str]) -> str:
 def _names_in_docstrings(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
     if isinstance(request.node, pytest.DoctestItem):
         doctest_namespace["pgpubsub"] = pgpubsub
-        if any("dsn" in example.source for example in request.node.dtest.examples):  # type: ignore[union-attr]
+        if any("dsn" in example.source for example in request.node.dtest.examples):
             doctest_namespace["dsn"] = dsn = request.getfixturevalue("dsn")
             with psycopg.connect(dsn) as connection:
                 pgpubsub.streams.install(connection)
@@ -92,7 +92,7 @@ def _names_in_docstrings(request: pytest.FixtureRequest, doctest_namespace: dict
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, rather than skip, what the server under test is too old for."""
     binaries = server_binaries() or find_binaries()
-    command = [binaries / "postgres", "--version"]  # postgres (PostgreSQL) 18.1
+    command = [str(binaries / "postgres"), "--version"]  # postgres (PostgreSQL) 18.1
     version = int(subprocess.check_output(command, text=True).split()[2].split(".")[0])  # noqa: S603
     old = [item for item in items for mark in item.iter_markers("since_postgresql") if version < mark.args[0]]
     items[:] = [item for item in items if item not in old]
@@ -101,7 +101,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With PGPUBSUB_REQUIRE_ALL=1, what is skipped has failed."""
     report = yield
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):

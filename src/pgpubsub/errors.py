@@ -119,7 +119,7 @@ class ConnectionLost(PubSubError):
 class SendUncertain(ConnectionLost):
     """The connection broke while a notification was in flight: it was sent, or it was not.
 
-    It is never repeated for you, since that could send it twice.
+    It is not repeated for you, since that could send it twice; an append with an idempotency key was, in vain.
     """
 
 

@@ -25,7 +25,7 @@ import psycopg
 
 import pgpubsub
 import pgpubsub.streams
-from pgpubsub import AsyncHub, Entry, Gap, Hub, NotLive, PubSubError
+from pgpubsub import AsyncHub, Entry, Gap, Hub, NotLive, PubSubError, Undecodable
 from pgpubsub.core.position import Start
 from pgpubsub.testing import TemporaryServer
 
@@ -35,7 +35,7 @@ SECONDS = float(os.environ.get("PGPUBSUB_STREAMS_SECONDS", "3"))
 """For which writers write, where they do so for a time."""
 
 Admin = psycopg.Connection[Any]
-Events = list[Entry[Any] | Gap]
+Events = list[Entry[Any] | Undecodable | Gap]
 Kind = Literal["Hub", "AsyncHub"]
 
 
