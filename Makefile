@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -14,7 +15,7 @@ demo: $(VENV)/.demo ## see it work on a PostgreSQL server of its own, in ten sec
 test: $(VENV)/.test ## run all tests, or those that ARGS="..." names to pytest
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m pytest tests/unit --cov --cov-report=term-missing:skip-covered
-	$(BIN)/python -m pytest tests src --ignore=tests/unit --durations=10
+	$(BIN)/python -m pytest tests src --ignore=tests/unit --durations=10 -n $(WORKERS) --dist loadfile
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

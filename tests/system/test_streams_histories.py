@@ -358,7 +358,7 @@ def check_upgradable(old: TemporaryServer, new: TemporaryServer) -> None:
             try:
                 newer.execute(f"ALTER TABLE t ALTER a SET ({option})")
             except psycopg.errors.InvalidParameterValue as error:
-                pytest.skip(f"pg_upgrade cannot work between these minor releases: {error}")
+                pytest.xfail(f"pg_upgrade cannot work between these minor releases: {error}")
 
 
 def test_rewriting_and_freezing_the_tables_is_no_new_history(stream_server: TemporaryServer) -> None:
