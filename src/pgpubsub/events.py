@@ -78,7 +78,7 @@ else:
 class Entry(Generic[Payload]):
     """One entry of a stream, as a reader delivers it. It compares by its stream and id."""
 
-    __slots__ = ("_batch", "appended_at", "headers", "id", "key", "payload")
+    __slots__ = ("_batch", "_xid", "appended_at", "headers", "id", "key", "payload")
 
     id: int
     """Its number. In one stream the ids of a publisher's entries increase; there may be gaps between them."""
@@ -103,6 +103,7 @@ class Entry(Generic[Payload]):
         headers: dict[str, Any] | None,
         appended_at: datetime,
         batch: Places,
+        xid: int = 0,
     ) -> None:
         self.id = id
         self.key = key
@@ -110,12 +111,13 @@ class Entry(Generic[Payload]):
         self.headers = headers
         self.appended_at = appended_at
         self._batch = batch
+        self._xid = xid
 
     @property
     def position(self) -> str:
         """Where to go on after this entry: pass it to `read(after=...)`, now or in another process. Letters, digits,
         `-` and `_`, so that it is safe in a URL; under 2 KiB even with 1,000 transactions open."""
-        return self._batch.position(self.id).encode()
+        return self._batch.position(self.id, self._xid, self.appended_at).encode()
 
     def position_before(self) -> str:
         """Where to go on for this entry to come again."""
@@ -123,7 +125,7 @@ class Entry(Generic[Payload]):
 
     def with_payload(self, payload: Any) -> Entry[Any]:
         """The same entry with another payload."""
-        return Entry(self.id, self.key, payload, self.headers, self.appended_at, self._batch)
+        return Entry(self.id, self.key, payload, self.headers, self.appended_at, self._batch, self._xid)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -151,8 +153,8 @@ class Places(Protocol):
     def stream(self) -> int:
         """Whose entries they are."""
 
-    def position(self, id: int, /) -> Place:
-        """Behind the entry `id`."""
+    def position(self, id: int, xid: int = 0, appended_at: datetime | None = None, /) -> Place:
+        """Behind the entry `id` of transaction `xid`, or before the next."""
 
 
 class Undecodable(NamedTuple):

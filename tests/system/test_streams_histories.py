@@ -100,6 +100,32 @@ def test_a_standby_that_lacks_the_newest_entries_rewinds_readers(
             assert live.gaps == ["rewound"], "once"
 
 
+def test_an_older_transaction_that_was_committed_last_and_lost_is_told_of_too(
+    stream_server: TemporaryServer, make_stream_standby: MakeStandby
+) -> None:
+    """The entry with the highest transaction id is in both histories; the one that was delivered last is not."""
+    with Proxy(stream_server.dsn()) as between, psycopg.connect(stream_server.dsn()) as older:
+        standby = make_stream_standby(between.dsn(application_name="standby"))
+        with Follower(both(stream_server, standby), "s", hub={"connect_timeout": 2}, **QUICK) as live:
+            pgpubsub.append(older, "s", "lost")
+            with connect(stream_server.dsn()) as admin:
+                append(admin, "s", "kept")
+            live.until(1)
+            standby.catch_up()
+            between.refuse()
+            between.reset()
+            older.commit()
+            live.until(2)
+            token = live.token
+            stream_server.stop("immediate")
+            standby.promote()
+            with connect(standby.dsn()) as admin:
+                append(admin, "s", "new")
+            live.until(4)
+            assert live.payloads == ["kept", "lost", "rewound", "new"]
+        assert payloads(read_all(standby.dsn(), "s", token)) == ["rewound", "kept", "new"]
+
+
 def test_a_reader_that_had_read_nothing_of_what_was_lost_is_told_nothing(
     stream_server: TemporaryServer, make_stream_standby: MakeStandby
 ) -> None:

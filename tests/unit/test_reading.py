@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -489,3 +491,36 @@ def test_of_the_past_it_remembers_the_recent_and_fewer_of_the_old(reading: Subje
     reading.on_anchors(range(common, len(xids)))
     assert reading.covered == Covered(xids[common] + 1)
     assert [one.xid for one in reading.anchors] == xids[common:]
+
+
+# -- witnesses
+
+
+def test_an_entry_that_was_delivered_last_is_to_be_there_too(reading: Subject) -> None:
+    batch = reading.look("110:110:105", newest(108), 1080)
+    assert batch is not None
+    reading.on_delivered([newest(104), newest(108), newest(104, 1050)])
+    assert reading.witnesses == [newest(104, 1050), newest(108)], "one of each transaction"
+    reading.advance(112)
+    assert reading.on_anchors([0, 1]) is None
+    assert reading.on_anchors([0, 1], witnesses=False) is GapReason.REWOUND
+    assert reading.covered == Covered(109, (105,))
+    assert not reading.witnesses
+
+
+def test_the_position_of_an_entry_has_it_as_witness_unless_it_is_the_anchor(reading: Subject) -> None:
+    batch = reading.look("110:110:", newest(108), 1080)
+    assert batch is not None
+    appended_at = datetime(2026, 1, 1, tzinfo=UTC)
+    expected = Newest(104, Anchor(1040, int(appended_at.timestamp()) * 1_000_000))
+    position = batch.position(1040, 104, appended_at)
+    assert position.witness == expected
+    assert Position.decode(position.encode(), STREAM) == position
+    assert resumed(position).witnesses == (expected,)
+    assert batch.position(1080, 108, appended_at).witness is None
+    assert batch.position(1039).witness is None
+    other = resumed(replace(batch.after, witness=expected))
+    assert Position.decode(other.position.encode(), STREAM).witness == expected
+    other.advance(112)
+    other.on_delivered([newest(112)])
+    assert other.position.witness is None

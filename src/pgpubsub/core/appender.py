@@ -7,11 +7,11 @@ about to store wait aside until it has come to its end (`on_stored`, `resume`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from pgpubsub.core import grouping
 from pgpubsub.core.entries import NewEntry
-from pgpubsub.errors import PubSubError, ServerRefused
 
 __all__ = ["Appender", "Call"]
 
@@ -23,11 +23,6 @@ ENTRIES_ONCE = 100
 
 CHARACTERS = 1 << 20
 """Characters of payload and headers in a batch, at most, unless one call has more."""
-
-
-OF_THE_SERVER = ("08", "25", "3D", "3F", "40", "42P", "53", "54", "55", "57", "58", "XX")
-"""Classes of the server's errors that are not about an entry (PostgreSQL manual, "PostgreSQL Error Codes"). All others
-may be: what a constraint, a policy or a trigger of the user's says."""
 
 
 class Call(grouping.Call[NewEntry]):
@@ -47,10 +42,9 @@ class Call(grouping.Call[NewEntry]):
 class Appender(grouping.Grouping[NewEntry]):
     """See the module."""
 
-    def _concerns_one(self, error: PubSubError) -> bool:
-        if not isinstance(error, ServerRefused):
-            return isinstance(error, ValueError)
-        return error.sqlstate is None or not error.sqlstate.startswith(OF_THE_SERVER)
+    # What a constraint, a policy or a trigger of the user's says may be about one entry. The others are about the
+    # connection, the transaction, what is not there, deadlocks, resources, limits, operators and the system.
+    about_one = re.compile("(?!08|25|3D|3F|40|42P|53|54|55|57|58|XX)")
 
     def on_stored(self, ids: Sequence[int | None]) -> list[grouping.Call[NewEntry]]:
         """The oldest of what is in flight is committed, and these are the ids of its entries. None: another transaction

@@ -22,12 +22,13 @@ says.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from pgpubsub.errors import PubSubError, SendTimeout, SendUncertain, again
+from pgpubsub.errors import PubSubError, SendTimeout, SendUncertain, ServerRefused, again
 
 __all__ = ["Batch", "Call", "Grouping"]
 
@@ -107,6 +108,10 @@ class Grouping(Generic[Item]):
         timeout: seconds for which a call may wait to be sent.
         on_told: called with each call, and what it is told, apart from urgent ones.
     """
+
+    about_one: ClassVar[re.Pattern[str]]
+    """The server's errors that are about one item: what their SQLSTATEs begin with (PostgreSQL manual, "PostgreSQL
+    Error Codes")."""
 
     def __init__(self, timeout: float, on_told: Callable[[Call[Item], PubSubError | None], None] | None = None) -> None:
         self.sent = 0
@@ -268,7 +273,9 @@ class Grouping(Generic[Item]):
 
     def _concerns_one(self, error: PubSubError) -> bool:
         """Whether `error` is about one item of a batch, and not the server's state."""
-        raise NotImplementedError
+        if not isinstance(error, ServerRefused):
+            return isinstance(error, ValueError)
+        return error.sqlstate is None or self.about_one.match(error.sqlstate) is not None
 
     def _together(self) -> list[Call[Item]]:
         """As many from the head of the queue as can go in one statement."""

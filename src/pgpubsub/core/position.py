@@ -37,7 +37,7 @@ from uuid import UUID
 
 from pgpubsub.errors import PositionError
 
-__all__ = ["BEGINNING", "END", "Anchor", "Covered", "Position", "Snapshot", "Start", "spans", "stream_id"]
+__all__ = ["BEGINNING", "END", "Anchor", "Covered", "Newest", "Position", "Snapshot", "Start", "spans", "stream_id"]
 
 
 class Start(Enum):
@@ -133,6 +133,13 @@ class Anchor(NamedTuple):
     """When it was appended, since 1970 (UTC)."""
 
 
+class Newest(NamedTuple):
+    """An entry that was seen: its transaction, and what tells it from others."""
+
+    xid: int
+    anchor: Anchor
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place in a stream. `encode` gives the token that users keep, `decode` takes it.
@@ -151,14 +158,20 @@ class Position:
     """The newest entry of `target`, or of `covered` where there is no target; None before the first."""
     target: Covered | None = None
     last: int = 0
+    witness: Newest | None = None
+    """The entry that was delivered last, unless it is the anchor. One with a lower transaction id than the anchor's may
+    have been committed after it, and so be lost without it."""
 
     def encode(self) -> str:
         """As text: letters, digits, `-` and `_`, under 2 KiB even with 1,000 transactions open."""
         target = self.target or self.covered
         top = max(self.covered.below, target.below)
-        fields = [FORMAT, self.timeline, top, self.last if self.target else 0, bool(self.target), bool(self.anchor)]
+        seen = bool(self.anchor) + 2 * bool(self.witness)
+        fields = [FORMAT, self.timeline, top, self.last if self.target else 0, bool(self.target), seen]
         if self.anchor is not None:
-            fields += [self.anchor.id, self.anchor.microseconds]
+            fields += self.anchor
+        if self.witness is not None:
+            fields += [top - self.witness.xid, *self.witness.anchor]
         if self.target is not None:
             fields += [top - self.covered.below, top - target.below]
         before, after = set(self.covered.open), set(target.open)
@@ -206,8 +219,9 @@ class Position:
                 f"the position has format {form}, and this version of pgpubsub reads {FORMAT}: use the version that"
                 " made it, or a newer one"
             )
-        timeline, top, last, has_target, has_anchor = (read.next() for _ in range(5))
-        anchor = Anchor(read.next(), read.next()) if has_anchor else None
+        timeline, top, last, has_target, seen = (read.next() for _ in range(5))
+        anchor = Anchor(read.next(), read.next()) if seen & 1 else None
+        witness = Newest(top - read.next(), Anchor(read.next(), read.next())) if seen & 2 else None
         below, target_below = (top - read.next(), top - read.next()) if has_target else (top, top)
         union, xid = [], top
         count = read.next()
@@ -218,7 +232,7 @@ class Position:
             union.append(xid)
         union.reverse()
         if not has_target:
-            return cls(birth, stream, timeline, Covered(below, tuple(union)), anchor)
+            return cls(birth, stream, timeline, Covered(below, tuple(union)), anchor, witness=witness)
         flags = read.rest()[::-1]
         if len(flags) != len(union):
             raise ValueError("it ends too early")
@@ -226,7 +240,7 @@ class Position:
             Covered(limit, tuple(xid for xid, flag in zip(union, flags, strict=True) if flag & bit))
             for limit, bit in ((below, 1), (target_below, 2))
         )
-        return cls(birth, stream, timeline, before, anchor, after, last)
+        return cls(birth, stream, timeline, before, anchor, after, last, witness)
 
 
 FORMAT = 1

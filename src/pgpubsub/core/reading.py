@@ -15,25 +15,21 @@ it goes on at the newest that both histories share.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from pgpubsub.core.position import Anchor, Covered, Position, Snapshot
+from pgpubsub.core.position import Anchor, Covered, Newest, Position, Snapshot
 from pgpubsub.events import GapReason
 
-__all__ = ["Ask", "Batch", "Find", "Look", "Measure", "Newest", "Page", "Reading", "Step"]
+__all__ = ["WITNESSES", "Ask", "Batch", "Find", "Look", "Measure", "Newest", "Page", "Reading", "Step", "seen"]
 
 PAST = 64
 """Positions that are remembered."""
 
-
-class Newest(NamedTuple):
-    """The entry with the highest transaction id, and of those the highest id, among all that are visible."""
-
-    xid: int
-    anchor: Anchor
+WITNESSES = 100
+"""Entries of the last batch that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +95,21 @@ class Batch:
         """Whose entries they are."""
         return self.after.stream
 
-    def position(self, id: int, /) -> Position:
-        """Where a reader stands that has got the entry `id`."""
-        return self.after if id == self.last else replace(self.within, last=id)
+    def position(self, id: int, xid: int = 0, appended_at: datetime | None = None, /) -> Position:
+        """Where a reader stands that has got the entry `id`, or one before the entry that follows it."""
+        place = self.after if id == self.last else replace(self.within, last=id)
+        is_anchor = place.anchor is not None and place.anchor.id == id
+        witness = None if appended_at is None or is_anchor else seen(xid, id, appended_at)
+        return replace(place, witness=witness)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def seen(xid: int, id: int, appended_at: datetime) -> Newest:
+    """An entry that a reader has seen."""
+    return Newest(xid, Anchor(id, (appended_at - EPOCH) // MICROSECOND))
 
 
 HIGHEST = (1 << 63) - 1
@@ -127,6 +135,7 @@ class Reading:
         self._asked_below: int | None = None
         self._arrived = None if standby else True  # whether all of the target has ended here; None: nobody asked
         self._past: list[Position] = []
+        self._witnesses: Sequence[Newest] = () if start is None or start.witness is None else (start.witness,)
 
     @property
     def position(self) -> Position:
@@ -182,10 +191,15 @@ class Reading:
             if one.anchor is not None
         ]
 
-    def on_anchors(self, found: Collection[int]) -> GapReason | None:
-        """Which of `anchors` are there, by their numbers from 0 on."""
+    @property
+    def witnesses(self) -> Sequence[Newest]:
+        """Entries that were delivered last, one of each transaction, and should be there too."""
+        return self._witnesses
+
+    def on_anchors(self, found: Collection[int], *, witnesses: bool = True) -> GapReason | None:
+        """Which of `anchors` are there, by their numbers from 0 on, and whether all witnesses are."""
         position = self._position
-        if position.anchor is None or 0 in found:
+        if position.anchor is None or (0 in found and witnesses):
             return None
         earlier = self._past[::-1]
         common = next((number for number in range(1, len(earlier) + 1) if number in found), None)
@@ -250,6 +264,12 @@ class Reading:
         self._position = replace(within, last=last)
         return Batch(within, self._position, last)
 
+    def on_delivered(self, entries: Iterable[Newest]) -> None:
+        """These are the entries of the last batch or page."""
+        one_of_each = {entry.xid: entry for entry in entries}
+        self._witnesses = list(one_of_each.values())[-WITNESSES:]
+        self._position = replace(self._position, witness=None)
+
     def on_passed_over(self) -> None:
         """What would come next is not wanted: all that is there at present."""
         if self._position.target is not None:
@@ -276,6 +296,7 @@ class Reading:
             self._past = self._past[: PAST // 2 : 2] + self._past[PAST // 2 :]
 
     def _restart(self, position: Position, past: Sequence[Position] = ()) -> None:
-        self._position = position
+        self._position = replace(position, witness=None)
         self._past = list(past)
+        self._witnesses = ()
         self._until = None

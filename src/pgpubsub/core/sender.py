@@ -6,11 +6,11 @@ out in different batches, several of which may share a round trip; within one ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pgpubsub.core import grouping
 from pgpubsub.core.frames import Message
-from pgpubsub.errors import PubSubError, ServerRefused
 
 __all__ = ["Call", "Sender"]
 
@@ -19,10 +19,6 @@ MESSAGES = 1000
 
 CHARACTERS = 1 << 20
 """Characters of payload in a batch, at most, unless one call has more. So nobody waits long for somebody else's."""
-
-
-DATA_EXCEPTION = "22"
-"""The class of the server's errors that are about values (PostgreSQL manual, "PostgreSQL Error Codes")."""
 
 
 class Call(grouping.Call[Message]):
@@ -39,10 +35,7 @@ class Call(grouping.Call[Message]):
 class Sender(grouping.Grouping[Message]):
     """See the module."""
 
-    def _concerns_one(self, error: PubSubError) -> bool:
-        if not isinstance(error, ServerRefused):
-            return isinstance(error, ValueError)
-        return error.sqlstate is None or error.sqlstate.startswith(DATA_EXCEPTION)
+    about_one = re.compile("22")  # data exceptions
 
     def _together(self) -> list[grouping.Call[Message]]:
         queue = self._queue

@@ -11,13 +11,13 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 from weakref import WeakSet
 
-from pgpubsub.core.position import NOTHING, Anchor, Covered, Position, Snapshot, spans
-from pgpubsub.core.reading import Ask, Batch, Find, Look, Measure, Newest, Page, Reading
+from pgpubsub.core.position import NOTHING, Covered, Position, Snapshot, spans
+from pgpubsub.core.reading import WITNESSES, Ask, Batch, Find, Look, Measure, Newest, Page, Reading, seen
 from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Entry, Gap, GapReason, Undecodable
 from pgpubsub.hubs.mailbox import now
@@ -38,9 +38,6 @@ ROWS = 2000
 
 BYTES = 4 << 20
 """Bytes of payload in a page, at most, unless one entry has more."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 
 DETAILS = {
     GapReason.REWOUND: "the newest entries that were read are not there any more: the server has another history",
@@ -187,6 +184,8 @@ class Reader:
         try:
             async with self._source.session(self._statements) as session:
                 await self._meet(session)
+        except _Lagging:  # it will come
+            return True
         except ConnectionLost as error:
             await self._pause(error)
             return False
@@ -268,7 +267,7 @@ class Reader:
             bytes=BYTES,
         )
         last: int | None = found[-1][0] if found else None
-        wanted = [row for row in found if row[6]]
+        wanted = [row for row in found if row[6] is not None]
         if last is not None and not wanted:  # there may be millions more that were read before
             last = await self._before_first(session, step.covered, step.target, last)
         self._deliver(wanted, self.reading.on_page(last, done=last is None))
@@ -285,6 +284,7 @@ class Reader:
 
     def _deliver(self, found: Sequence[Any], batch: Batch) -> None:
         if found:
+            self.reading.on_delivered([seen(row[6], row[0], row[5]) for row in found[-WITNESSES:]])
             self._inbox.deliver(
                 [_event(row, batch) for row in found],
                 sum([len(text or data or "") + len(headers or "") for _, _, text, data, headers, *_ in found]),
@@ -317,16 +317,20 @@ class Reader:
         if (reason := reading.on_session(home.birth, home.timeline)) is not None:
             self._report(reason)
         if anchors := reading.anchors:
+            expected = [*anchors, *reading.witnesses]
             found, snapshot = await self._first(
                 session,
                 self._statements.anchors,
-                ids=as_array([one.anchor.id for one in anchors]),
-                xids=as_array([one.xid for one in anchors]),
-                times=as_array([one.anchor.microseconds for one in anchors]),
+                ids=as_array([one.anchor.id for one in expected]),
+                xids=as_array([one.xid for one in expected]),
+                times=as_array([one.anchor.microseconds for one in expected]),
             )
-            if home.in_recovery and 1 not in found and anchors[0].xid >= Snapshot.parse(snapshot).xmin:
+            present = {number - 1 for number in found}
+            witnesses = range(len(anchors), len(expected))
+            lost = [expected[number] for number in (0, *witnesses) if number not in present]
+            if home.in_recovery and any(one.xid >= Snapshot.parse(snapshot).xmin for one in lost):
                 raise _Lagging("the standby has not replayed what was read elsewhere")
-            if (reason := reading.on_anchors([number - 1 for number in found])) is not None:
+            if (reason := reading.on_anchors(present, witnesses=present.issuperset(witnesses))) is not None:
                 self._report(reason)
         if home.in_recovery and session.server != self._server:
             self._met.clear()  # the other may lag behind this one
@@ -343,17 +347,17 @@ class _Lagging(ConnectionLost):
 
 
 def _event(row: Any, batch: Batch) -> Entry[Any] | Undecodable:
-    id, key, text, data, headers, appended_at, _ = row
+    id, key, text, data, headers, appended_at, xid = row
     payload = data if text is None else text
     if headers is None:
-        return Entry(id, key, payload, None, appended_at, batch)
+        return Entry(id, key, payload, None, appended_at, batch, xid)
     try:
-        return Entry(id, key, payload, json.loads(headers), appended_at, batch)
+        return Entry(id, key, payload, json.loads(headers), appended_at, batch, xid)
     except (ValueError, RecursionError) as error:  # which PostgreSQL's JSON allows: long numbers, deep nesting
-        return Undecodable(Entry(id, key, payload, None, appended_at, batch), error)
+        return Undecodable(Entry(id, key, payload, None, appended_at, batch, xid), error)
 
 
 def _newest(id: int | None, appended_at: datetime | None, xid: int | None) -> Newest | None:
     if id is None or appended_at is None or xid is None:
         return None
-    return Newest(xid, Anchor(id, (appended_at - EPOCH) // MICROSECOND))
+    return seen(xid, id, appended_at)

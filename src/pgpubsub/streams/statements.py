@@ -181,17 +181,19 @@ class Statements:
 
     @cached_property
     def page(self) -> str:
-        """The rows with the next ids, whether or not they are wanted, which the last column says: where not, there is
-        no payload. None at all: that was the end. There may be fewer than `rows`, so that they have about `bytes`."""
+        """The rows with the next ids, with their transaction ids in the last column; without that, and without payload,
+        where they are not wanted. None at all: that was the end. There may be fewer than `rows`, so that they have
+        about `bytes`."""
         return f"""
         SELECT id, CASE WHEN wanted THEN key END, CASE WHEN wanted THEN payload END,
-               CASE WHEN wanted THEN payload_bytes END, CASE WHEN wanted THEN headers::text END, appended_at, wanted
+               CASE WHEN wanted THEN payload_bytes END, CASE WHEN wanted THEN headers::text END, appended_at,
+               CASE WHEN wanted THEN xid::text::bigint END
           FROM (
             SELECT *, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - size AS size_before
               FROM (
                 SELECT *, CASE WHEN wanted THEN {SIZE} ELSE 0 END AS size
                   FROM (
-                    SELECT {COLUMNS},
+                    SELECT {COLUMNS}, xid,
                            (xid < %(target)s::text::xid8 AND xid <> ALL (%(target_open)s::xid8[])
                             AND (xid >= %(below)s::text::xid8 OR xid = ANY (%(open)s::xid8[]))) AS wanted
                       FROM {self._entry}

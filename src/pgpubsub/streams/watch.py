@@ -104,6 +104,8 @@ class Watch:
                     "opens": as_array([f'"{as_array(position.covered.open)}"' for position in positions]),
                 }
                 found = [number for (number,) in await session.rows(self._statements.watch, parameters)]
+                # Another history was restored in place of theirs, without an entry that is new to them perhaps.
+                found += [number for number, position in enumerate(positions, 1) if position.birth != home.birth]
         next_time = monotonic() + self.interval
         for reader in readers:
             if reader in self._waiting:  # behind the others
