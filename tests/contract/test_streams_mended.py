@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -457,19 +456,3 @@ def test_locks_in_one_schema_do_not_keep_readers_of_another_waiting(
             open_stream(hub, f"{channel} {number}", schema=schema).append("b")
             assert following(one, 1) == ["b"]
             one.close()
-
-
-@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
-def test_a_role_with_another_isolation_level_reads_and_appends(
-    new_hub: NewHub, dsn: str, schema: str, role: str, channel: str, admin: Admin, level: str
-) -> None:
-    new_role(admin, role, *grants(schema))
-    admin.execute(f"ALTER ROLE {identifier(role)} SET default_transaction_isolation = '{level}'")
-    with new_hub(make_conninfo(dsn, user=role)) as hub:
-        stream = open_stream(hub, channel, schema=schema)
-        with stream.read() as reader:
-            workers = [Worker(partial(stream.append, text)) for text in words(20)]
-            assert sorted(following(reader, 20)) == sorted(words(20))
-            for worker in workers:
-                assert isinstance(worker.outcome(), int)
-        assert len(all_payloads(stream)) == 20

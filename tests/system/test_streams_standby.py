@@ -150,10 +150,10 @@ def test_a_token_goes_to_a_standby_that_lags_and_back(
         append(admin, "s", "3", "4")
         here = read_all(stream_server.dsn(), "s")
         token = here[2].position  # type: ignore[union-attr]  # in the midst of a transaction
-        with Hub(stream_server.dsn(), send_timeout=0.3) as hub:
+        with Hub(stream_server.dsn()) as hub:
             stream = hub.stream("s", read_conninfo=standby.dsn(), **QUICK)
-            with pytest.raises(pgpubsub.NotLive, match="the standby has not replayed"):
-                stream.read(after=token).__enter__()
+            with stream.read(after=token) as waiting, pytest.raises(TimeoutError):
+                waiting.get(timeout=0.3)
         with Follower(
             stream_server.dsn(), "s", after=pgpubsub.BEGINNING, read_conninfo=standby.dsn(), **QUICK
         ) as behind:
