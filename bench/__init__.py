@@ -1,6 +1,6 @@
 """How fast pgpubsub is beside other ways to send and receive notifications in Python: `python -m bench`.
 
-Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in three parts:
+Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in four parts:
 
 - `pubsub`, one connection that its caller drives: throughput and CPU time per notification, of bursts that wait at
   the receiver and of bursts on their way; latency from a NOTIFY to the event, on one connection and between two
@@ -9,7 +9,9 @@ Measured, all in one run against PostgreSQL servers of its own, over TCP on this
   the time of a call that sends, and of listening to a thousand channels; the CPU time of idleness, and memory;
 - `sending`, what becomes of sending: many tasks or threads that call at once, beside pools of the number of connections
   that suits each best; one call after the other; a hundred thousand in one transaction, and a million in a row; a
-  mebibyte from one process to another; and what a channel's type costs.
+  mebibyte from one process to another; and what a channel's type costs;
+- `streams`, what is kept: many that append at once, beside tables and queues, on a disk that takes a millisecond and on
+  that of this machine; a million entries caught up with; from an append to its reader; and all that as it grows.
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
