@@ -33,9 +33,14 @@ def hub_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def server(stream_server: TemporaryServer) -> TemporaryServer:
+    """With streams, as new."""
+    return stream_server
+
+
+@pytest.fixture
 def boss(server: TemporaryServer) -> Iterator[Admin]:
-    """A connection to the test's own server, where streams are installed."""
-    install(server.dsn())
+    """A connection to the server."""
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         yield connection
 
@@ -241,12 +246,17 @@ async def all_tasks_ended() -> None:
 
 
 def test_a_role_that_is_serializable_reads_from_a_standby_too(
-    server: TemporaryServer, boss: Admin, new_hub: NewHub, make_standby: Callable[[TemporaryServer], Standby]
+    server: TemporaryServer,
+    boss: Admin,
+    new_hub: NewHub,
+    make_stream_standby: Callable[..., Standby],
+    at_end: ExitStack,
 ) -> None:
     role = identifier("strict role")
+    at_end.callback(boss.execute, f"DROP ROLE {role}")
     boss.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
     boss.execute(f"ALTER ROLE {role} SET default_transaction_isolation = serializable")
-    standby = make_standby(server)
+    standby = make_stream_standby()
     with new_hub(server.dsn(user="'strict role'")) as hub:
         stream = open_stream(hub, "s")
         workers = [Worker(lambda: stream.append("a")) for _ in range(10)]

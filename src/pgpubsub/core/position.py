@@ -245,8 +245,8 @@ class Position:
 
 FORMAT = 1
 
-MOST_OPEN = 10_000
-"""Open transactions that a token may list: the server looks at each, and has not as many connections."""
+MOST_OPEN = 100_000
+"""Open transactions that a token may list, since the server looks at each. A standby counts subtransactions too."""
 
 LONGEST = 1 << 20
 """Bytes that a token may have when it is decompressed: that is more than a server can have transactions."""

@@ -84,7 +84,10 @@ BEGIN
                     WHERE tgrelid = {entry_literal}::pg_catalog.regclass AND tgname = 'zzzz_pgpubsub_stamp') THEN
         CREATE TRIGGER zzzz_pgpubsub_stamp BEFORE INSERT ON {schema}.entry
             FOR EACH ROW EXECUTE FUNCTION {schema}.stamp();
-        -- What logical replication brings has ids of another server otherwise.
+    END IF;
+    IF EXISTS (SELECT FROM pg_catalog.pg_trigger
+                WHERE tgrelid = {entry_literal}::pg_catalog.regclass AND tgname = 'zzzz_pgpubsub_stamp'
+                  AND tgenabled <> 'A') THEN  -- what logical replication brings would have ids of another server
         ALTER TABLE {schema}.entry ENABLE ALWAYS TRIGGER zzzz_pgpubsub_stamp;
     END IF;
 END

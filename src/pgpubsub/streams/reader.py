@@ -225,7 +225,9 @@ class Reader:
             row = await self._first(
                 session, self._statements.find, running=as_array(sorted(step.running)), xmax=step.xmax
             )
-            self.reading.on_found(_newest(*row[:3]), row[4], row[3])
+            newest = _newest(*row[:3])
+            self._check_present(newest, Snapshot.parse(row[5]))
+            self.reading.on_found(newest, row[4], row[3])
 
     async def _look(self, session: Session, step: Look) -> None:
         below = step.covered.below

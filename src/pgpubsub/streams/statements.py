@@ -145,8 +145,8 @@ class Statements:
 
     @cached_property
     def find(self) -> str:
-        """Id, time and transaction of the newest entry; the highest id; and which of `running`, and of those from
-        `xmax` on, have visible entries."""
+        """Id, time and transaction of the newest entry; the highest id; which of `running`, and of those from `xmax`
+        on, have visible entries; and the snapshot."""
         return f"""
         SELECT newest.id, newest.appended_at, newest.xid::text::bigint, highest.id, ARRAY(
           SELECT given.xid FROM unnest(%(running)s::bigint[]) AS given (xid)
@@ -154,7 +154,8 @@ class Statements:
                           WHERE entry.stream = %(stream)s::bigint AND entry.xid = given.xid::text::xid8)
           UNION
           SELECT entry.xid::text::bigint FROM {self._entry} AS entry
-           WHERE entry.stream = %(stream)s::bigint AND entry.xid >= %(xmax)s::text::xid8)
+           WHERE entry.stream = %(stream)s::bigint AND entry.xid >= %(xmax)s::text::xid8),
+               pg_current_snapshot()::text
           FROM (SELECT) AS one
           LEFT JOIN LATERAL (
             SELECT id, appended_at, xid FROM {self._entry} WHERE stream = %(stream)s::bigint
