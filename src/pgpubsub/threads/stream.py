@@ -93,7 +93,7 @@ class Stream(Generic[T]):
 
         >>> import pgpubsub
         >>> with pgpubsub.Hub(dsn) as hub:
-        ...     orders = hub.stream("orders")
+        ...     orders = hub.stream("orders of a shop")
         ...     id = orders.append("17", key="customer 4")
         ...     with orders.read(after=pgpubsub.BEGINNING) as entries:
         ...         entry = entries.get()
