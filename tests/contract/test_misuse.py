@@ -361,7 +361,7 @@ def test_nothing_is_lost_or_doubled_by_interruptions(
             armed.clear()  # whatever else is raised is not to be hidden by an interruption
     stop.set()
     sender.join(10)
-    assert len(raised) > 5
+    assert len(raised) > 1, "there were hardly any: the test shows nothing"
     if method == "handler":  # all of them the one arg_dict
         assert received[-1]["extra"] == str(total)
     else:
