@@ -355,18 +355,21 @@ def test_headers_that_python_cannot_decode_stop_no_reader(
     stream.append("after", headers={"n": 2})
     with stream.read() as reader:
         before, odd, after = [reader.get(PATIENCE) for _ in range(3)]
-        assert isinstance(odd, Undecodable)
-        assert isinstance(odd.event, Entry)
-        assert (odd.event.payload, odd.event.headers) == ("odd", None)
-        assert isinstance(odd.error, ValueError | RecursionError)
+        entry: Any = odd
+        if not isinstance(odd, Entry):  # newer versions of Python can decode deep nesting
+            assert isinstance(odd, Undecodable)
+            entry = odd.event
+            assert (entry.payload, entry.headers) == ("odd", None)
+            assert isinstance(odd.error, ValueError | RecursionError)
         stream.append("last")
         assert following(reader, 1) == ["last"]
     assert [(before.payload, before.headers), (after.payload, after.headers)] == [
         ("before", {"n": 1}),
         ("after", {"n": 2}),
     ]
-    assert all_payloads(stream, odd.event.position) == ["after", "last"]
-    assert everything(stream, before.position)[0].event.id == odd.event.id
+    assert all_payloads(stream, entry.position) == ["after", "last"]
+    first = everything(stream, before.position)[0]
+    assert (first if isinstance(first, Entry) else first.event).id == entry.id
 
 
 @pytest.mark.parametrize("headers", ["[1]", "null", '"x"', "17"])

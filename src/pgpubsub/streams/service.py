@@ -177,6 +177,9 @@ class Streams:
             await asyncio.wait(self._tasks, timeout=PATIENCE)
         for task in self._tasks:
             task.cancel()
+        watching = {watch.task for watch in self._watches.values() if watch.task is not None}
+        if left := self._tasks | watching:
+            await asyncio.wait(left, timeout=PATIENCE)
 
     def end(self, error: PubSubError, for_receivers: Exception) -> None:
         for appending in self._appending.values():

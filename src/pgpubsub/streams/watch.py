@@ -54,14 +54,15 @@ class Watch:
         self.interval = interval
         """Seconds from one look to the next."""
         self._waiting: dict[Watched, float] = {}  # and when each is due, the earliest first
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """That looks, as long as anybody waits."""
         self._ended = False
 
     async def wait(self, reader: Watched) -> None:
         """Wait until there may be something for `reader`."""
         self._waiting[reader] = monotonic() + self.interval
-        if (self._task is None or self._task.done()) and not self._ended:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if (self.task is None or self.task.done()) and not self._ended:
+            self.task = asyncio.get_running_loop().create_task(self._run())
         try:
             await reader.until_woken()
         finally:
@@ -70,8 +71,8 @@ class Watch:
     def end(self) -> None:
         """Look no more."""
         self._ended = True
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     async def _run(self) -> None:
         delays = new_delays()
