@@ -226,7 +226,7 @@ def test_a_hub_that_gave_up_leaves_nothing_behind(server: TemporaryServer, boss:
                 one.get(PATIENCE)
         server.start()
         wait_until(lambda: not streams._tasks and not streams._readers)
-        assert [watch._task is None or watch._task.done() for watch in streams._watches.values()] == [True]
+        assert [watch.task is None or watch.task.done() for watch in streams._watches.values()] == [True]
         (source,) = streams._sources.values()
         assert not source._lent
         assert not source._idle
