@@ -9,7 +9,7 @@ from typing import Literal
 
 from pgpubsub.errors import PubSubError
 
-__all__ = ["HubState", "HubStats", "HubStatus", "Observation", "SubscriptionStats"]
+__all__ = ["Happening", "HubState", "HubStats", "HubStatus", "Observation", "SubscriptionStats"]
 
 
 class HubStatus(StrEnum):
@@ -103,6 +103,21 @@ class HubStats:
     """The open ones."""
 
 
+Happening = Literal[
+    "live",
+    "connect_failed",
+    "lost",
+    "gap",
+    "heartbeat",
+    "appended",
+    "append_failed",
+    "sent",
+    "send_failed",
+    "too_slow",
+]
+"""What `Observation` tells of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """Something that happened to a hub, for metrics, traces and logs: see the argument `observe`.
@@ -123,18 +138,7 @@ class Observation:
     ==================  ==================================================================================
     """
 
-    name: Literal[
-        "live",
-        "connect_failed",
-        "lost",
-        "gap",
-        "heartbeat",
-        "appended",
-        "append_failed",
-        "sent",
-        "send_failed",
-        "too_slow",
-    ]
+    name: Happening
     channels: tuple[str, ...] = ()
     seconds: float | None = None
     detail: str = ""

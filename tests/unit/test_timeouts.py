@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgpubsub.core.timeouts import check_timeout
+from pgpubsub.core.timeouts import check_seconds, check_timeout
 
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, None), (0, 0.0), (1.5, 1.5), (Fraction(1, 2), 0.5)])
@@ -30,3 +30,17 @@ def test_what_is_no_number_is_refused(given: Any) -> None:
 def test_less_than_nothing_is_refused(given: float) -> None:
     with pytest.raises(ValueError, match="a timeout cannot be"):
         check_timeout(given)
+
+
+@pytest.mark.parametrize("given", [1, 0.5, float("inf")])
+def test_a_time_that_can_pass_is_one(given: float) -> None:
+    check_seconds("heartbeat", given)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [("1", TypeError), (True, TypeError), (0, ValueError), (-1, ValueError), (float("nan"), ValueError)],
+)
+def test_other_times_are_refused_by_name(given: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^heartbeat is a .*number of seconds, not {given!r}$"):
+        check_seconds("heartbeat", given)

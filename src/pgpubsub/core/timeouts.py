@@ -5,10 +5,23 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
-__all__ = ["check_timeout"]
+__all__ = ["check_seconds", "check_timeout"]
 
 FOR_EVER = 1e9
 """Seconds after which nobody will notice that the wait had an end."""
+
+
+def check_seconds(name: str, seconds: Any) -> None:
+    """Raise unless `seconds`, of the argument `name`, is a time that can pass.
+
+    >>> check_seconds("heartbeat", 0)
+    Traceback (most recent call last):
+    ValueError: heartbeat is a positive number of seconds, not 0
+    """
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
+    if not seconds > 0:
+        raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
 
 
 def check_timeout(timeout: Any) -> float | None:

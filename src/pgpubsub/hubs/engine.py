@@ -21,7 +21,7 @@ from pgpubsub.core.grouping import Call
 from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.session import Session
 from pgpubsub.core.sql import check_max_payload
-from pgpubsub.core.timeouts import check_timeout
+from pgpubsub.core.timeouts import check_seconds, check_timeout
 from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, SubscriptionClosed, again
 from pgpubsub.hubs import forking
 from pgpubsub.hubs.link import Dial, Link
@@ -29,7 +29,7 @@ from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.receiver import Receiver
 from pgpubsub.hubs.sender import Sender
 from pgpubsub.randomness import new_delays
-from pgpubsub.status import HubState, HubStats, HubStatus, Observation
+from pgpubsub.status import Happening, HubState, HubStats, HubStatus, Observation
 
 __all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine", "Part"]
 
@@ -80,10 +80,7 @@ class Engine:
         optional = {"heartbeat": heartbeat, "give_up_after": give_up_after}
         times |= {name: seconds for name, seconds in optional.items() if seconds is not None}
         for name, seconds in times.items():
-            if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-                raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
-            if not seconds > 0:
-                raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
+            check_seconds(name, seconds)
         check_max_payload(max_payload)
         if observe is not None and not callable(observe):
             raise TypeError(f"observe is a function that takes an Observation, not {type(observe).__name__}")
@@ -337,8 +334,7 @@ class Engine:
         self._become(status)
 
     def _on_change(self, link: str, what: str, detail: str) -> None:
-        if what in ("connect_failed", "lost"):
-            self.observe(Observation("lost" if what == "lost" else "connect_failed", detail=f"{link}: {detail}"))
+        self.observe_link(link, what, detail)
         if what == "stopped":
             error = self._listening.error if link == "listening" else self._sending.error
             self.fail(error or PubSubError(detail))
@@ -355,9 +351,7 @@ class Engine:
             self._become(HubStatus.CONNECTING)
 
     def _on_told(self, call: Call[Message], error: PubSubError | None) -> None:
-        channels = tuple(sorted({channel for channel, _ in call.items}))
-        seconds = monotonic() - (call.expires_at - self.send_timeout)
-        self.observe(Observation("send_failed" if error else "sent", channels, seconds, str(error or "")))
+        self.observe_call("send_failed" if error else "sent", {channel for channel, _ in call.items}, call, error)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -389,6 +383,25 @@ class Engine:
             watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(watcher)
             await watcher
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody wants to know what happens."""
+        return self._observer is not None
+
+    def observe_link(self, link: str, what: str, detail: str) -> None:
+        """A link has changed: the observer is to know of losses, and of attempts that failed."""
+        if what == "lost":
+            self.observe(Observation("lost", detail=f"{link}: {detail}"))
+        elif what == "connect_failed":
+            self.observe(Observation("connect_failed", detail=f"{link}: {detail}"))
+
+    def observe_call(
+        self, name: Happening, channels: Iterable[str], call: Call[Any], error: PubSubError | None
+    ) -> None:
+        """Somebody was told what became of `call`."""
+        seconds = monotonic() - (call.expires_at - self.send_timeout)
+        self.observe(Observation(name, tuple(sorted(channels)), seconds, str(error or "")))
 
     def observe(self, observation: Observation) -> None:
         """Something has happened that the observer is to know."""

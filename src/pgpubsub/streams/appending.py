@@ -22,7 +22,7 @@ from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.outbox import Awaited, Outbox
 from pgpubsub.randomness import new_delays
-from pgpubsub.status import Observation
+from pgpubsub.status import Happening
 from pgpubsub.streams.installation import check_version, missing_schema, not_installed
 from pgpubsub.streams.statements import Statements
 
@@ -59,13 +59,17 @@ class Appending(Outbox[NewEntry]):
         self._registered: set[str] = set()
         self._checked: LoopConnection | None = None  # leads to a schema of a version to work with
         self._hints: dict[int, _Hint] = {}
-        self._appender = appender.Appender(engine.send_timeout, self._on_told)
+        self._appender = appender.Appender(engine.send_timeout, self._on_told if engine.observed else None)
         link = Link("appending", Session[None](True, new_delays), dial, on_change=self._on_change)
         super().__init__(link, engine.send_timeout, self._appender)
         self._begun = False
 
     def submit(self, call: Call[NewEntry]) -> None:
-        self._engine.start()
+        try:
+            self._engine.start()
+        except PubSubError as error:
+            call.tell(error)
+            return
         if not self._begun:
             self._begun = True
             self._engine.spawn(self._link.run())
@@ -161,10 +165,7 @@ class Appending(Outbox[NewEntry]):
             del self._hints[hint.stream]
 
     def _on_change(self, what: str, detail: str) -> None:
-        if what in ("connect_failed", "lost"):
-            self._engine.observe(
-                Observation("lost" if what == "lost" else "connect_failed", detail=f"appending: {detail}")
-            )
+        self._engine.observe_link("appending", what, detail)
         if what == "stopped":
             self._engine.fail(self._link.error or PubSubError(detail))
         else:
@@ -172,9 +173,8 @@ class Appending(Outbox[NewEntry]):
             self.pump()
 
     def _on_told(self, call: Call[NewEntry], error: PubSubError | None) -> None:
-        streams = tuple(sorted({entry.name for entry in call.items}))
-        seconds = monotonic() - (call.expires_at - self._timeout)
-        self._engine.observe(Observation("append_failed" if error else "appended", streams, seconds, str(error or "")))
+        name: Happening = "append_failed" if error else "appended"
+        self._engine.observe_call(name, {entry.name for entry in call.items}, call, error)
 
 
 class _Hint(sender.Call):

@@ -10,6 +10,7 @@ from pgpubsub.codecs import Typed, was_raised_by_a_signal_handler
 from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry
 from pgpubsub.core.position import Position, Start, stream_id
 from pgpubsub.core.sql import LARGEST
+from pgpubsub.core.timeouts import check_seconds
 from pgpubsub.errors import PayloadTooLarge
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.hubs.addresses import Conninfo
@@ -79,10 +80,7 @@ class Description(Generic[T]):
     ) -> None:
         check_stream(name)
         check_schema(schema)
-        if not isinstance(poll_interval, int | float) or isinstance(poll_interval, bool):
-            raise TypeError(f"poll_interval is a number of seconds, not {poll_interval!r}")
-        if not poll_interval > 0:
-            raise ValueError(f"poll_interval is a positive number of seconds, not {poll_interval!r}")
+        check_seconds("poll_interval", poll_interval)
         self.name = name
         self.schema = schema
         self.read_conninfo = read_conninfo

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from pgpubsub.core.pages import Pages
 from pgpubsub.events import Entry, Gap, Notify, Undecodable
 from pgpubsub.hubs.mailbox import Decoders, Mailbox
 
-__all__ = ["Hinted", "pages"]
+__all__ = ["Hinted"]
 
 FEW = 2000
 """Entries that are left when the next page is read,"""
 
 LONG = 1 << 20
 """unless those of the last had more bytes than this: then none are."""
-
-
-def pages(on_low: Callable[[], None]) -> Pages:
-    """What holds a reader's entries."""
-    return Pages(FEW, LONG, on_low)
 
 
 class Hinted(Mailbox):
@@ -32,16 +26,13 @@ class Hinted(Mailbox):
     own_pid: Callable[[], int | None]
     """Of the server process that sends this hub's hints: its readers are told of its appends without any."""
     on_gap: Callable[[], object]
-    on_low: Callable[[], object]
+    on_low: Callable[[], None]
     on_end: Callable[[], object]
 
     def __init__(self, types: Decoders) -> None:
         # The reader, which knows what to do then, comes later, and lives no longer.
         self.on_hint = self.on_gap = self.on_low = self.on_end = self.own_pid = lambda: None
-        super().__init__(pages(partial(Hinted._call_on_low, self)), types)
-
-    def _call_on_low(self) -> None:
-        self.on_low()
+        super().__init__(Pages(FEW, LONG, lambda: self.on_low()), types)
 
     def put(self, events: Sequence[Notify], size: int) -> None:
         own_pid = self.own_pid()

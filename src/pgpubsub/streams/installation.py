@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from operator import attrgetter
 from typing import Any, Literal, get_args
@@ -57,7 +58,7 @@ def sql(schema: str = "pgpubsub") -> str:
     text = "\n".join(script.read_text("utf-8") for script in scripts)
     for tag in ("$do$", "$body$"):  # between which there are names
         text = text.replace(tag, _not_within(quoted, tag))
-    return "".join(names.get(part, part) for part in _parts(text))
+    return re.sub(r"\{\w+\}", lambda word: names.get(word[0], word[0]), text)
 
 
 def install(conn: Any, schema: str = "pgpubsub") -> None:
@@ -131,18 +132,6 @@ def _not_within(text: str, tag: str) -> str:
     while tag in text:
         tag = f"{tag[:-1]}_$"
     return tag
-
-
-def _parts(text: str) -> list[str]:
-    """`text`, with each word in braces by itself."""
-    found: list[str] = []
-    for part in text.split("{"):
-        if not found:
-            found.append(part)
-            continue
-        word, brace, rest = part.partition("}")
-        found += ["{" + word + brace, rest]
-    return found
 
 
 def check_version(schema: str, number: int, serves_from: int, is_native: bool) -> None:

@@ -175,8 +175,9 @@ class Reader:
         except ConnectionLost as error:
             await self._pause(error)
             return True
-        self.error = None
-        self._delays = new_delays()
+        if self.error is not None:
+            self.error = None
+            self._delays = new_delays()
         self._healthy = now()
         return reading.in_midst and not reading.behind
 

@@ -59,19 +59,14 @@ class Streams:
 
     async def append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
         """Append entries in one transaction, and return their ids when it is committed."""
+        self._engine.start()  # first: in a forked child there is no running loop to wait in
         call = AwaitedAppend(entries)
-        self._engine.start()
         await self._appender(schema).wait_for(call)
         return ids_of(call)
 
     def submit(self, schema: str, call: Call[NewEntry]) -> None:
         """The same for somebody who does not wait in the loop, and is told."""
-        try:
-            self._engine.start()
-        except PubSubError as error:
-            call.tell(error)
-        else:
-            self._appender(schema).submit(call)
+        self._appender(schema).submit(call)
 
     def withdraw(self, schema: str, call: Call[NewEntry]) -> None:
         """Nobody waits for `call` any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from pgpubsub.core import sender
 from pgpubsub.core.frames import Message
@@ -12,18 +13,41 @@ from pgpubsub.errors import Closed, PubSubError
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.threads import loop_thread
 
-__all__ = ["AwaitedSending", "Sending"]
+__all__ = ["AwaitedSending", "Sending", "Told"]
+
+T = TypeVar("T")
 
 
-class Sending(sender.Call, loop_thread.Call[None]):
+class Told(loop_thread.Call[T]):
+    """A call of `core.grouping`'s for which a thread waits: it is told the outcome."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._outcome: PubSubError | None = Closed("the hub was closed")
+
+    def tell(self, error: PubSubError | None) -> None:
+        """See `core.grouping.Call`."""
+        self._outcome = error
+        self.end()
+
+    def result(self) -> T:
+        if self._outcome is not None:
+            raise self._outcome
+        return self.success()
+
+    def success(self) -> T:
+        """The outcome, if it is not an error."""
+        raise NotImplementedError
+
+
+class Sending(Told[None], sender.Call):
     """Notifications for the hub's loop to send in one transaction. No task is made for it there: with 64 threads, that
     took as long as the sending."""
 
     def __init__(self, engine: Engine, messages: Sequence[Message]) -> None:
         sender.Call.__init__(self, messages)
-        loop_thread.Call.__init__(self)
+        Told.__init__(self)
         self._engine = engine
-        self._outcome: PubSubError | None = Closed("the hub was closed")
 
     def start(self) -> None:
         self._engine.submit(self)
@@ -31,13 +55,8 @@ class Sending(sender.Call, loop_thread.Call[None]):
     def cancel(self) -> None:
         self._engine.withdraw(self)
 
-    def tell(self, error: PubSubError | None) -> None:
-        self._outcome = error
-        self.end()
-
-    def result(self) -> None:
-        if self._outcome is not None:
-            raise self._outcome
+    def success(self) -> None:
+        pass
 
 
 class AwaitedSending(Sending):

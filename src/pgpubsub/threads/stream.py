@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from pgpubsub.core.appender import Call
 from pgpubsub.core.entries import NewEntry
 from pgpubsub.core.position import BEGINNING, Position, Start
-from pgpubsub.errors import Closed, PubSubError, SubscriptionClosed
+from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.events import Entry, Event, Undecodable
 from pgpubsub.streams.description import Description, Headers
 from pgpubsub.streams.inbox import Hinted
 from pgpubsub.streams.service import Streams, ids_of
-from pgpubsub.threads import loop_thread
 from pgpubsub.threads.receiving import Receiver, ThreadMailbox
+from pgpubsub.threads.sending import Told
 
 if TYPE_CHECKING:
     from pgpubsub.threads.hub import Hub
@@ -28,15 +28,14 @@ class _Inbox(Hinted, ThreadMailbox):
     """What a thread's reader has read."""
 
 
-class _Append(Call, loop_thread.Call[Sequence[int]]):
+class _Append(Told[Sequence[int]], Call):
     """Entries for the hub's loop to append in one transaction, while a thread waits."""
 
     def __init__(self, streams: Streams, schema: str, entries: Sequence[NewEntry]) -> None:
         Call.__init__(self, entries)
-        loop_thread.Call.__init__(self)
+        Told.__init__(self)
         self._streams = streams
         self._schema = schema
-        self._outcome: PubSubError | None = Closed("the hub was closed")
 
     def start(self) -> None:
         self._streams.submit(self._schema, self)
@@ -44,13 +43,7 @@ class _Append(Call, loop_thread.Call[Sequence[int]]):
     def cancel(self) -> None:
         self._streams.withdraw(self._schema, self)
 
-    def tell(self, error: PubSubError | None) -> None:
-        self._outcome = error
-        self.end()
-
-    def result(self) -> Sequence[int]:
-        if self._outcome is not None:
-            raise self._outcome
+    def success(self) -> Sequence[int]:
         return ids_of(self)
 
 
