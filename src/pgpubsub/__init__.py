@@ -10,7 +10,15 @@ hello
 
 from __future__ import annotations
 
-from pgpubsub.aio import AsyncHub, AsyncReader, AsyncStream, AsyncSubscription
+from pgpubsub.aio import (
+    AsyncBatch,
+    AsyncConsumer,
+    AsyncDelivery,
+    AsyncHub,
+    AsyncReader,
+    AsyncStream,
+    AsyncSubscription,
+)
 from pgpubsub.channel import Channel
 from pgpubsub.classic.handler import NotificationHandler
 from pgpubsub.classic.pubsub import PubSub, connect
@@ -24,6 +32,7 @@ from pgpubsub.errors import (
     ConnectionUnusable,
     ConninfoError,
     GaveUp,
+    LeaseLost,
     NotLive,
     PayloadError,
     PayloadTooLarge,
@@ -42,6 +51,7 @@ from pgpubsub.errors import (
 )
 from pgpubsub.events import Entry, Gap, GapReason, Notify, Undecodable
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
+from pgpubsub.threads.consumer import Batch, Consumer, Delivery
 from pgpubsub.threads.hub import Hub
 from pgpubsub.threads.stream import Reader, Stream
 from pgpubsub.threads.subscription import Subscription
@@ -50,10 +60,14 @@ from pgpubsub.transactional import append, append_async, notify, notify_async
 __all__ = [
     "BEGINNING",
     "END",
+    "AsyncBatch",
+    "AsyncConsumer",
+    "AsyncDelivery",
     "AsyncHub",
     "AsyncReader",
     "AsyncStream",
     "AsyncSubscription",
+    "Batch",
     "Channel",
     "ChannelNameError",
     "Closed",
@@ -62,6 +76,8 @@ __all__ = [
     "ConnectionLost",
     "ConnectionUnusable",
     "ConninfoError",
+    "Consumer",
+    "Delivery",
     "Entry",
     "Gap",
     "GapReason",
@@ -70,6 +86,7 @@ __all__ = [
     "HubState",
     "HubStats",
     "HubStatus",
+    "LeaseLost",
     "NotLive",
     "NotificationHandler",
     "Notify",

@@ -15,6 +15,7 @@
     ├── NotLive                 (TimeoutError) the hub had no working connection within the time given
     │   └── SendTimeout                        ... so the notification was not sent
     ├── UnusableDeployment                     notifications cannot arrive here, such as behind some poolers
+    ├── LeaseLost                              other members of a group have got what was in hand, or will
     ├── StreamsNotInstalled                    the schema for streams is not there, or not the one that is needed
     ├── ServerRefused                          the server answered a statement with an error
     │   └── ServerInRecovery                   ... because it is a standby
@@ -42,6 +43,7 @@ __all__ = [
     "ConnectionUnusable",
     "ConninfoError",
     "GaveUp",
+    "LeaseLost",
     "NotLive",
     "PayloadError",
     "PayloadTooLarge",
@@ -138,6 +140,11 @@ class SendTimeout(NotLive):
 class UnusableDeployment(PubSubError):
     """Notifications do not arrive on this connection, and trying again does not help: a pooler in transaction mode
     stands between, or the two connections lead to different databases. The message says which."""
+
+
+class LeaseLost(PubSubError):
+    """What a consumer of a group had in hand belongs to it no longer, because its connection was lost, or it did not
+    show itself for the time of its lease. It was not acknowledged, and comes again."""
 
 
 class StreamsNotInstalled(PubSubError):

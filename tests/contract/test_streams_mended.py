@@ -274,7 +274,7 @@ def test_long_entries_that_nobody_takes_are_left_with_the_server(
     insert(admin, channel, count, "x" * size)
     with open_stream(hub, channel).read() as reader:
         ((inner,),) = streams_of(hub)._readers.values()
-        buffer = inner._inbox.buffer
+        buffer: Any = inner._sink.buffer  # type: ignore[attr-defined]  # which is its mailbox
         taken: list[str] = []
 
         def read_enough() -> bool:
@@ -321,8 +321,8 @@ def test_entries_from_the_future_are_told_of_until_they_are_repaired(
             with admin.transaction():
                 admin.execute(f"ALTER TABLE {of}.entry DISABLE TRIGGER ALL")
                 admin.execute(
-                    f"INSERT INTO {of}.entry (stream, id, xid, payload, appended_at) SELECT {of}.stream_id(%s), 1000,"
-                    " (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::text::xid8, 'future', now()",
+                    f"INSERT INTO {of}.entry (stream, id, xid, slot, payload, appended_at) SELECT {of}.stream_id(%s), 1000,"
+                    " (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::text::xid8, 0, 'future', now()",
                     [channel],
                 )
                 admin.execute(f"ALTER TABLE {of}.entry ENABLE TRIGGER ALL")

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from pgpubsub.aio.consumer import AsyncBatch, AsyncConsumer, AsyncDelivery
 from pgpubsub.aio.hub import AsyncHub
 from pgpubsub.aio.stream import AsyncReader, AsyncStream
 from pgpubsub.aio.subscription import AsyncSubscription
 
-__all__ = ["AsyncHub", "AsyncReader", "AsyncStream", "AsyncSubscription"]
+__all__ = [
+    "AsyncBatch",
+    "AsyncConsumer",
+    "AsyncDelivery",
+    "AsyncHub",
+    "AsyncReader",
+    "AsyncStream",
+    "AsyncSubscription",
+]

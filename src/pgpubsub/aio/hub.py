@@ -307,7 +307,7 @@ class AsyncHub:
             ConninfoError: `read_conninfo` is malformed.
         """
         description = self._streams.describe(name, type, encode, decode, **options)
-        return AsyncStream(self._streams, description)
+        return AsyncStream(self._engine, self._streams, description)
 
     @property
     def state(self) -> HubState:

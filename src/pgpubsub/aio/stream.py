@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
+from pgpubsub.aio.consumer import AsyncBatch, AsyncConsumer, AsyncDelivery
 from pgpubsub.aio.receiving import IN_A_ROW, AsyncMailbox, AsyncReceiver
 from pgpubsub.core.position import BEGINNING, Position, Start
 from pgpubsub.errors import SubscriptionClosed
 from pgpubsub.events import Entry, Event, Undecodable
+from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
+from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.description import Description, Headers
-from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.service import Streams
 
 __all__ = ["AsyncReader", "AsyncStream"]
@@ -19,14 +22,15 @@ __all__ = ["AsyncReader", "AsyncStream"]
 T = TypeVar("T")
 
 
-class _Inbox(Hinted, AsyncMailbox):
+class _Inbox(Inbox, AsyncMailbox):
     """What a task's reader has read."""
 
 
 class AsyncStream(Generic[T]):
     """A stream, as `AsyncHub.stream` returns it: append to it, and read it."""
 
-    def __init__(self, streams: Streams, description: Description[T]) -> None:
+    def __init__(self, engine: Engine, streams: Streams, description: Description[T]) -> None:
+        self._engine = engine
         self._streams = streams
         self._description = description
 
@@ -120,6 +124,77 @@ class AsyncStream(Generic[T]):
             PositionError: `after` is not a position of this stream.
         """
         return AsyncReader(self._streams, self._description, self._description.start(after), follow)
+
+    @overload
+    def consume(
+        self, group: str, *, batch: None = None, **options: Unpack[GroupOptions]
+    ) -> AsyncConsumer[AsyncDelivery[T]]: ...
+    @overload
+    def consume(self, group: str, *, batch: int, **options: Unpack[GroupOptions]) -> AsyncConsumer[AsyncBatch[T]]: ...
+    def consume(self, group: str, *, batch: int | None = None, **options: Unpack[GroupOptions]) -> AsyncConsumer[Any]:
+        """Share the entries with all who consume as the same group: each entry is handled by one of them.
+
+        Entries with one key are handled in order, one at a time; others at the same time, by whichever member has
+        them. Iterate over what is returned and handle each delivery in an `async with` block: leaving that
+        acknowledges the entry. If an exception leaves it, the entry comes again, later and later, and after `attempts`
+        it is set aside: see `dead`.
+
+        Args:
+            group: any text of up to 1,000 bytes. A group comes into being with its first member, and stays.
+            batch: how many entries to hand out together, at most. If their handling fails, they come again in smaller
+                batches, until the one to blame is alone.
+            follow: whether to wait for more at the end. If not, the iteration ends there.
+            attempts: after so many, an entry is set aside. One that was in hand when its member died counts.
+            backoff: seconds from one attempt to the next, or a function that returns them, given how many there were.
+                By default about 1, 2, 4 and so on, up to 300.
+            lease: seconds after which others take over from a member that shows no sign of life.
+            start: where a group that is new begins: `BEGINNING`, `END`, or a reader's position.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+            PositionError: `start` is not a position of this stream.
+
+        >>> import asyncio, pgpubsub
+        >>> async def main():
+        ...     async with pgpubsub.AsyncHub(dsn) as hub:
+        ...         invoices = hub.stream("invoices of the day")
+        ...         await invoices.append_many(["17", "18"])
+        ...         async for delivery in invoices.consume("billing", follow=False):
+        ...             async with delivery:
+        ...                 print(delivery.payload)
+        >>> asyncio.run(main())
+        17
+        18
+        """
+        given = settings(self._description, group, batch=batch, **options)
+        return AsyncConsumer(self._engine, self._streams, self._description, given, batches=batch is not None)
+
+    async def process(
+        self,
+        group: str,
+        handler: Callable[[Any], Any],
+        *,
+        concurrency: int = 1,
+        batch: int | None = None,
+        **options: Unpack[GroupOptions],
+    ) -> None:
+        """Have `handler` called for each entry, as `consume` hands them out. When it returns, the entry is
+        acknowledged; when it raises, that comes again.
+
+        This goes on until the task is cancelled, the hub closed or the process told to end (SIGTERM, in the main
+        thread): then what is in hand is finished first.
+
+        Args:
+            group: as for `consume`.
+            handler: gets an entry, or with `batch` a list of them. A coroutine function, or one that may block, which
+                is called in a thread.
+            concurrency: how many are handled at the same time, at most.
+            batch, follow, attempts, backoff, lease, start: as for `consume`.
+        """
+        given = settings(self._description, group, batch=batch, **options)
+        check_concurrency(concurrency)
+        consumer = AsyncConsumer[Any](self._engine, self._streams, self._description, given, batches=batch is not None)
+        await consumer._process(handler, concurrency)
 
 
 class AsyncReader(AsyncReceiver[Event]):

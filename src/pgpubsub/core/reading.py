@@ -214,12 +214,12 @@ class Reading:
         Without any there is no batch, and nothing to do until something happens."""
         before = self._position
         covered = before.covered.advance(snapshot, newest and newest.xid)
-        if last is None:
-            self._position = replace(before, covered=covered)
-            return None
-        self._remember()
         anchor = before.anchor if newest is None else newest.anchor
+        if last is not None:
+            self._remember()
         self._position = replace(before, anchor=anchor, covered=covered)
+        if last is None:
+            return None
         return Batch(replace(before, anchor=anchor, target=covered), self._position, last)
 
     def on_many(self) -> None:

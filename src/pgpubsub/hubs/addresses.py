@@ -69,6 +69,11 @@ class Addresses:
             return self._complete(await _resolve(self._listening), listening=True, role="read")
         return self._complete(await _resolve(source), listening=False, role="read")
 
+    async def handling(self) -> str:
+        """The connection string for one on which handlers do their work."""
+        source = self._listening if self._sending is None else self._sending
+        return self._complete(await _resolve(source), listening=self._sending is None, role="handle")
+
     def check_reading(self, source: Conninfo) -> None:
         """Raise unless `source` can be one to read from.
 

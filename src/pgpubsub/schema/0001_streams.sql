@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS {schema}.entry (
     stream bigint NOT NULL,
     id bigint NOT NULL,
     xid xid8 NOT NULL,
+    slot smallint NOT NULL,  -- of 32: the share of a group to which its key belongs
     key text,
     payload text,
     payload_bytes bytea,
@@ -56,7 +57,7 @@ CREATE TABLE IF NOT EXISTS {schema}.entry (
 DO $do$
 BEGIN
     IF pg_catalog.to_regclass({entry_read_literal}) IS NULL THEN
-        CREATE INDEX entry_read ON {schema}.entry (stream, xid, id);
+        CREATE INDEX entry_read ON {schema}.entry (stream, xid, id, slot);
     END IF;
     IF pg_catalog.to_regclass({entry_once_literal}) IS NULL THEN
         CREATE UNIQUE INDEX entry_once ON {schema}.entry (stream, idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -73,6 +74,7 @@ BEGIN
     NEW.xid := pg_catalog.pg_current_xact_id();
     NEW.appended_at := pg_catalog.clock_timestamp();
     NEW.id := pg_catalog.nextval({entry_id_literal}::pg_catalog.regclass);  -- last: who could have seen another entry has a higher id
+    NEW.slot := coalesce(pg_catalog.hashtextextended(NEW.key, 0), NEW.id) & 31;
     RETURN NEW;
 END
 $body$;

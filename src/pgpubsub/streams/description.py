@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypedDict, TypeVar
 
@@ -89,6 +90,12 @@ class Description(Generic[T]):
         self.decoders: Decoders = self.payloads or Types()
         """Of its entries, if they are decoded at all."""
         self._max_payload = max_payload
+
+    def at_home(self) -> Description[T]:
+        """The same stream, read where it is written."""
+        twin = copy.copy(self)
+        twin.read_conninfo = None
+        return twin
 
     def entry(self, value: T, key: str | None, headers: Headers | None, idempotency_key: str | None) -> NewEntry:
         """What is appended for `value`. Raises as `new_entry`."""

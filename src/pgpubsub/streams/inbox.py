@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pgpubsub.core.buffer import Buffer
 from pgpubsub.core.pages import Pages
-from pgpubsub.events import Entry, Gap, Notify, Undecodable
+from pgpubsub.core.reading import Batch
+from pgpubsub.events import Gap, Notify
 from pgpubsub.hubs.mailbox import Decoders, Mailbox
+from pgpubsub.streams.rows import event
 
-__all__ = ["Hinted"]
+__all__ = ["Hinted", "Inbox"]
 
 FEW = 2000
 """Entries that are left when the next page is read,"""
@@ -29,10 +32,10 @@ class Hinted(Mailbox):
     on_low: Callable[[], None]
     on_end: Callable[[], object]
 
-    def __init__(self, types: Decoders) -> None:
-        # The reader, which knows what to do then, comes later, and lives no longer.
+    def __init__(self, buffer: Buffer | Pages, types: Decoders) -> None:
+        # Who knows what to do then comes later, and lives no longer.
         self.on_hint = self.on_gap = self.on_low = self.on_end = self.own_pid = lambda: None
-        super().__init__(Pages(FEW, LONG, lambda: self.on_low()), types)
+        super().__init__(buffer, types)
 
     def put(self, events: Sequence[Notify], size: int) -> None:
         own_pid = self.own_pid()
@@ -49,15 +52,28 @@ class Hinted(Mailbox):
         super().end(why)
         self.on_end()
 
+    def deliver(self, events: Sequence[Any], size: int) -> None:
+        """Put in what is to be taken out."""
+        super().put(events, size)
+
+    def deliver_gap(self, gap: Gap) -> None:
+        """Put in a gap of the stream's."""
+        super().report(gap)
+
+
+class Inbox(Hinted):
+    """That of a reader."""
+
+    def __init__(self, types: Decoders) -> None:
+        super().__init__(Pages(FEW, LONG, lambda: self.on_low()), types)
+
     @property
     def has_enough(self) -> bool:
         """Whether it is not time yet to read on."""
         return bool(self.buffer.has_enough)
 
-    def deliver(self, entries: Sequence[Entry[Any] | Undecodable], size: int) -> None:
-        """Put in entries with `size` bytes of payload together."""
-        super().put(entries, size)  # type: ignore[arg-type]  # what is taken out is what was put in
-
-    def deliver_gap(self, gap: Gap) -> None:
-        """Put in a gap of the stream's."""
-        super().report(gap)
+    def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
+        """Put in the entries that were read."""
+        if rows:
+            size = sum([len(text or data or "") + len(headers or "") for _, _, text, data, headers, *_ in rows])
+            self.deliver([event(row, batch) for row in rows], size)

@@ -29,6 +29,21 @@ __all__ = [
 VERSION = 1
 """Of the schema that this version of the library works with: it is served by that, and by later ones that say so."""
 
+RELATIONS = (
+    "acknowledged_member",
+    "birth",
+    "entry",
+    "entry_id",
+    "entry_once",
+    "entry_read",
+    "member_group",
+    "native_birth",
+    "parked_dead",
+    "parked_due",
+    "parked_line",
+)
+"""Those that the scripts name in text."""
+
 Wake = Literal["notify", "poll"]
 
 
@@ -50,7 +65,7 @@ def sql(schema: str = "pgpubsub") -> str:
         "{schema}": quoted,
         "{schema_literal}": quote_literal(quoted),
     }
-    for relation in ("birth", "entry", "entry_id", "entry_once", "entry_read", "native_birth"):
+    for relation in RELATIONS:
         names[f"{{{relation}_literal}}"] = quote_literal(f"{quoted}.{relation}")
     scripts = sorted(
         (file for file in files("pgpubsub.schema").iterdir() if file.name.endswith(".sql")), key=attrgetter("name")

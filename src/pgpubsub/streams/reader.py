@@ -7,23 +7,21 @@ it goes on over the next, once that has shown that it has the same history.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from pgpubsub.core.position import NOTHING, Covered, Position, Snapshot, spans
 from pgpubsub.core.reading import WITNESSES, Ask, Batch, Find, Look, Measure, Newest, Page, Reading, seen
 from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
-from pgpubsub.events import Entry, Gap, GapReason, Undecodable
+from pgpubsub.events import Gap, GapReason
 from pgpubsub.hubs.mailbox import now
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Observation
-from pgpubsub.streams.inbox import Hinted
 from pgpubsub.streams.installation import restored
 from pgpubsub.streams.source import Home, Session, Source
 from pgpubsub.streams.statements import Statements, as_array
@@ -45,6 +43,23 @@ DETAILS = {
 }
 
 
+class Sink(Protocol):
+    """What is read goes there."""
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether it is not time yet to read on."""
+
+    def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
+        """These rows of `Statements.look` or `page` come next. There may be none, and the position another."""
+
+    def deliver_gap(self, gap: Gap) -> None:
+        """Take note of a gap."""
+
+    def end(self, why: Exception) -> None:
+        """There will be no more."""
+
+
 class Reader:
     """See the module.
 
@@ -52,7 +67,7 @@ class Reader:
         name: the stream's.
         stream: its id.
         start: where to begin; None at the oldest entry.
-        inbox: gets the entries.
+        sink: gets the entries.
         source: of connections.
         watch: tells when there may be something without a hint.
         observe: is told of gaps.
@@ -63,7 +78,7 @@ class Reader:
         name: str,
         stream: int,
         start: Position | None,
-        inbox: Hinted,
+        sink: Sink,
         source: Source,
         statements: Statements,
         watch: Watch,
@@ -74,7 +89,7 @@ class Reader:
         self.error: PubSubError | None = None
         """Why it could not read when it tried last."""
         self._name = name
-        self._inbox = inbox
+        self._sink = sink
         self._source = source
         self._statements = statements
         self._watch = watch
@@ -139,14 +154,14 @@ class Reader:
             await self._finish()
             self.reading.on_many()  # how far that is, is decided now
             await self._finish()
-            self._inbox.end(SubscriptionClosed("the reader has come to the end"))
+            self._sink.end(SubscriptionClosed("the reader has come to the end"))
         except PubSubError as error:
-            self._inbox.end(error)
+            self._sink.end(error)
         except Exception as error:
             logger.exception("reading stream %r failed", self._name)
             failure = PubSubError(f"reading stream {self._name!r} failed, by a fault of our own: {error!r}")
             failure.__cause__ = error
-            self._inbox.end(failure)
+            self._sink.end(failure)
 
     async def _finish(self) -> None:
         while self.reading.in_midst and not self._stopped:
@@ -232,7 +247,7 @@ class Reader:
 
     async def _look(self, session: Session, step: Look) -> None:
         below = step.covered.below
-        (_, text, *_), *found = await self._rows(
+        first, *found = await self._rows(
             session, self._statements.look, below=below, open=as_array(step.covered.open), rows=ROWS, bytes=BYTES
         )
         if len(found) >= ROWS or any(row[2] is None and row[3] is None for row in found):
@@ -240,15 +255,14 @@ class Reader:
             return
         found.sort(key=itemgetter(0))
         fresh = [(row[6], row[0], row[5]) for row in found if row[6] >= below]
-        newest = None
-        if fresh:
+        newest = _newest(first[0], first[5], first[6])
+        if newest is None and fresh:
             xid, id, appended_at = max(fresh)
             newest = _newest(id, appended_at, xid)
-        snapshot = Snapshot.parse(text)
+        snapshot = Snapshot.parse(first[1])
         self._check_present(newest, snapshot)
         batch = self.reading.on_looked(snapshot, newest, found[-1][0] if found else None)
-        if batch is not None:
-            self._deliver(found, batch)
+        self._deliver(found, batch or Batch(self.position, self.position, None))
 
     async def _page(self, session: Session, step: Page) -> None:
         after = step.after
@@ -288,16 +302,13 @@ class Reader:
     def _deliver(self, found: Sequence[Any], batch: Batch) -> None:
         if found:
             self.reading.on_delivered([seen(row[6], row[0], row[5]) for row in found[-WITNESSES:]])
-            self._inbox.deliver(
-                [_event(row, batch) for row in found],
-                sum([len(text or data or "") + len(headers or "") for _, _, text, data, headers, *_ in found]),
-            )
-            if self._inbox.has_enough:
-                self._hungry.clear()
+        self._sink.on_read(found, batch)
+        if self._sink.has_enough:
+            self._hungry.clear()
 
     async def _rows(self, session: Session, statement: str, **parameters: object) -> list[Any]:
         named = {name: str(value) for name, value in parameters.items()}
-        return await session.rows(statement, {"stream": str(self.reading.position.stream), **named})
+        return await session.rows(statement, {"stream": str(self.stream), **self._statements.parameters, **named})
 
     async def _first(self, session: Session, statement: str, **parameters: object) -> Any:
         return (await self._rows(session, statement, **parameters))[0]
@@ -341,23 +352,12 @@ class Reader:
         self._met.add(session.conn)
 
     def _report(self, reason: GapReason) -> None:
-        self._inbox.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
+        self._sink.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
         self._observe(Observation("gap", (self._name,), detail=DETAILS[reason]))
 
 
 class _Lagging(ConnectionLost):
     """The server has not got as far as the reader. It will."""
-
-
-def _event(row: Any, batch: Batch) -> Entry[Any] | Undecodable:
-    id, key, text, data, headers, appended_at, xid = row
-    payload = data if text is None else text
-    if headers is None:
-        return Entry(id, key, payload, None, appended_at, batch, xid)
-    try:
-        return Entry(id, key, payload, json.loads(headers), appended_at, batch, xid)
-    except (ValueError, RecursionError) as error:  # which PostgreSQL's JSON allows: long numbers, deep nesting
-        return Undecodable(Entry(id, key, payload, None, appended_at, batch, xid), error)
 
 
 def _newest(id: int | None, appended_at: datetime | None, xid: int | None) -> Newest | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, Unpack
 
@@ -16,9 +16,9 @@ from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.appending import Appending, AwaitedAppend
 from pgpubsub.streams.description import Description, Options
-from pgpubsub.streams.inbox import Hinted
-from pgpubsub.streams.reader import Reader
-from pgpubsub.streams.source import Source
+from pgpubsub.streams.inbox import Inbox
+from pgpubsub.streams.reader import Reader, Sink
+from pgpubsub.streams.source import Session, Source
 from pgpubsub.streams.statements import Statements
 from pgpubsub.streams.watch import Watch
 
@@ -74,7 +74,7 @@ class Streams:
 
     # -- reading
 
-    async def open(self, description: Description[Any], inbox: Hinted, after: Position | Start, follow: bool) -> str:
+    async def open(self, description: Description[Any], inbox: Inbox, after: Position | Start, follow: bool) -> str:
         """Begin to read, and return the position where that begins."""
         self._engine.start()
         reader = self._reader(description, inbox, after)
@@ -83,7 +83,7 @@ class Streams:
         try:
             # In a task of its own, that nobody cancels in the midst of a statement: cancellations get lost there (in
             # Python 3.11's `wait_for`), and what is under way on the connection is not known any more.
-            beginning = self._spawn(reader.begin(at_end=after is END))
+            beginning = self.spawn(reader.begin(at_end=after is END))
             await asyncio.wait({beginning}, timeout=self._engine.send_timeout)
             if inbox.closed is not None:
                 raise again(inbox.closed)
@@ -92,36 +92,54 @@ class Streams:
                 why = reader.error or "the server has not answered"
                 raise NotLive(f"stream {description.name!r} could not be read {within}: {why}") from reader.error
             beginning.result()
-            self._spawn(reader.run(follow))
+            self.spawn(reader.run(follow))
         except BaseException:
             self._engine.leave(inbox, SubscriptionClosed("the reader could not be entered"))
             raise
         return reader.position.encode()
 
-    def leave(self, inbox: Hinted, why: Exception) -> None:
+    def leave(self, inbox: Inbox, why: Exception) -> None:
         """End a reading."""
         self._engine.leave(inbox, why)
 
-    def forsake(self, inbox: Hinted) -> None:
+    def forsake(self, inbox: Inbox) -> None:
         """Nobody has the reader any more. For destructors, which run in any thread."""
         self._engine.forsake(inbox)
 
-    def _reader(self, description: Description[Any], inbox: Hinted, after: Position | Start) -> Reader:
-        loop = asyncio.get_running_loop()
+    def reader(
+        self,
+        description: Description[Any],
+        start: Position | None,
+        sink: Sink,
+        statements: Statements | None = None,
+    ) -> Reader:
+        """One that has not begun. The hub's own appends wake it, until `forget`."""
         source = self._source(description.read_conninfo)
-        statements = self._statements_of(description.schema)
-        reader = Reader(
-            description.name,
-            stream_id(description.name),
-            after if isinstance(after, Position) else None,
-            inbox,
-            source,
-            statements,
-            self._watch(description.read_conninfo, source, statements, description.poll_interval),
-            self._engine.observe,
-        )
-        readers = self._readers.setdefault(reader.stream, set())
-        readers.add(reader)
+        statements = statements or self.statements(description.schema)
+        watch = self._watch(description.read_conninfo, source, statements, description.poll_interval)
+        stream = stream_id(description.name)
+        reader = Reader(description.name, stream, start, sink, source, statements, watch, self._engine.observe)
+        self._readers.setdefault(stream, set()).add(reader)
+        return reader
+
+    async def handling_address(self) -> str:
+        """The connection string for one on which handlers do their work."""
+        return await self._addresses.handling()
+
+    def desk(self, schema: str) -> AbstractAsyncContextManager[Session]:
+        """A connection of one's own, to write down what becomes of entries."""
+        return self._source(None).own(self.statements(schema))
+
+    def forget(self, reader: Reader) -> None:
+        """It was stopped."""
+        readers = self._readers.get(reader.stream, set())
+        readers.discard(reader)
+        if not readers:
+            self._readers.pop(reader.stream, None)
+
+    def _reader(self, description: Description[Any], inbox: Inbox, after: Position | Start) -> Reader:
+        loop = asyncio.get_running_loop()
+        reader = self.reader(description, after if isinstance(after, Position) else None, inbox)
 
         def feed() -> None:
             with suppress(RuntimeError):  # the loop has ended, and so has the reading
@@ -129,20 +147,23 @@ class Streams:
 
         def on_gap() -> None:
             if description.read_conninfo is None:
-                source.cut()  # whoever waits for an answer waits in vain
+                self.cut()
             reader.retry()
 
         def end() -> None:
             reader.stop()
-            readers.discard(reader)
-            if not readers:
-                self._readers.pop(reader.stream, None)
+            self.forget(reader)
 
         inbox.on_hint, inbox.on_gap, inbox.on_low, inbox.on_end = reader.wake, on_gap, feed, end
         inbox.own_pid = lambda: self._engine.sending_pid
         return reader
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def cut(self) -> None:
+        """The server that we listen to is not there any more: whoever waits for an answer of its waits in vain."""
+        self._source(None).cut()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do `work`, and wait for it when the hub is closed."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -202,7 +223,8 @@ class Streams:
             raise PubSubError("there are no streams without a database: use a hub of a real server")
         return self._given
 
-    def _statements_of(self, schema: str) -> Statements:
+    def statements(self, schema: str) -> Statements:
+        """Those for a schema."""
         if schema not in self._statements:
             self._statements[schema] = Statements(schema)
         return self._statements[schema]
@@ -210,7 +232,7 @@ class Streams:
     def _appender(self, schema: str) -> Appending:
         if schema not in self._appending:
             self._appending[schema] = Appending(
-                self._engine, self._addresses.appending, self._statements_of(schema), self._on_appended
+                self._engine, self._addresses.appending, self.statements(schema), self._on_appended
             )
         return self._appending[schema]
 

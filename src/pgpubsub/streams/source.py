@@ -68,6 +68,11 @@ class Session:
         """What tells this server from others, and from itself before it was started again."""
         self._homes: dict[str, tuple[Home, float]] = {}  # by schema, and when that was asked
 
+    @property
+    def pid(self) -> int | None:
+        """Of the server process at the other end, unless that may change."""
+        return None if self.pooled else self.conn.info.backend_pid
+
     async def prepare(self) -> None:
         """Set it up."""
         # The default may be one that a standby cannot have.
@@ -79,7 +84,6 @@ class Session:
             self.server = row[1:]
             if not self.pooled:  # what is pooled belongs to others too
                 await self.conn.execute(SETTINGS)
-        await self.conn.set_read_only(True)
 
     async def home(self, statements: Statements) -> Home:
         """Whose history it is. Another one may be restored in its place.
@@ -148,6 +152,24 @@ class Source:
         except psycopg.Error as error:
             raise self._explained(statements.schema, error) from error
 
+    @asynccontextmanager
+    async def own(self, statements: Statements) -> AsyncIterator[Session]:
+        """One for a long time, which may write. It is not one of those that are lent. Raises as `session`."""
+        try:
+            try:
+                async with asyncio.timeout(ANSWER):
+                    session = await self._connect()
+            except TimeoutError as error:
+                raise ConnectionLost(f"no connection was to be had within {ANSWER:g} s") from error
+            self._lent.add(session)
+            try:
+                yield session
+            finally:
+                self._lent.discard(session)
+                session.conn.pgconn.finish()
+        except psycopg.Error as error:
+            raise self._explained(statements.schema, error) from error
+
     def end(self) -> None:
         """Close all, at once."""
         self._ended = True
@@ -176,7 +198,11 @@ class Source:
     async def _lend(self) -> Session:
         if self._ended:
             raise ConnectionLost("the hub was closed")
-        session = self._idle.pop() if self._idle else await self._connect()
+        if self._idle:
+            session = self._idle.pop()
+        else:
+            session = await self._connect()
+            await session.conn.set_read_only(True)
         self._lent.add(session)
         return session
 

@@ -10,7 +10,7 @@ transaction with a million entries, not committed yet, costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from pgpubsub.core.sql import quote_identifier
@@ -52,6 +52,9 @@ def as_array(elements: Iterable[int | str]) -> str:
 class Statements:
     """Those for streams in one schema."""
 
+    parameters: Mapping[str, str] = {}
+    """That go with each statement that a reader runs."""
+
     def __init__(self, schema: str) -> None:
         self.schema = schema
         self._of = quote_identifier(schema)  # for PostgreSQL's own parameters
@@ -86,29 +89,45 @@ class Statements:
 
     @cached_property
     def look(self) -> str:
-        """First a row with the snapshot as `key`, and no id. Then entries, in no particular order, with their
-        transaction ids in the last column. If they are as many as `rows`, there may be more; and after about `bytes`
-        of payload there are rows without any."""
+        """First a row with the snapshot as `key`, and as `id`, `appended_at` and `xid` those of the newest entry not
+        below `below`. Then entries, in no particular order. If they are as many as `rows`, there may be more; and after
+        about `bytes` of payload there are rows without any."""
         return f"""
         WITH {NOW},
         span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")}
           UNION ALL {ENDED.format(open="%(open)s")})
-        SELECT NULL AS id, snapshot::text AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
-               NULL AS appended_at, NULL AS xid
-          FROM now
+        SELECT {self._first_of_look}
         UNION ALL
         (SELECT id, key, CASE WHEN size_before < %(bytes)s::bigint THEN payload END,
                 CASE WHEN size_before < %(bytes)s::bigint THEN payload_bytes END,
                 CASE WHEN size_before < %(bytes)s::bigint THEN headers::text END, appended_at, xid::text::bigint
+                {self._slot}
            FROM (
              SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS size_before
                FROM (
                  SELECT found.* FROM span CROSS JOIN LATERAL (
-                   SELECT {COLUMNS}, xid, {SIZE} AS size FROM {self._entry}
-                    WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
+                   SELECT {COLUMNS}, xid, slot, {SIZE} AS size FROM {self._entry}
+                    WHERE {IN_SPAN.format(stream="%(stream)s::bigint")} {self._in_slots}
                     ORDER BY xid, id LIMIT %(rows)s::bigint) AS found
                  LIMIT %(rows)s::bigint) AS due) AS summed)
         """
+
+    _first_of_look = """
+               NULL AS id, snapshot::text AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
+               NULL AS appended_at, NULL AS xid
+          FROM now"""
+    """Who reads all entries sees for himself which is the newest."""
+    _slot = _in_slots = ""
+
+    @property
+    def _newest(self) -> str:
+        return f"""
+            SELECT found.* FROM span CROSS JOIN LATERAL (
+              SELECT id, appended_at, xid FROM {self._entry}
+               WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
+               ORDER BY xid DESC, id DESC LIMIT 1) AS found
+             WHERE span.low >= %(below)s::bigint
+             ORDER BY found.xid DESC LIMIT 1"""
 
     @cached_property
     def measure(self) -> str:
@@ -118,12 +137,7 @@ class Statements:
         span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")})
         SELECT now.snapshot::text, newest.id, newest.appended_at, newest.xid::text::bigint, highest.id
           FROM now
-          LEFT JOIN LATERAL (
-            SELECT found.* FROM span CROSS JOIN LATERAL (
-              SELECT id, appended_at, xid FROM {self._entry}
-               WHERE {IN_SPAN.format(stream="%(stream)s::bigint")}
-               ORDER BY xid DESC, id DESC LIMIT 1) AS found
-            ORDER BY found.xid DESC LIMIT 1) AS newest ON true
+          LEFT JOIN LATERAL ({self._newest}) AS newest ON true
           LEFT JOIN LATERAL ({self._highest}) AS highest ON true
         """
 
@@ -182,23 +196,23 @@ class Statements:
 
     @cached_property
     def page(self) -> str:
-        """The rows with the next ids, with their transaction ids in the last column; without that, and without payload,
-        where they are not wanted. None at all: that was the end. There may be fewer than `rows`, so that they have
-        about `bytes`."""
+        """The rows with the next ids; without transaction id and payload where they are not wanted. None at all: that
+        was the end. There may be fewer than `rows`, so that they have about `bytes`."""
         return f"""
         SELECT id, CASE WHEN wanted THEN key END, CASE WHEN wanted THEN payload END,
                CASE WHEN wanted THEN payload_bytes END, CASE WHEN wanted THEN headers::text END, appended_at,
-               CASE WHEN wanted THEN xid::text::bigint END
+               CASE WHEN wanted THEN xid::text::bigint END {self._slot}
           FROM (
             SELECT *, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - size AS size_before
               FROM (
                 SELECT *, CASE WHEN wanted THEN {SIZE} ELSE 0 END AS size
                   FROM (
-                    SELECT {COLUMNS}, xid,
+                    SELECT {COLUMNS}, xid, slot,
                            (xid < %(target)s::text::xid8 AND xid <> ALL (%(target_open)s::xid8[])
                             AND (xid >= %(below)s::text::xid8 OR xid = ANY (%(open)s::xid8[]))) AS wanted
                       FROM {self._entry}
                      WHERE stream = %(stream)s::bigint AND id > %(after)s::bigint AND id <= %(until)s::bigint
+                           {self._in_slots}
                      ORDER BY id LIMIT %(rows)s::bigint) AS raw) AS sized) AS summed
          WHERE size_before < %(bytes)s::bigint
          ORDER BY id

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from pgpubsub.core.appender import Call
 from pgpubsub.core.entries import NewEntry
 from pgpubsub.core.position import BEGINNING, Position, Start
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.events import Entry, Event, Undecodable
+from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.streams.description import Description, Headers
-from pgpubsub.streams.inbox import Hinted
+from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.service import Streams, ids_of
+from pgpubsub.threads.consumer import Batch, Consumer, Delivery
 from pgpubsub.threads.receiving import Receiver, ThreadMailbox
 from pgpubsub.threads.sending import Told
 
@@ -24,7 +26,7 @@ __all__ = ["Reader", "Stream"]
 T = TypeVar("T")
 
 
-class _Inbox(Hinted, ThreadMailbox):
+class _Inbox(Inbox, ThreadMailbox):
     """What a thread's reader has read."""
 
 
@@ -135,6 +137,76 @@ class Stream(Generic[T]):
             PositionError: `after` is not a position of this stream.
         """
         return Reader(self._hub, self._streams, self._description, self._description.start(after), follow)
+
+    @overload
+    def consume(self, group: str, *, batch: None = None, **options: Unpack[GroupOptions]) -> Consumer[Delivery[T]]: ...
+    @overload
+    def consume(self, group: str, *, batch: int, **options: Unpack[GroupOptions]) -> Consumer[Batch[T]]: ...
+    def consume(self, group: str, *, batch: int | None = None, **options: Unpack[GroupOptions]) -> Consumer[Any]:
+        """Share the entries with all who consume as the same group: each entry is handled by one of them.
+
+        Entries with one key are handled in order, one at a time; others at the same time, by whichever member has
+        them. Iterate over what is returned and handle each delivery in an `with` block: leaving that
+        acknowledges the entry. If an exception leaves it, the entry comes again, later and later, and after `attempts`
+        it is set aside: see `dead`.
+
+        Args:
+            group: any text of up to 1,000 bytes. A group comes into being with its first member, and stays.
+            batch: how many entries to hand out together, at most. If their handling fails, they come again in smaller
+                batches, until the one to blame is alone.
+            follow: whether to wait for more at the end. If not, the iteration ends there.
+            attempts: after so many, an entry is set aside. One that was in hand when its member died counts.
+            backoff: seconds from one attempt to the next, or a function that returns them, given how many there were.
+                By default about 1, 2, 4 and so on, up to 300.
+            lease: seconds after which others take over from a member that shows no sign of life.
+            start: where a group that is new begins: `BEGINNING`, `END`, or a reader's position.
+
+        Raises:
+            TypeError, ValueError: an argument is not possible.
+            PositionError: `start` is not a position of this stream.
+
+        >>> import pgpubsub
+        >>> with pgpubsub.Hub(dsn) as hub:
+        ...     invoices = hub.stream("invoices of a shop")
+        ...     ids = invoices.append_many(["17", "18"])
+        ...     for delivery in invoices.consume("billing", follow=False):
+        ...         with delivery:
+        ...             print(delivery.payload)
+        17
+        18
+        """
+        given = settings(self._description, group, batch=batch, **options)
+        return Consumer(
+            self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
+        )
+
+    def process(
+        self,
+        group: str,
+        handler: Callable[[Any], Any],
+        *,
+        concurrency: int = 1,
+        batch: int | None = None,
+        **options: Unpack[GroupOptions],
+    ) -> None:
+        """Have `handler` called for each entry, as `consume` hands them out. When it returns, the entry is
+        acknowledged; when it raises, that comes again.
+
+        This goes on until the hub is closed or, in the main thread, the process is told to end (SIGTERM): then what is
+        in hand is finished first.
+
+        Args:
+            group: as for `consume`.
+            handler: gets an entry, or with `batch` a list of them.
+            concurrency: how many are handled at the same time, at most: in the calling thread, and others.
+            batch, follow, attempts, backoff, lease, start: as for `consume`.
+        """
+        given = settings(self._description, group, batch=batch, **options)
+        check_concurrency(concurrency)
+        consumer = Consumer[Any](
+            self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
+        )
+        consumer._process(handler, concurrency)
 
     def _append(self, entries: Sequence[NewEntry]) -> Sequence[int]:
         return self._hub._running_thread().run(_Append(self._streams, self._description.schema, entries))

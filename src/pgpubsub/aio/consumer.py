@@ -1,0 +1,271 @@
+"""Consuming streams in groups, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psycopg
+
+from pgpubsub.aio.receiving import AsyncMailbox, AsyncReceiver
+from pgpubsub.drivers.borrowed import run_async
+from pgpubsub.errors import PubSubError, SubscriptionClosed
+from pgpubsub.events import Gap
+from pgpubsub.groups.claims import Claim
+from pgpubsub.groups.connections import AsyncConnections
+from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, noted_in
+from pgpubsub.groups.inbox import ClaimInbox, Makes
+from pgpubsub.groups.member import Member, Settings
+from pgpubsub.groups.service import begin
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.streams.description import Description
+from pgpubsub.streams.service import Streams
+
+__all__ = ["AsyncBatch", "AsyncConsumer", "AsyncDelivery"]
+
+T = TypeVar("T")
+Handed = TypeVar("Handed")
+
+
+class _Inbox(ClaimInbox, AsyncMailbox):
+    """What a task is to handle."""
+
+
+class _Settling:
+    """A task waits until it is written down what became of a claim."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def tell(self, error: PubSubError | None) -> None:
+        if self.outcome.done():
+            return
+        if error is None:
+            self.outcome.set_result(None)
+        else:
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # it is known, even if nobody waits any more
+
+
+class _InHand:
+    """What an `async with` statement says of what it has in hand."""
+
+    _claim: Claim[Any]
+    _consumer: AsyncConsumer[Any]
+
+    async def __aenter__(self) -> Self:
+        """Handle it."""
+        self._claim.check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Acknowledge it, or let it come again. An `Exception` goes no further: it is logged, and kept with the entry.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will.
+        """
+        if error is not None:
+            return await self._failed(error)
+        if not self._claim.settled:
+            await self.acknowledge()
+        return False
+
+    async def acknowledge(self, conn: Any = None) -> None:
+        """Say that it was handled. That is stored when this returns; or, with `conn`, when the transaction of that is
+        committed, and if it is rolled back it was not.
+
+        Args:
+            conn: a connection as for `notify_async`.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will.
+            Exception: what the driver raises, for example since the lease has ended; then roll back.
+        """
+        if conn is None:
+            await self._consumer._acknowledge(self._claim)
+            return
+        statement = acknowledgement(self._consumer._description.schema, self._claim)
+        noted, xid = noted_in(await run_async(conn, statement, "use the blocking hub's"))
+        self._consumer._doubt(self._claim, xid, noted)
+
+    async def fail(self, error: BaseException | str) -> None:
+        """Say that it was not handled: it comes again, or is set aside.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will.
+        """
+        await self._consumer._fail(
+            self._claim, error if isinstance(error, BaseException) else PubSubError(error)
+        ).outcome
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection with an open transaction: what is done there, and that this was handled, is committed together,
+        once. If an exception leaves the block, it is rolled back, and this fails; an `Exception` goes no further.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will; and nothing was committed.
+        """
+        self._claim.check()
+        connections = self._consumer._connections
+        conn = await connections.take()
+        try:
+            async with conn.transaction():
+                yield conn
+                statement = acknowledgement(self._consumer._description.schema, self._claim)
+                noted, xid = noted_in(await run_async(conn, statement, ""))
+                self._consumer._doubt(self._claim, xid, noted)
+        except BaseException as error:
+            if not await self._failed(error):
+                raise
+        finally:
+            await connections.give_back(conn)
+
+    async def _failed(self, error: BaseException) -> bool:
+        """`error` has left the block; whether it goes no further."""
+        if self._claim.in_doubt:  # which will be resolved
+            self._claim.error = explained(self._claim, error)
+            return isinstance(error, Exception)
+        if self._claim.settled:
+            return False
+        settling = self._consumer._fail(self._claim, error)
+        if not isinstance(error, Exception):
+            return False
+        await settling.outcome
+        return True
+
+
+class AsyncDelivery(_InHand, Delivered[T]):
+    """An entry to be handled: leaving `async with delivery:` acknowledges it, or lets it come again."""
+
+    def __init__(self, consumer: AsyncConsumer[Any], claim: Claim[Any], entry: Any) -> None:
+        super().__init__(claim, entry)
+        self._consumer = consumer
+
+
+class AsyncBatch(_InHand, DeliveredBatch[T]):
+    """Entries to be handled together: leaving `async with batch:` acknowledges all, or lets all come again."""
+
+    def __init__(self, consumer: AsyncConsumer[Any], claim: Claim[Any], entries: Any) -> None:
+        super().__init__(claim, entries)
+        self._consumer = consumer
+
+
+class AsyncConsumer(AsyncReceiver[Handed]):
+    """A member of a group: what `AsyncStream.consume` returns.
+
+    Iterate it, or enter it (`async with`) and call `get`. Beside deliveries it has a `Gap` where history was rewritten.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        streams: Streams,
+        description: Description[Any],
+        settings: Settings,
+        *,
+        batches: bool,
+    ) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._description = description
+        self._settings = settings
+        self._batches = batches
+        self._member: Member | None = None
+        self._connections = AsyncConnections(streams.handling_address)
+        self._inbox = _Inbox(Makes(description.payloads, self._make))
+        super().__init__(self._inbox)
+
+    def __repr__(self) -> str:
+        state = "open" if self._inbox.closed is None else "closed"
+        return f"<AsyncConsumer of {self._description.name!r} as {self._settings.group!r}, {state}>"
+
+    async def __aenter__(self) -> Self:
+        """Become a member of the group.
+
+        Raises:
+            NotLive: the server could not be reached within the hub's `send_timeout`.
+            StreamsNotInstalled: the message says what to do.
+            ServerRefused: for example because of the role's rights.
+        """
+        self._member = await begin(self._engine, self._streams, self._description, self._settings, self._inbox)
+        return self
+
+    def close(self) -> None:
+        """Leave the group. What is in hand, and not settled, comes again at once. May be repeated. Does not wait."""
+        self._engine.leave(self._inbox, SubscriptionClosed("the consumer was closed"))
+        self._connections.close()
+
+    def __aiter__(self) -> Any:
+        return self if self._member is not None else self._all()
+
+    async def _all(self) -> AsyncIterator[Any]:
+        async with self:
+            async for event in self:
+                yield event
+
+    def _make(self, claim: Claim[Any], entries: Sequence[Any]) -> Any:
+        if self._batches:
+            return AsyncBatch(self, claim, list(entries))
+        return AsyncDelivery(self, claim, entries[0])
+
+    # -- for what is in hand
+
+    def _joined(self) -> Member:
+        assert self._member is not None
+        return self._member
+
+    async def _acknowledge(self, claim: Claim[Any]) -> None:
+        settling = _Settling()
+        self._joined().acknowledge(claim, settling)
+        await settling.outcome
+
+    def _fail(self, claim: Claim[Any], error: BaseException) -> _Settling:
+        settling = _Settling()
+        self._joined().fail(claim, explained(claim, error), settling)
+        return settling
+
+    def _doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
+        claim.settled = claim.in_doubt = True
+        self._joined().doubt(claim, xid, noted)
+
+    async def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
+        """Have `handler` called for each entry, until the end or a SIGTERM."""
+        async with self:
+            member = self._joined()
+            loop = asyncio.get_running_loop()
+            in_main = threading.current_thread() is threading.main_thread()
+            if in_main:
+                with suppress(NotImplementedError):  # on Windows
+                    loop.add_signal_handler(signal.SIGTERM, member.finish)
+            try:
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(concurrency):
+                        workers.create_task(self._work(handler))
+            finally:
+                if in_main:
+                    with suppress(NotImplementedError):
+                        loop.remove_signal_handler(signal.SIGTERM)
+
+    async def _work(self, handler: Callable[[Any], Any]) -> None:
+        async for event in self:
+            if isinstance(event, Gap):
+                continue
+            async with event:
+                await _call(handler, event.entries if self._batches else event.entry)
+
+
+def _call(handler: Callable[[Any], Any], subject: Any) -> Awaitable[Any]:
+    """Call a coroutine function here, and any other function in a thread."""
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
+        awaitable: Awaitable[Any] = handler(subject)
+        return awaitable
+    return asyncio.to_thread(handler, subject)

@@ -1,0 +1,421 @@
+"""What a member of a group hands out next, and what it writes down about it.
+
+A group divides its stream's entries by key into slots, and its members divide the slots. This is one member's share. A
+shell takes slots, reads their entries and reports them here; it asks what to `start`, writes down what `plan_write`
+says, and only when that is committed hands out what was started, so that a crash counts as an attempt.
+
+Where a slot stands is a position, as in `core.position`, and the exceptions to it: what is in flight, and what is held
+because an earlier entry of its key is. An entry that failed is parked, in a table, and comes again from there when it
+is due; later entries of its key are parked behind it. So it holds up nothing but its key.
+
+A batch that failed does not say which of its entries is to blame. They come again by tenths, and at last alone: only
+what fails alone can be set aside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+from pgpubsub.core.position import Covered
+from pgpubsub.core.reading import Batch
+
+__all__ = ["SLOTS", "Item", "Lane", "Parked", "Place", "Share", "SlotState", "Write", "quota"]
+
+SLOTS = 32
+"""Of every group. The schema says so too."""
+
+HELD = 1000
+"""Entries that are held back at most, before no more are looked at."""
+
+
+def quota(members: Sequence[str], me: str) -> int:
+    """How many slots `me` is to have, one of `members`, which all know in the same order.
+
+    >>> [quota("abc", member) for member in "abc"]
+    [11, 11, 10]
+    """
+    fewest, more = divmod(SLOTS, len(members))
+    return fewest + (list(members).index(me) < more)
+
+
+class Place(NamedTuple):
+    """Where a slot stands: `covered`, and of `target` what has an id up to `last`."""
+
+    covered: Covered
+    target: Covered | None = None
+    last: int = 0
+
+    def covers(self, xid: int, id: int) -> bool:
+        """Whether it is behind this entry."""
+        if self.covered.covers(xid):
+            return True
+        return self.target is not None and id <= self.last and self.target.covers(xid)
+
+
+class Lane(NamedTuple):
+    """Slots that are read together, and where that begins. Some of them may be further."""
+
+    start: Place
+    slots: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """An entry, on its way to be handled."""
+
+    id: int
+    slot: int
+    key: str | None
+    entry: Any
+    xid: int = 0
+    attempts: int = 0
+    """How often it was handed out, this time included."""
+    together: int = 1
+    """How many may be handed out together with it."""
+    parked: bool = False
+    """Whether it comes from among the parked ones."""
+
+
+class Parked(NamedTuple):
+    """What is to be said of an entry that is parked, or is to be."""
+
+    id: int
+    attempts: int
+    together: int = 1
+    delay: float | None = None
+    """Seconds until it is due; None: when nothing of its key is before it."""
+    dead: bool = False
+    error: str | None = None
+    """None: as it was."""
+
+
+class SlotState(NamedTuple):
+    """What is to be said of a slot."""
+
+    number: int
+    place: Place
+    in_flight: Sequence[int]
+    held: Sequence[int]
+    kept: bool
+
+
+@dataclass(slots=True)
+class Write:
+    """What is to be written down, in one transaction."""
+
+    slots: list[SlotState] = field(default_factory=list)
+    durable: bool = False
+    """Whether it must not be lost when the server crashes."""
+    done: list[int] = field(default_factory=list)
+    """Parked entries that were handled."""
+    noted: list[int] = field(default_factory=list)
+    """Acknowledgements in transactions of handlers, of which note was taken."""
+    started: list[tuple[int, float]] = field(default_factory=list)
+    """Parked entries that are to be handed out, and the seconds until they come again should nobody say more."""
+    parked: list[Parked] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    """Those of which entries were parked, or were and are not any more."""
+
+
+class _Slot:
+    def __init__(self, number: int, place: Place) -> None:
+        self.number = number
+        self.read = place
+        """As far as it was read."""
+        self.queue: deque[tuple[int, Covered, Covered | None]] = deque()
+        """Ids of what was read and not looked at; what the slot had covered, and the target, when it was read."""
+        self.in_flight: set[int] = set()
+        self.held: set[int] = set()
+        self.dirty = False
+        self.leaving = False
+        self.written = place
+
+    @property
+    def place(self) -> Place:
+        """Before what has not been looked at."""
+        if not self.queue:
+            return self.read
+        id, covered, target = self.queue[0]
+        return Place(covered, target, id - 1)
+
+
+class Share:
+    """See the module.
+
+    Args:
+        attempts: after so many, an entry is set aside.
+        backoff: returns the seconds from one attempt to the next, given how many there were.
+    """
+
+    def __init__(self, attempts: int, backoff: Callable[[int], float]) -> None:
+        self._attempts = attempts
+        self._backoff = backoff
+        self._slots: dict[int, _Slot] = {}
+        self._fresh: deque[Item] = deque()
+        self._ready: deque[Item] = deque()  # that were held, and nothing is before them any more
+        self._lanes: dict[str, deque[Item]] = {}  # that are held, by key
+        self._due: dict[int, Item] = {}
+        self._retried: dict[int, Item] = {}  # parked, and in flight
+        self._busy: Counter[str] = Counter()  # how many of a key are in flight
+        self._blocked: set[str] = set()  # keys of which entries are parked
+        self._next = Write()
+
+    @property
+    def slots(self) -> Mapping[int, Place]:
+        """Those that it has, and is to keep, and where they stand."""
+        return {number: slot.place for number, slot in self._slots.items() if not slot.leaving}
+
+    @property
+    def waiting(self) -> int:
+        """Entries that were read, and not looked at."""
+        return len(self._fresh)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to hand out, and nothing in flight."""
+        in_flight = any(slot.in_flight or slot.held for slot in self._slots.values())
+        return not (self._fresh or self._due or self._retried or in_flight)
+
+    @property
+    def known(self) -> Collection[int]:
+        """Parked entries that are due, or in flight."""
+        return [*self._due, *self._retried]
+
+    def lanes(self) -> Sequence[Lane]:
+        """How to read on: what is in the midst of the same target together, and all that is not."""
+        found: dict[Covered | None, list[_Slot]] = {}
+        for slot in self._slots.values():
+            if not slot.leaving:
+                found.setdefault(slot.read.target, []).append(slot)
+        return [
+            Lane(
+                Place(
+                    _common([slot.read.covered for slot in slots]),
+                    target,
+                    min(slot.read.last for slot in slots),
+                ),
+                tuple(slot.number for slot in slots),
+            )
+            for target, slots in found.items()
+        ]
+
+    # -- facts
+
+    def on_taken(self, number: int, place: Place, blocked: Iterable[str] = ()) -> None:
+        """It has one more slot. Of the keys that are `blocked`, entries are parked."""
+        self._slots[number] = _Slot(number, place)
+        self._blocked.update(blocked)
+
+    def on_read(self, lane: Lane, items: Iterable[Item], batch: Batch) -> None:
+        """Entries of a lane's slots were read, in order of ids. Some may have been before."""
+        for item in items:
+            slot = self._slots[item.slot]
+            if not slot.read.covers(item.xid, item.id):
+                slot.queue.append((item.id, slot.read.covered, batch.within.target))
+                self._fresh.append(item)
+        after = batch.after
+        for number in lane.slots:
+            slot = self._slots[number]
+            if after.target is None:
+                slot.read = Place(after.covered)
+            elif slot.read.target is None or after.last > slot.read.last:
+                slot.read = Place(slot.read.covered, after.target, after.last)
+
+    def on_due(self, items: Iterable[Item]) -> None:
+        """These are parked, and due."""
+        for item in items:
+            if item.id in self._due or item.id in self._retried or item.slot not in self._slots:
+                continue
+            if item.key is not None:
+                self._blocked.add(item.key)
+            if item.attempts >= self._attempts:  # and nobody has said what became of the last
+                self._park(item, Parked(item.id, item.attempts, dead=True))
+                self._next.durable = True
+            else:
+                self._due[item.id] = item
+
+    def on_written(self, write: Write, waiting: Collection[str]) -> None:
+        """`write` is committed. Of its keys, only those have entries that wait."""
+        still = self._next.keys.union(waiting)
+        self._blocked.difference_update(key for key in write.keys if key not in still)
+        self._blocked.update(waiting)
+
+    # -- what to hand out
+
+    def start(self, count: int) -> list[Item]:
+        """Up to `count` entries, to be handed out together when that is written down. Of one key there may be several
+        among them, in order, but no other of these is in flight."""
+        items = self._pick_due(count) or self._pick_fresh(count)
+        for item in items:
+            item.attempts += 1
+            if item.key is not None:
+                self._busy[item.key] += 1
+            if item.parked:
+                self._retried[item.id] = item
+                self._next.started.append((item.id, self._backoff(item.attempts)))
+            else:
+                slot = self._changed(item)
+                slot.held.discard(item.id)
+                slot.in_flight.add(item.id)
+        return items
+
+    def _pick_due(self, count: int) -> list[Item]:
+        picked: list[Item] = []
+        for item in self._due.values():
+            if len(picked) >= min(count, item.together):
+                break
+            if item.key is None or item.key not in self._busy:
+                picked.append(item)
+                count = min(count, item.together)
+        for item in picked:
+            del self._due[item.id]
+        return picked
+
+    def _pick_fresh(self, count: int) -> list[Item]:
+        picked: list[Item] = []
+        while len(picked) < count:
+            if self._ready:
+                item = self._ready.popleft()
+            elif self._fresh and sum(map(len, self._lanes.values())) < HELD:
+                item = self._fresh.popleft()
+                self._changed(item).queue.popleft()
+            else:
+                break
+            if item.key is None or not (item.key in self._busy or item.key in self._blocked):
+                picked.append(item)
+            elif item.key in self._blocked:
+                self._slots[item.slot].held.discard(item.id)
+                self._park(item, Parked(item.id, 0))
+            else:
+                self._slots[item.slot].held.add(item.id)
+                self._lanes.setdefault(item.key, deque()).append(item)
+        return picked
+
+    # -- what became of it
+
+    def acknowledge(self, items: Iterable[Item], noted: int | None = None) -> None:
+        """These were handled. `noted`: as was written down in the handler's own transaction."""
+        if noted is not None:
+            self._next.noted.append(noted)
+        else:
+            self._next.durable = True
+        for item in items:
+            self._land(item)
+            if item.parked:
+                self._next.done.append(item.id)
+                if item.key is not None:
+                    self._next.keys.add(item.key)
+
+    def fail(self, items: Sequence[Item], error: str) -> None:
+        """These were not."""
+        self._next.durable = True
+        together = max(1, len(items) // 10)
+        before: set[str] = set()
+        for item in items:
+            dead = len(items) == 1 and item.attempts >= self._attempts
+            delay: float | None = 0.0 if len(items) > 1 else self._backoff(item.attempts)
+            if dead or item.key in before:
+                delay = None
+            if item.key is not None and not dead:
+                before.add(item.key)
+                self._blocked.add(item.key)
+            self._park(item, Parked(item.id, item.attempts, together, delay, dead, error))
+        for item in items:
+            self._land(item)
+
+    def give_back(self, items: Iterable[Item]) -> None:
+        """These were started, but not handed out, and will not be: that is no attempt."""
+        for item in items:
+            item.attempts -= 1
+            self._uncount(item)
+            if item.parked:
+                del self._retried[item.id]
+                self._park(item, Parked(item.id, item.attempts, item.together, 0.0))
+            else:
+                slot = self._changed(item)
+                slot.in_flight.discard(item.id)
+                slot.held.add(item.id)
+
+    def leave(self, count: int) -> None:
+        """Have that many fewer slots, those first in which nothing is in flight. Each goes when nothing is any more."""
+        staying = [slot for slot in self._slots.values() if not slot.leaving]
+        for slot in sorted(staying, key=lambda slot: len(slot.in_flight) + len(slot.held))[:count]:
+            slot.leaving = slot.dirty = True
+            slot.read = slot.place
+            slot.queue.clear()
+        leaving = {number for number, slot in self._slots.items() if slot.leaving}
+        self._fresh = deque(item for item in self._fresh if item.slot not in leaving)
+        self._due = {id: item for id, item in self._due.items() if item.slot not in leaving}
+
+    # -- what to write down
+
+    def refresh(self) -> None:
+        """Write down how far slots were read in which nothing happens."""
+        for slot in self._slots.values():
+            if slot.place != slot.written:
+                slot.dirty = True
+
+    def plan_write(self) -> Write | None:
+        """All that has changed since the last time, if anything has."""
+        write, self._next = self._next, Write()
+        retried = {item.slot for item in self._retried.values()}
+        for slot in list(self._slots.values()):
+            gone = slot.leaving and not slot.in_flight and not slot.held and slot.number not in retried
+            if slot.dirty or gone:
+                slot.dirty = False
+                slot.written = slot.place
+                write.slots.append(
+                    SlotState(slot.number, slot.place, sorted(slot.in_flight), sorted(slot.held), not gone)
+                )
+            if gone:
+                del self._slots[slot.number]
+        if not (write.slots or write.done or write.noted or write.started or write.parked):
+            return None
+        return write
+
+    # -- inside
+
+    def _changed(self, item: Item) -> _Slot:
+        slot = self._slots[item.slot]
+        slot.dirty = True
+        return slot
+
+    def _park(self, item: Item, parked: Parked) -> None:
+        self._next.parked.append(parked)
+        self._changed(item)
+        if item.key is not None:
+            self._next.keys.add(item.key)
+
+    def _land(self, item: Item) -> None:
+        """It is not in flight any more."""
+        if item.parked:
+            del self._retried[item.id]
+        else:
+            self._changed(item).in_flight.discard(item.id)
+        self._uncount(item)
+        key = item.key
+        if key is None or key in self._busy or key not in self._lanes:
+            return
+        held = self._lanes.pop(key)
+        if key not in self._blocked:
+            self._ready.extend(held)
+            return
+        for other in held:
+            self._slots[other.slot].held.discard(other.id)
+            self._park(other, Parked(other.id, 0))
+
+    def _uncount(self, item: Item) -> None:
+        if item.key is not None:
+            self._busy[item.key] -= 1
+            if not self._busy[item.key]:
+                del self._busy[item.key]
+
+
+def _common(sets: Sequence[Covered]) -> Covered:
+    """What all of them cover."""
+    below = min(covered.below for covered in sets)
+    return Covered(below, tuple(sorted({xid for xid in chain(*[one.open for one in sets]) if xid < below})))

@@ -1,0 +1,1 @@
+"""Groups: consumers that share a stream's entries, and what they make of them."""

@@ -1,0 +1,66 @@
+"""What was handed out together, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from pgpubsub.core.groups import Item
+from pgpubsub.errors import LeaseLost, PubSubError
+from pgpubsub.events import Entry, Undecodable
+
+__all__ = ["Apart", "Claim", "Settling"]
+
+T = TypeVar("T")
+
+
+class Apart:
+    """Where the entries of a group stand: the group knows, and nobody else needs to."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+    def position(self, id: int, xid: int = 0, appended_at: object = None, /) -> Any:
+        raise PubSubError("an entry that a group hands out has no position of its own: the group keeps its place")
+
+
+class Settling(Protocol):
+    """Somebody who waits until it is written down what became of a claim."""
+
+    def tell(self, error: PubSubError | None) -> None:
+        """It is, or it is not, and the entries come again."""
+
+
+class Claim(Generic[T]):
+    """Entries that one consumer has in hand, until they are settled."""
+
+    def __init__(self, member: str, items: Sequence[Item], entries: Sequence[Entry[T] | Undecodable]) -> None:
+        self.member = member
+        """The id of the membership they belong to."""
+        self.items = items
+        self.entries = entries
+        self.settled = False
+        """Whether it was said what became of them."""
+        self.in_doubt = False
+        """Whether that was said in a transaction which may not have ended."""
+        self.error = "the transaction that acknowledged it was rolled back"
+        """What to say of it, if that turns out."""
+        self.lost: LeaseLost | None = None
+        """Set when the membership has ended."""
+
+    def check(self) -> None:
+        """Raise unless something may be said of it.
+
+        Raises:
+            LeaseLost: another member has it, or will.
+            PubSubError: that was said before.
+        """
+        if self.lost is not None:
+            raise LeaseLost(str(self.lost))
+        if self.settled:
+            raise PubSubError("it was acknowledged, or has failed, before")
+
+    @property
+    def ids(self) -> list[int]:
+        """Those of the entries."""
+        return [item.id for item in self.items]

@@ -1,0 +1,123 @@
+"""What a delivery says of itself, whether tasks or threads handle it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pgpubsub.core.sql import quote_identifier
+from pgpubsub.drivers.borrowed import Statement
+from pgpubsub.events import Entry, Undecodable
+from pgpubsub.groups.claims import Claim
+
+__all__ = ["Delivered", "DeliveredBatch", "acknowledgement", "explained", "noted_in"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("pgpubsub.groups")
+
+LONGEST = 2000
+"""Characters of an error that are stored with an entry."""
+
+
+class Delivered(Generic[T]):
+    """An entry that a consumer has in hand."""
+
+    def __init__(self, claim: Claim[Any], entry: Entry[T] | Undecodable) -> None:
+        self._claim = claim
+        self.event = entry
+        """The entry, or the `Undecodable` that it is."""
+
+    @property
+    def entry(self) -> Entry[T]:
+        """The entry. One that cannot be decoded raises the codec's error."""
+        if isinstance(self.event, Undecodable):
+            return self.event.payload
+        return self.event
+
+    @property
+    def _stored(self) -> Entry[Any]:
+        stored = self.event.event if isinstance(self.event, Undecodable) else self.event
+        assert isinstance(stored, Entry)
+        return stored
+
+    @property
+    def id(self) -> int:
+        """The entry's."""
+        return self._stored.id
+
+    @property
+    def key(self) -> str | None:
+        """The entry's."""
+        return self._stored.key
+
+    @property
+    def headers(self) -> dict[str, Any] | None:
+        """The entry's."""
+        return self._stored.headers
+
+    @property
+    def appended_at(self) -> datetime:
+        """The entry's."""
+        return self._stored.appended_at
+
+    @property
+    def payload(self) -> T:
+        """The entry's. One that cannot be decoded raises the codec's error."""
+        return self.entry.payload
+
+    @property
+    def attempt(self) -> int:
+        """How often it was handed out, this time included: 1 for the first time."""
+        return self._claim.items[0].attempts
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._stored!r}, attempt {self.attempt}>"
+
+
+class DeliveredBatch(Generic[T]):
+    """Entries that a consumer has in hand together. It is iterated, and has a length."""
+
+    def __init__(self, claim: Claim[Any], entries: list[Entry[T] | Undecodable]) -> None:
+        self._claim = claim
+        self.entries = entries
+        """The entries, in order. Any of them may be `Undecodable`, which raises where its payload is used."""
+
+    def __iter__(self) -> Iterator[Entry[T] | Undecodable]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} entries>"
+
+
+def explained(claim: Claim[Any], error: BaseException) -> str:
+    """What is stored of an error, and logged."""
+    words = "".join(traceback.format_exception_only(error)).strip()
+    which = f"entry {claim.ids[0]}" if len(claim.ids) == 1 else f"a batch of {len(claim.ids)} entries"
+    logger.warning("%s failed, attempt %d: %s", which, claim.items[0].attempts, words, exc_info=error)
+    return words.encode("utf-8", "replace").decode().replace("\0", "")[:LONGEST]
+
+
+def acknowledgement(schema: str, claim: Claim[Any]) -> Statement:
+    """What acknowledges `claim` in the transaction in which it is run."""
+    claim.check()
+    function = f"{quote_identifier(schema)}.acknowledge"
+    ids = "{" + ",".join(map(str, claim.ids)) + "}"
+    return Statement(
+        lambda member, ids: (
+            f"SELECT {function}(CAST(CAST({member} AS text) AS uuid), CAST(CAST({ids} AS text) AS bigint[]))"
+        ),
+        (claim.member, ids),
+    )
+
+
+def noted_in(answer: str) -> tuple[int, int]:
+    """What that returns: the number of the acknowledgement, and the transaction's id."""
+    noted, xid = answer.split()
+    return int(noted), int(xid)

@@ -1,0 +1,138 @@
+"""Where a member puts what is to be handled, for whoever has the consumer to take it out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pgpubsub.errors import SubscriptionClosed
+from pgpubsub.events import Gap, Notify
+from pgpubsub.groups.claims import Claim
+from pgpubsub.streams.description import Payloads
+from pgpubsub.streams.inbox import Hinted
+
+__all__ = ["ClaimInbox", "Makes", "Ready"]
+
+
+class Ready:
+    """Claims that are written down as handed out, and gaps. It has what `Buffer` has, for mailboxes."""
+
+    __slots__ = ("_on_low", "_put", "_queue", "gaps", "hungry")
+
+    dropped = bytes = 0
+    overflowed = False
+
+    def __init__(self, on_low: Callable[[], None]) -> None:
+        self.gaps = 0
+        """Gaps taken out."""
+        self.hungry = False
+        """Whether somebody found nothing in here."""
+        self._on_low = on_low
+        self._put = 0
+        self._queue: deque[Any] = deque()
+
+    def take(self) -> Any:
+        """The oldest of what is there, or None. As in `Pages`, a signal handler that raises loses nothing."""
+        queue = self._queue
+        if not queue:
+            self.hungry = True
+            self._on_low()
+            return None
+        taken = queue[0]
+        if taken.__class__ is Gap:
+            self.gaps += 1
+        del queue[0]
+        return taken
+
+    def restore(self, event: Any) -> None:
+        """Put back what was taken, and could not be handed over."""
+        self._queue.appendleft(event)
+        if isinstance(event, Gap):
+            self.gaps -= 1
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def claims(self) -> list[Claim[Any]]:
+        """Those in here."""
+        return [one for one in self._queue if isinstance(one, Claim)]
+
+    @property
+    def delivered(self) -> int:
+        """Claims taken out."""
+        return self._put - len(self.claims)
+
+    def put(self, claims: Sequence[Claim[Any]], size: int) -> None:
+        """Put in some."""
+        self.hungry = False
+        self._put += len(claims)
+        self._queue.extend(claims)
+
+    def remove(self, claims: Iterable[Claim[Any]]) -> None:
+        """They are not to be handled by this consumer any more."""
+        for claim in claims:
+            if claim in self._queue:
+                self._queue.remove(claim)
+                self._put -= 1
+
+    def report(self, gap: Gap) -> None:
+        """Put in a gap."""
+        self._queue.append(gap)
+
+    def forget(self, channel: str) -> None:
+        """It has no channels."""
+
+    def clear(self) -> None:
+        """Drop everything: there is no consumer any more."""
+        self._put = self.delivered
+        self._queue.clear()
+
+
+class Makes:
+    """Makes of a claim what a consumer gets, when it is taken out: the mailbox's decoder."""
+
+    def __init__(self, payloads: Payloads[Any], make: Callable[[Claim[Any], Sequence[Any]], Any]) -> None:
+        self._payloads = payloads
+        self._make = make
+
+    def __len__(self) -> int:
+        return 1
+
+    def of(self, event: Any) -> Makes | None:
+        """This, unless it is a gap."""
+        return self if isinstance(event, Claim) else None
+
+    def decode(self, claim: Claim[Any]) -> Any:
+        """What the consumer gets."""
+        return self._make(claim, [self._payloads.decoded(entry) for entry in claim.entries])
+
+    def decoded(self, event: Any) -> Any:
+        """`event` as it is handed over."""
+        return event if self.of(event) is None else self.decode(event)
+
+
+class ClaimInbox(Hinted):
+    """A consumer's mailbox. To be mixed with one that somebody waits for."""
+
+    _waiting: deque[Any]
+    on_channels: Callable[[Sequence[str]], object]
+
+    def __init__(self, types: Makes) -> None:
+        self.on_channels = lambda channels: None
+        super().__init__(Ready(lambda: self.on_low()), types)  # type: ignore[arg-type]  # which has what is needed
+
+    def put(self, events: Sequence[Notify], size: int) -> None:
+        self.on_channels([event.channel for event in events])
+
+    def finish(self) -> None:
+        """There will be nothing more, but what was taken is still being handled."""
+        if self.closed is None:
+            self.closed = SubscriptionClosed("the consumer has come to its end")
+            self.wake(None)
+
+    @property
+    def wanted(self) -> int:
+        """For how many claims somebody waits."""
+        return max(int(self.buffer.hungry), len(self._waiting)) - len(self.buffer)

@@ -1,0 +1,147 @@
+"""Beginning to consume, and what can be asked and said of groups."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from pgpubsub.core.entries import NAME_LIMIT
+from pgpubsub.core.position import BEGINNING, Start
+from pgpubsub.core.sql import text_fault, utf8_length
+from pgpubsub.core.timeouts import check_seconds
+from pgpubsub.errors import NotLive, SubscriptionClosed, again
+from pgpubsub.groups.inbox import ClaimInbox
+from pgpubsub.groups.member import Member, Settings
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.randomness import spread
+from pgpubsub.streams.description import Description
+from pgpubsub.streams.service import Streams
+
+__all__ = ["Backoff", "GroupOptions", "begin", "check_concurrency", "check_group", "settings"]
+
+Backoff = float | Callable[[int], float]
+"""Seconds from one attempt to the next, or a function that returns them, given how many attempts there were."""
+
+
+class GroupOptions(TypedDict, total=False):
+    """What `consume` takes beside the group and the size of batches."""
+
+    follow: bool
+    attempts: int
+    backoff: Backoff | None
+    lease: float
+    start: str | Start
+
+
+LONGEST = 300.0
+"""Seconds from one attempt to the next, unless they are given."""
+
+MOST = 100_000
+"""Entries in a batch."""
+
+
+def settings(
+    description: Description[Any],
+    group: str,
+    *,
+    batch: int | None = None,
+    follow: bool = True,
+    attempts: int = 5,
+    backoff: Backoff | None = None,
+    lease: float = 30.0,
+    start: str | Start = BEGINNING,
+) -> Settings:
+    """Check what a consumer is asked for.
+
+    Raises:
+        TypeError, ValueError: it is not possible.
+        PositionError: `start` is no position of the stream.
+    """
+    check_group(group)
+    _check_number("batch", 1 if batch is None else batch, MOST)
+    _check_number("attempts", attempts, 1 << 30)
+    check_seconds("lease", lease)
+    if not math.isfinite(lease):
+        raise ValueError("lease is a time that ends, or nobody could take over what a dead member had in hand")
+    delays = backoff if callable(backoff) else _exponential if backoff is None else _constant(backoff)
+    return Settings(group, batch or 1, follow, attempts, delays, float(lease), description.start(start))
+
+
+def _constant(seconds: float) -> Callable[[int], float]:
+    if seconds != 0:
+        check_seconds("backoff", seconds)
+    return lambda attempts: float(seconds)
+
+
+def check_concurrency(concurrency: int) -> None:
+    """Raise unless so many entries can be handled at the same time."""
+    _check_number("concurrency", concurrency, 10_000)
+
+
+def _check_number(name: str, number: Any, most: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"{name} is a number, not {number!r}")
+    if not 1 <= number <= most:
+        raise ValueError(f"{name} is a number from 1 to {most}, not {number}")
+
+
+def check_group(name: str) -> None:
+    """Raise unless a group can have this name.
+
+    Raises:
+        TypeError: it is not a `str`.
+        ValueError: it is empty, longer than 1,000 bytes, contains NUL or a lone surrogate.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a group is a str, not {type(name).__name__}: {name!r}")
+    fault = "is empty" if not name else text_fault(name)
+    if fault is None and (size := utf8_length(name)) > NAME_LIMIT:
+        fault = f"has {size}"
+    if fault is not None:
+        raise ValueError(f"the name of a group is text of 1 to {NAME_LIMIT} bytes, and this one {fault}")
+
+
+def _exponential(attempts: int) -> float:
+    return min(LONGEST, spread(2.0 ** min(attempts - 1, 20)))
+
+
+async def begin(
+    engine: Engine, streams: Streams, description: Description[Any], settings: Settings, inbox: ClaimInbox
+) -> Member:
+    """Become a member, and hand out to `inbox`.
+
+    Raises:
+        NotLive: the server could not be reached within the hub's `send_timeout`.
+    """
+    engine.start()
+    member = Member(engine, streams, description, settings, inbox)
+    loop = asyncio.get_running_loop()
+
+    def on_low() -> None:
+        try:
+            loop.call_soon_threadsafe(member.wake)
+        except RuntimeError:  # the loop has ended, and so has the member
+            pass
+
+    def on_gap() -> None:
+        streams.cut()
+        member.retry()
+
+    inbox.on_low, inbox.on_gap, inbox.on_end, inbox.on_channels = on_low, on_gap, member.stop, member.on_hint
+    inbox.own_pid = lambda: engine.sending_pid
+    await engine.open(inbox, member.channels)
+    try:
+        running = streams.spawn(member.run())
+        await asyncio.wait({running, member.joined}, timeout=engine.send_timeout, return_when=asyncio.FIRST_COMPLETED)
+        if inbox.closed is not None and not member.joined.done():
+            raise again(inbox.closed)
+        if not member.joined.done():
+            within = f"within {engine.send_timeout:g} s"
+            why = member.error or "the server has not answered"
+            raise NotLive(f"group {settings.group!r} could not be joined {within}: {why}") from member.error
+    except BaseException:
+        engine.leave(inbox, SubscriptionClosed("the consumer could not be entered"))
+        raise
+    return member

@@ -1,0 +1,179 @@
+"""The statements of groups. See `schema/0002_groups.sql`; parameters are as in `streams.statements`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from pgpubsub.core.groups import Place, Write
+from pgpubsub.core.position import Covered
+from pgpubsub.core.sql import quote_identifier
+from pgpubsub.streams.statements import Statements, as_array
+
+__all__ = ["GroupStatements", "SlotStatements", "parameters_of", "parameters_of_place", "place_of"]
+
+
+class SlotStatements(Statements):
+    """Those that read some slots of a stream. Rows have the slot in the last column."""
+
+    _slot = ", slot"
+    _in_slots = "AND slot = ANY (%(slots)s::smallint[])"
+
+    def __init__(self, schema: str, slots: Sequence[int]) -> None:
+        super().__init__(schema)
+        self.parameters = {"slots": as_array(slots)}
+
+    @property
+    def _first_of_look(self) -> str:  # type: ignore[override]  # the newest may be in another slot
+        return f"""
+               newest.id, snapshot::text AS key, NULL AS payload, NULL AS payload_bytes, NULL AS headers,
+               newest.appended_at, newest.xid::text::bigint AS xid, NULL AS slot
+          FROM now LEFT JOIN LATERAL ({self._newest}) AS newest ON true"""
+
+
+class GroupStatements:
+    """Those for groups in one schema."""
+
+    def __init__(self, schema: str) -> None:
+        self._in = quote_identifier(schema).replace("%", "%%")
+
+    @cached_property
+    def exists(self) -> str:
+        """Whether there is such a group."""
+        return f"SELECT EXISTS (SELECT FROM {self._in}.consumer_group WHERE id = %(group)s::bigint)"
+
+    @cached_property
+    def join(self) -> str:
+        """Become a member. Returns its id."""
+        return f"""
+        SELECT {self._in}.join_group(%(stream)s::text, %(name)s::text, %(member)s::text, %(lease)s::double precision,
+                                     %(pid)s::int, %(former)s::uuid, %(below)s::bigint, %(open)s::bigint[],
+                                     %(target)s::bigint, %(target_open)s::bigint[], %(last)s::bigint)::text
+        """
+
+    @cached_property
+    def tick(self) -> str:
+        """Who the members are, and how many slots are free. No row: the membership has ended."""
+        return f"SELECT members::text[], free FROM {self._in}.tick(%(member)s::uuid, %(lease)s::double precision)"
+
+    @cached_property
+    def take(self) -> str:
+        """Take free slots. Returns where they stand."""
+        return f"""
+        SELECT slot, below::text::bigint, open::text[]::bigint[], target_below::text::bigint,
+               target_open::text[]::bigint[], last
+          FROM {self._in}.take(%(member)s::uuid, %(wanted)s::int)
+        """
+
+    @cached_property
+    def blocked(self) -> str:
+        """Keys of which entries wait in these slots."""
+        return f"""
+        SELECT key FROM {self._in}.parked
+         WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
+           AND due_at IS NOT NULL AND key IS NOT NULL
+        """
+
+    @cached_property
+    def due(self) -> str:
+        """Entries that are due, as `Statements.look` has them, then slot, attempts and together. Those that are `known`
+        are left out. At last a row without id that has, as `attempts`, the milliseconds until the next one."""
+        return f"""
+        (SELECT id, key, payload, payload_bytes, headers::text, appended_at, 0 AS xid, slot, attempts, together
+           FROM {self._in}.parked
+          WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
+            AND due_at <= statement_timestamp() AND id <> ALL (%(known)s::bigint[])
+          ORDER BY due_at, id LIMIT %(rows)s::bigint)
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+               ceil(1000 * extract(epoch FROM min(due_at) - statement_timestamp()))::int, NULL
+          FROM {self._in}.parked
+         WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
+           AND due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day'
+           AND id <> ALL (%(known)s::bigint[])
+        """
+
+    @cached_property
+    def write_down(self) -> str:
+        """See `core.groups.Write`. No row: the membership has ended."""
+        return f"""
+        SELECT waiting, missing FROM {self._in}.write_down(
+          %(member)s::uuid, %(durable)s::boolean,
+          %(slots)s::smallint[], %(belows)s::bigint[], %(opens)s::text[], %(target_belows)s::bigint[],
+          %(target_opens)s::text[], %(lasts)s::bigint[], %(in_flights)s::text[], %(helds)s::text[],
+          %(kept)s::boolean[], %(done)s::bigint[], %(noted)s::bigint[], %(started)s::bigint[],
+          %(started_delays)s::double precision[], %(parked)s::bigint[], %(attempts)s::int[], %(togethers)s::int[],
+          %(delays)s::double precision[], %(dead)s::boolean[], %(errors)s::text[])
+        """
+
+    @cached_property
+    def leave(self) -> str:
+        """End a membership."""
+        return f"SELECT {self._in}.leave_group(%(member)s::uuid)"
+
+    @cached_property
+    def fates(self) -> str:
+        """Of transactions, by number from 1 on: whether each is over, and what it acknowledged is there."""
+        return f"""
+        SELECT given.number, coalesce(pg_xact_status(given.xid::text::xid8), 'over') <> 'in progress',
+               EXISTS (SELECT FROM {self._in}.acknowledged WHERE id = given.id)
+          FROM unnest(%(xids)s::bigint[], %(ids)s::bigint[]) WITH ORDINALITY AS given (xid, id, number)
+        """
+
+
+def parameters_of(write: Write) -> Mapping[str, Any]:
+    """Those of `write_down`, all but the member."""
+    slots, parked = write.slots, write.parked
+    targets = [slot.place.target for slot in slots]
+    return {
+        "durable": write.durable,
+        "slots": as_array([slot.number for slot in slots]),
+        "belows": as_array([slot.place.covered.below for slot in slots]),
+        "opens": _arrays(slot.place.covered.open for slot in slots),
+        "target_belows": as_array([_or_null(target and target.below) for target in targets]),
+        "target_opens": _arrays(target and target.open for target in targets),
+        "lasts": as_array([slot.place.last for slot in slots]),
+        "in_flights": _arrays(slot.in_flight for slot in slots),
+        "helds": _arrays(slot.held for slot in slots),
+        "kept": as_array([str(slot.kept) for slot in slots]),
+        "done": as_array(write.done),
+        "noted": as_array(write.noted),
+        "started": as_array([id for id, _ in write.started]),
+        "started_delays": as_array([str(delay) for _, delay in write.started]),
+        "parked": as_array([one.id for one in parked]),
+        "attempts": as_array([one.attempts for one in parked]),
+        "togethers": as_array([one.together for one in parked]),
+        "delays": as_array([_or_null(one.delay) for one in parked]),
+        "dead": as_array([str(one.dead) for one in parked]),
+        "errors": [one.error for one in parked],
+    }
+
+
+def parameters_of_place(place: Place) -> Mapping[str, Any]:
+    """Those that say where a group is to go on."""
+    target = place.target
+    return {
+        "below": place.covered.below,
+        "open": as_array(place.covered.open),
+        "target": target and target.below,
+        "target_open": target and as_array(target.open),
+        "last": place.last,
+    }
+
+
+def place_of(
+    below: int, open: Sequence[int], target: int | None, target_open: Sequence[int] | None, last: int
+) -> Place:
+    """What `take` returns."""
+    covered = Covered(below, tuple(open))
+    return Place(covered) if target is None else Place(covered, Covered(target, tuple(target_open or ())), last)
+
+
+def _or_null(value: object) -> str:
+    return "NULL" if value is None else str(value)
+
+
+def _arrays(arrays: Iterable[Sequence[int] | None]) -> str:
+    """An array of arrays, written as text."""
+    return as_array("NULL" if numbers is None else f'"{as_array(numbers)}"' for numbers in arrays)

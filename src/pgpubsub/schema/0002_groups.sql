@@ -1,0 +1,362 @@
+-- Groups: who handles which entries of a stream, and what became of them.
+--
+-- A slot holds the entries of some keys. It has one member at a time, and only that one changes the slot's row and what
+-- is parked in it, in transactions that hold the member's row. Whoever finds that a member's lease has ended deletes
+-- that row, which waits for such transactions, and for those that acknowledge in the member's name: they hold it too,
+-- by the reference from acknowledged.
+--
+-- Whoever consumes needs USAGE on the schema, SELECT on its tables, and INSERT, UPDATE and DELETE on the five here.
+
+CREATE TABLE IF NOT EXISTS {schema}.consumer_group (
+    id bigint PRIMARY KEY,
+    stream bigint NOT NULL,
+    name text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    UNIQUE (stream, name)
+);
+
+CREATE TABLE IF NOT EXISTS {schema}.member (
+    id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    consumer_group bigint NOT NULL,
+    name text NOT NULL,
+    pid int,  -- of its server process, unless something stands between
+    until timestamptz NOT NULL,
+    since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+) WITH (fillfactor = 50);
+
+-- Covered, apart from what is in_flight and held, are all transactions below `below` but the open ones; and those of the
+-- target as far as the entry `last`.
+CREATE TABLE IF NOT EXISTS {schema}.slot (
+    consumer_group bigint NOT NULL,
+    slot smallint NOT NULL,
+    member uuid,
+    below xid8 NOT NULL,
+    open xid8[] NOT NULL,
+    target_below xid8,
+    target_open xid8[],
+    last bigint NOT NULL DEFAULT 0,
+    in_flight bigint[] NOT NULL DEFAULT '{}',  -- handed out
+    held bigint[] NOT NULL DEFAULT '{}',  -- not yet, since an earlier entry of the key is in flight
+    PRIMARY KEY (consumer_group, slot)
+) WITH (fillfactor = 30);
+
+-- Entries that wait to be handed out again, or behind one that does; and dead letters.
+CREATE TABLE IF NOT EXISTS {schema}.parked (
+    consumer_group bigint NOT NULL,
+    id bigint NOT NULL,
+    slot smallint NOT NULL,
+    key text,
+    payload text,
+    payload_bytes bytea,
+    headers jsonb,
+    appended_at timestamptz NOT NULL,
+    attempts int NOT NULL,
+    together int NOT NULL DEFAULT 1,  -- with how many others it may be handed out
+    due_at timestamptz,  -- null: not before an earlier one of its key
+    error text,
+    dead_at timestamptz,
+    PRIMARY KEY (consumer_group, id)
+);
+
+-- What was handled, in transactions of handlers. The member takes note of it, or whoever ends its lease.
+CREATE TABLE IF NOT EXISTS {schema}.acknowledged (
+    id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    member uuid NOT NULL REFERENCES {schema}.member,
+    ids bigint[] NOT NULL
+);
+
+-- IF NOT EXISTS would lock the table first.
+DO $do$
+BEGIN
+    IF pg_catalog.to_regclass({member_group_literal}) IS NULL THEN
+        CREATE INDEX member_group ON {schema}.member (consumer_group);
+    END IF;
+    IF pg_catalog.to_regclass({parked_due_literal}) IS NULL THEN
+        CREATE INDEX parked_due ON {schema}.parked (consumer_group, slot, due_at) WHERE due_at IS NOT NULL;
+    END IF;
+    IF pg_catalog.to_regclass({parked_line_literal}) IS NULL THEN
+        CREATE INDEX parked_line ON {schema}.parked (consumer_group, pg_catalog.hashtextextended(key, 0), id)
+            WHERE key IS NOT NULL AND dead_at IS NULL;
+    END IF;
+    IF pg_catalog.to_regclass({parked_dead_literal}) IS NULL THEN
+        CREATE INDEX parked_dead ON {schema}.parked (consumer_group, id) WHERE dead_at IS NOT NULL;
+    END IF;
+    IF pg_catalog.to_regclass({acknowledged_member_literal}) IS NULL THEN
+        CREATE INDEX acknowledged_member ON {schema}.acknowledged (member);
+    END IF;
+END
+$do$;
+
+-- The number of a group, made from its stream's number and its name.
+CREATE OR REPLACE FUNCTION {schema}.group_id(stream bigint, name text) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT {schema}.stream_id(to_hex($1) || ' ' || $2)
+$body$;
+
+-- The channel on which members are told that others came or went.
+CREATE OR REPLACE FUNCTION {schema}.group_channel(consumer_group bigint) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT 'pgpubsub.group.' || to_hex($1)
+$body$;
+
+-- Let the first waiting entry of each of these keys be due, where none is. Returns the keys that have any.
+CREATE OR REPLACE FUNCTION {schema}.promote(its_group bigint, keys text[]) RETURNS text[]
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    WITH first AS MATERIALIZED (
+        SELECT given.key, line.id, line.due_at
+          FROM (SELECT DISTINCT unnest($2) AS key) AS given
+         CROSS JOIN LATERAL (
+            SELECT id, due_at FROM {schema}.parked
+             WHERE consumer_group = $1 AND hashtextextended(key, 0) = hashtextextended(given.key, 0)
+               AND key = given.key AND dead_at IS NULL
+             ORDER BY id LIMIT 1) AS line),
+    promoted AS (
+        UPDATE {schema}.parked SET due_at = clock_timestamp() FROM first
+         WHERE parked.consumer_group = $1 AND parked.id = first.id AND first.due_at IS NULL)
+    SELECT coalesce(array_agg(key), '{}') FROM first
+$body$;
+
+-- End a membership, when its row is locked: its slots are free, and what it had not settled comes again.
+CREATE OR REPLACE FUNCTION {schema}.end_member(its_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    its_group bigint := (SELECT consumer_group FROM {schema}.member WHERE id = $1);
+    its_stream bigint := (SELECT stream FROM {schema}.consumer_group WHERE id = its_group);
+    settled bigint[] := ARRAY(SELECT unnest(ids) FROM {schema}.acknowledged WHERE member = $1);
+    keys text[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY (settled) AND dead_at IS NULL
+        RETURNING key),
+    back AS (
+        INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
+                                     attempts, due_at, error)
+        SELECT its_group, entry.id, slot.slot, key, payload, payload_bytes, headers, appended_at, taken.attempts,
+               CASE WHEN key IS NULL THEN clock_timestamp() END,
+               CASE WHEN taken.attempts > 0 THEN 'the member that had it ended, or lost its lease' END
+          FROM {schema}.slot
+         CROSS JOIN LATERAL (
+            SELECT unnest(in_flight) AS id, 1 AS attempts UNION ALL SELECT unnest(held), 0) AS taken
+          JOIN {schema}.entry ON entry.stream = its_stream AND entry.id = taken.id
+         WHERE slot.consumer_group = its_group AND slot.member = $1 AND taken.id <> ALL (settled)
+        ON CONFLICT DO NOTHING
+        RETURNING key)
+    SELECT array_agg(key) INTO keys FROM (SELECT key FROM gone UNION SELECT key FROM back) AS concerned
+     WHERE key IS NOT NULL;
+    PERFORM {schema}.promote(its_group, keys);
+    UPDATE {schema}.slot SET member = NULL, in_flight = '{}', held = '{}'
+     WHERE consumer_group = its_group AND member = $1;
+    DELETE FROM {schema}.acknowledged WHERE member = $1;
+    DELETE FROM {schema}.member WHERE id = $1;
+END
+$body$;
+
+-- Become a member, and no longer be another one. A group that is new begins at the place that is given.
+CREATE OR REPLACE FUNCTION {schema}.join_group(
+    stream text, name text, member_name text, lease double precision, pid int, former uuid,
+    below bigint, open bigint[], target_below bigint, target_open bigint[], last bigint
+) RETURNS uuid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    its_stream bigint := {schema}.stream_id($1);
+    its_id bigint := {schema}.group_id(its_stream, $2);
+    member_id uuid;
+BEGIN
+    IF NOT EXISTS (SELECT FROM {schema}.consumer_group WHERE id = its_id) THEN
+        PERFORM {schema}.register(ARRAY[$1]);
+        INSERT INTO {schema}.consumer_group (id, stream, name) VALUES (its_id, its_stream, $2) ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            INSERT INTO {schema}.slot (consumer_group, slot, below, open, target_below, target_open, last)
+            SELECT its_id, number, $7::text::xid8, $8::text::xid8[], $9::text::xid8, $10::text::xid8[], $11
+              FROM generate_series(0, 31) AS number;
+        END IF;
+    END IF;
+    PERFORM FROM {schema}.member WHERE id = $6 FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        PERFORM {schema}.end_member($6);
+    END IF;
+    INSERT INTO {schema}.member (consumer_group, name, pid, until)
+    VALUES (its_id, $3, $5, clock_timestamp() + make_interval(secs => $4))
+    RETURNING id INTO member_id;
+    RETURN member_id;
+END
+$body$;
+
+-- Prolong a lease, and end those of members that are gone. Returns who the members are, and how many slots are free; no
+-- row if the membership has ended.
+CREATE OR REPLACE FUNCTION {schema}.tick(its_id uuid, lease double precision)
+RETURNS TABLE (members uuid[], free bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    its_group bigint;
+    gone uuid;
+BEGIN
+    UPDATE {schema}.member SET until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1
+    RETURNING consumer_group INTO its_group;
+    IF its_group IS NULL THEN
+        RETURN;
+    END IF;
+    FOR gone IN
+        SELECT id FROM {schema}.member
+         WHERE consumer_group = its_group AND id <> $1
+           AND (until < clock_timestamp()
+                OR pid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_stat_get_activity(member.pid)))
+           FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM {schema}.end_member(gone);
+    END LOOP;
+    RETURN QUERY
+        SELECT array_agg(id ORDER BY id),
+               (SELECT count(*) FROM {schema}.slot WHERE consumer_group = its_group AND member IS NULL)
+          FROM {schema}.member WHERE consumer_group = its_group;
+END
+$body$;
+
+-- Take free slots.
+CREATE OR REPLACE FUNCTION {schema}.take(its_id uuid, wanted int) RETURNS SETOF {schema}.slot
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    WITH me AS MATERIALIZED (SELECT id, consumer_group FROM {schema}.member WHERE id = $1 FOR KEY SHARE),
+    free AS MATERIALIZED (
+        SELECT slot.consumer_group, slot.slot FROM {schema}.slot
+         WHERE consumer_group = (SELECT consumer_group FROM me) AND member IS NULL
+         ORDER BY slot LIMIT $2 FOR UPDATE SKIP LOCKED)
+    UPDATE {schema}.slot SET member = $1 FROM free
+     WHERE slot.consumer_group = free.consumer_group AND slot.slot = free.slot
+    RETURNING slot.*
+$body$;
+
+-- Write down what a member has decided: where its slots stand, what was handled, what failed. Returns the keys concerned
+-- for which entries still wait, and failed entries that retention has removed; nothing if the membership has ended.
+CREATE OR REPLACE FUNCTION {schema}.write_down(
+    its_id uuid, durable boolean,
+    slots smallint[], belows bigint[], opens text[], target_belows bigint[], target_opens text[], lasts bigint[],
+    in_flights text[], helds text[], kept boolean[],
+    done bigint[], noted bigint[], started bigint[], started_delays double precision[],
+    parked bigint[], attempts int[], togethers int[], delays double precision[], dead boolean[], errors text[]
+) RETURNS TABLE (waiting text[], missing bigint[]) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    its_group bigint;
+    its_stream bigint;
+    keys text[];
+BEGIN
+    SELECT consumer_group INTO its_group FROM {schema}.member WHERE id = $1 FOR KEY SHARE;
+    IF its_group IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT $2 THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    UPDATE {schema}.slot
+       SET below = given.below::text::xid8, open = given.open::xid8[], target_below = given.target_below::text::xid8,
+           target_open = given.target_open::xid8[], last = given.last, in_flight = given.in_flight::bigint[],
+           held = given.held::bigint[], member = CASE WHEN given.kept THEN $1 END
+      FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11)
+           AS given (slot, below, open, target_below, target_open, last, in_flight, held, kept)
+     WHERE slot.consumer_group = its_group AND slot.slot = given.slot;
+    IF cardinality($14) > 0 THEN
+        UPDATE {schema}.parked
+           SET attempts = parked.attempts + 1, due_at = clock_timestamp() + make_interval(secs => given.delay)
+          FROM unnest($14, $15) AS given (id, delay)
+         WHERE parked.consumer_group = its_group AND parked.id = given.id;
+    END IF;
+    IF cardinality($13) > 0 THEN
+        DELETE FROM {schema}.acknowledged WHERE id = ANY ($13);
+    END IF;
+    waiting := '{}';
+    missing := '{}';
+    IF cardinality($12) + cardinality($16) > 0 THEN
+        SELECT stream INTO its_stream FROM {schema}.consumer_group WHERE id = its_group;
+        WITH gone AS (
+            DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($12) RETURNING key),
+        given AS MATERIALIZED (
+            SELECT id, attempts, together, CASE WHEN dead THEN now() END AS dead_at, error,
+                   clock_timestamp() + make_interval(secs => delay) AS due_at
+              FROM unnest($16, $17, $18, $19, $20, $21) AS given (id, attempts, together, delay, dead, error)),
+        again AS (
+            UPDATE {schema}.parked
+               SET attempts = given.attempts, together = given.together, due_at = given.due_at,
+                   dead_at = given.dead_at, error = coalesce(given.error, parked.error)
+              FROM given WHERE parked.consumer_group = its_group AND parked.id = given.id
+            RETURNING parked.id, key),
+        fresh AS (
+            INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
+                                         attempts, together, due_at, dead_at, error)
+            SELECT its_group, entry.id, entry.slot, key, payload, payload_bytes, headers, appended_at, given.attempts,
+                   given.together, given.due_at, given.dead_at, given.error
+              FROM given JOIN {schema}.entry ON entry.stream = its_stream AND entry.id = given.id
+             WHERE given.id NOT IN (SELECT id FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($16))
+            RETURNING id, key)
+        SELECT (SELECT array_agg(key) FROM (
+                    SELECT key FROM gone UNION SELECT key FROM again UNION SELECT key FROM fresh) AS concerned
+                 WHERE key IS NOT NULL),
+               ARRAY(SELECT id FROM given EXCEPT SELECT id FROM again EXCEPT SELECT id FROM fresh)
+          INTO keys, missing;
+        waiting := {schema}.promote(its_group, keys);
+    END IF;
+    RETURN NEXT;
+END
+$body$;
+
+-- Leave a group.
+CREATE OR REPLACE FUNCTION {schema}.leave_group(its_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM FROM {schema}.member WHERE id = $1 FOR UPDATE;
+    PERFORM {schema}.end_member($1);
+END
+$body$;
+
+-- Acknowledge entries in the present transaction. Returns the number of the acknowledgement and the transaction's id. If
+-- the lease has ended, this raises; it cannot end before the transaction.
+CREATE OR REPLACE FUNCTION {schema}.acknowledge(member uuid, ids bigint[]) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    its_number bigint;
+BEGIN
+    INSERT INTO {schema}.acknowledged (member, ids) VALUES ($1, $2) RETURNING id INTO its_number;
+    RETURN its_number || ' ' || pg_current_xact_id();
+EXCEPTION WHEN foreign_key_violation THEN
+    RAISE EXCEPTION 'the lease on these entries has ended, and they come again to another member'
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Roll back.';
+END
+$body$;
+
+-- Let dead letters be handed out again, as if they never had been. None given: all of the group. Returns how many.
+CREATE OR REPLACE FUNCTION {schema}.redrive(its_group bigint, ids bigint[] DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    keys text[];
+    count bigint;
+BEGIN
+    WITH back AS (
+        UPDATE {schema}.parked
+           SET dead_at = NULL, attempts = 0, together = 1, due_at = CASE WHEN key IS NULL THEN clock_timestamp() END
+         WHERE consumer_group = $1 AND dead_at IS NOT NULL AND ($2 IS NULL OR id = ANY ($2))
+        RETURNING key)
+    SELECT count(*), array_agg(key) FILTER (WHERE key IS NOT NULL) INTO count, keys FROM back;
+    PERFORM {schema}.promote($1, keys);
+    RETURN count;
+END
+$body$;
+
+-- Let a group go on at another place, whatever it was doing: its members begin anew. Dead letters stay.
+CREATE OR REPLACE FUNCTION {schema}.seek_group(
+    its_group bigint, below bigint, open bigint[], target_below bigint, target_open bigint[], last bigint
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+#variable_conflict use_column
+DECLARE
+    gone uuid;
+BEGIN
+    FOR gone IN SELECT id FROM {schema}.member WHERE consumer_group = $1 FOR UPDATE LOOP
+        PERFORM {schema}.end_member(gone);
+    END LOOP;
+    DELETE FROM {schema}.parked WHERE consumer_group = $1 AND dead_at IS NULL;
+    UPDATE {schema}.slot
+       SET below = $2::text::xid8, open = $3::text::xid8[], target_below = $4::text::xid8,
+           target_open = $5::text::xid8[], last = $6
+     WHERE consumer_group = $1;
+END
+$body$;

@@ -1,0 +1,292 @@
+"""Consuming streams in groups, for threads."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psycopg
+
+from pgpubsub.drivers.borrowed import run
+from pgpubsub.errors import PubSubError, SubscriptionClosed
+from pgpubsub.events import Gap
+from pgpubsub.groups.claims import Claim
+from pgpubsub.groups.connections import Connections
+from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, noted_in
+from pgpubsub.groups.inbox import ClaimInbox, Makes
+from pgpubsub.groups.member import Member, Settings
+from pgpubsub.groups.service import begin
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.streams.description import Description
+from pgpubsub.streams.service import Streams
+from pgpubsub.threads.receiving import Receiver, ThreadMailbox
+from pgpubsub.threads.sending import Told
+
+if TYPE_CHECKING:
+    from pgpubsub.threads.hub import Hub
+
+__all__ = ["Batch", "Consumer", "Delivery"]
+
+T = TypeVar("T")
+Handed = TypeVar("Handed")
+
+
+class _Inbox(ClaimInbox, ThreadMailbox):
+    """What a thread is to handle."""
+
+
+class _Settling(Told[None]):
+    """A thread waits until it is written down what became of a claim."""
+
+    def __init__(self, say: Callable[[_Settling], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def start(self) -> None:
+        self._say(self)
+
+    def cancel(self) -> None:
+        pass  # it was said
+
+    def success(self) -> None:
+        pass
+
+
+class _InHand:
+    """What a `with` statement says of what it has in hand."""
+
+    _claim: Claim[Any]
+    _consumer: Consumer[Any]
+
+    def __enter__(self) -> Self:
+        """Handle it."""
+        self._claim.check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Acknowledge it, or let it come again. An `Exception` goes no further: it is logged, and kept with the entry.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will.
+        """
+        if error is not None:
+            return self._failed(error)
+        if not self._claim.settled:
+            self.acknowledge()
+        return False
+
+    def acknowledge(self, conn: Any = None) -> None:
+        """Say that it was handled. That is stored when this returns; or, with `conn`, when the transaction of that is
+        committed, and if it is rolled back it was not.
+
+        Args:
+            conn: a connection as for `pgpubsub.notify`.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will.
+            Exception: what the driver raises, for example since the lease has ended; then roll back.
+        """
+        if conn is None:
+            self._consumer._acknowledge(self._claim)
+            return
+        statement = acknowledgement(self._consumer._description.schema, self._claim)
+        noted, xid = noted_in(run(conn, statement, "use an AsyncHub's"))
+        self._consumer._doubt(self._claim, xid, noted)
+
+    def fail(self, error: BaseException | str) -> None:
+        """Say that it was not handled: it comes again, or is set aside.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will.
+        """
+        self._consumer._fail(self._claim, error if isinstance(error, BaseException) else PubSubError(error))
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection with an open transaction: what is done there, and that this was handled, is committed together,
+        once. If an exception leaves the block, it is rolled back, and this fails; an `Exception` goes no further.
+
+        Raises:
+            LeaseLost: somebody else has got it, or will; and nothing was committed.
+        """
+        self._claim.check()
+        connections = self._consumer._connections
+        conn = connections.take()
+        try:
+            with conn.transaction():
+                yield conn
+                statement = acknowledgement(self._consumer._description.schema, self._claim)
+                noted, xid = noted_in(run(conn, statement, ""))
+                self._consumer._doubt(self._claim, xid, noted)
+        except BaseException as error:
+            if not self._failed(error):
+                raise
+        finally:
+            connections.give_back(conn)
+
+    def _failed(self, error: BaseException) -> bool:
+        """`error` has left the block; whether it goes no further."""
+        if self._claim.in_doubt:  # which will be resolved
+            self._claim.error = explained(self._claim, error)
+            return isinstance(error, Exception)
+        if self._claim.settled:
+            return False
+        self._consumer._fail(self._claim, error)
+        return isinstance(error, Exception)
+
+
+class Delivery(_InHand, Delivered[T]):
+    """An entry to be handled: leaving `with delivery:` acknowledges it, or lets it come again."""
+
+    def __init__(self, consumer: Consumer[Any], claim: Claim[Any], entry: Any) -> None:
+        super().__init__(claim, entry)
+        self._consumer = consumer
+
+
+class Batch(_InHand, DeliveredBatch[T]):
+    """Entries to be handled together: leaving `with batch:` acknowledges all, or lets all come again."""
+
+    def __init__(self, consumer: Consumer[Any], claim: Claim[Any], entries: Any) -> None:
+        super().__init__(claim, entries)
+        self._consumer = consumer
+
+
+class Consumer(Receiver[Handed]):
+    """A member of a group: what `Stream.consume` returns.
+
+    Iterate it, or enter it (`with`) and call `get`. Beside deliveries it has a `Gap` where history was rewritten.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        engine: Engine,
+        streams: Streams,
+        description: Description[Any],
+        settings: Settings,
+        *,
+        batches: bool,
+    ) -> None:
+        self._hub = hub
+        self._engine = engine
+        self._streams = streams
+        self._description = description
+        self._settings = settings
+        self._batches = batches
+        self._member: Member | None = None
+        self._connections = Connections(lambda: hub._running_thread().call(streams.handling_address))
+        self._inbox = _Inbox(Makes(description.payloads, self._make))
+        super().__init__(self._inbox)
+
+    def __repr__(self) -> str:
+        state = "open" if self._inbox.closed is None and not self._closed else "closed"
+        return f"<Consumer of {self._description.name!r} as {self._settings.group!r}, {state}>"
+
+    def __enter__(self) -> Self:
+        """Become a member of the group.
+
+        Raises:
+            NotLive: the server could not be reached within the hub's `send_timeout`.
+            StreamsNotInstalled: the message says what to do.
+            ServerRefused: for example because of the role's rights.
+        """
+        if self._closed:
+            raise SubscriptionClosed("the consumer was closed")
+        self._member = self._hub._running_thread().call(
+            begin, self._engine, self._streams, self._description, self._settings, self._inbox
+        )
+        return self
+
+    def close(self) -> None:
+        """Leave the group. What is in hand, and not settled, comes again at once. May be repeated. Does not wait, and
+        ends the waiting of other threads."""
+        self._closed = True
+        self._hub._post(self._engine.leave, self._inbox, SubscriptionClosed("the consumer was closed"))
+        self._connections.close()
+
+    def __iter__(self) -> Any:
+        return self if self._member is not None else self._all()
+
+    def _all(self) -> Iterator[Any]:
+        with self:
+            yield from self
+
+    def _make(self, claim: Claim[Any], entries: Sequence[Any]) -> Any:
+        if self._batches:
+            return Batch(self, claim, list(entries))
+        return Delivery(self, claim, entries[0])
+
+    # -- for what is in hand
+
+    def _joined(self) -> Member:
+        assert self._member is not None
+        return self._member
+
+    def _acknowledge(self, claim: Claim[Any]) -> None:
+        member = self._joined()
+        self._hub._running_thread().run(_Settling(lambda settling: member.acknowledge(claim, settling)))
+
+    def _fail(self, claim: Claim[Any], error: BaseException) -> None:
+        member, words = self._joined(), explained(claim, error)
+        self._hub._running_thread().run(_Settling(lambda settling: member.fail(claim, words, settling)))
+
+    def _doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
+        claim.settled = claim.in_doubt = True
+        self._hub._post(self._joined().doubt, claim, xid, noted)
+
+    def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
+        """Have `handler` called for each entry, until the end or a SIGTERM."""
+        with self:
+            member = self._joined()
+            work = _Work(lambda: self._work(handler), concurrency)
+            if threading.current_thread() is not threading.main_thread():
+                work.run(lambda: self._hub._post(member.finish))
+                return
+            before = signal.signal(signal.SIGTERM, lambda number, frame: self._hub._post(member.finish))
+            try:
+                work.run(lambda: self._hub._post(member.finish))
+            finally:
+                signal.signal(signal.SIGTERM, before)
+
+    def _work(self, handler: Callable[[Any], Any]) -> None:
+        for event in self:
+            if isinstance(event, Gap):
+                continue
+            with event:
+                handler(event.entries if self._batches else event.entry)
+
+
+class _Work:
+    """The same in several threads, the caller's among them; what any of them raises is raised at last."""
+
+    def __init__(self, work: Callable[[], None], threads: int) -> None:
+        self._work = work
+        self._errors: list[BaseException] = []
+        self._others = [
+            threading.Thread(target=self._one, name=f"pgpubsub handler {number}") for number in range(1, threads)
+        ]
+
+    def run(self, finish: Callable[[], object]) -> None:
+        """Do it. When the caller's thread is interrupted, the others finish."""
+        for thread in self._others:
+            thread.start()
+        try:
+            self._work()
+        finally:
+            finish()
+            for thread in self._others:
+                thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _one(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._errors.append(error)
