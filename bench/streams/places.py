@@ -144,9 +144,9 @@ def fill(connection: psycopg.Connection, stream: str, count: int) -> None:
     with connection.transaction():
         connection.execute("ALTER TABLE pgpubsub.entry DISABLE TRIGGER USER")
         connection.execute(
-            "INSERT INTO pgpubsub.entry (stream, id, xid, key, payload, appended_at)"
+            "INSERT INTO pgpubsub.entry (stream, id, xid, slot, key, payload, appended_at)"
             " SELECT %s, nextval('pgpubsub.entry_id'), pg_current_xact_id(),"
-            "        'customer ' || number %% 1000, rpad('entry ' || number, 100, 'x'), clock_timestamp()"
+            "        number & 31, 'customer ' || number %% 1000, rpad('entry ' || number, 100, 'x'), clock_timestamp()"
             "   FROM generate_series(1, %s) AS number",
             (stream_id(stream), count),
         )

@@ -321,8 +321,10 @@ def test_entries_from_the_future_are_told_of_until_they_are_repaired(
             with admin.transaction():
                 admin.execute(f"ALTER TABLE {of}.entry DISABLE TRIGGER ALL")
                 admin.execute(
-                    f"INSERT INTO {of}.entry (stream, id, xid, slot, payload, appended_at) SELECT {of}.stream_id(%s), 1000,"
-                    " (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::text::xid8, 0, 'future', now()",
+                    f"INSERT INTO {of}.entry (stream, id, xid, slot, payload, appended_at)"
+                    f" SELECT {of}.stream_id(%s), 1000,"
+                    " (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::text::xid8,"
+                    " 0, 'future', now()",
                     [channel],
                 )
                 admin.execute(f"ALTER TABLE {of}.entry ENABLE TRIGGER ALL")
