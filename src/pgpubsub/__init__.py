@@ -50,6 +50,7 @@ from pgpubsub.errors import (
     UnusableDeployment,
 )
 from pgpubsub.events import Entry, Gap, GapReason, Notify, Undecodable
+from pgpubsub.groups.status import DeadLetter, GroupInfo, GroupMember, HeldUp
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
 from pgpubsub.threads.consumer import Batch, Consumer, Delivery
 from pgpubsub.threads.hub import Hub
@@ -77,11 +78,15 @@ __all__ = [
     "ConnectionUnusable",
     "ConninfoError",
     "Consumer",
+    "DeadLetter",
     "Delivery",
     "Entry",
     "Gap",
     "GapReason",
     "GaveUp",
+    "GroupInfo",
+    "GroupMember",
+    "HeldUp",
     "Hub",
     "HubState",
     "HubStats",

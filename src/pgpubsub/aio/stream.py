@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
 from pgpubsub.aio.consumer import AsyncBatch, AsyncConsumer, AsyncDelivery
@@ -11,7 +12,9 @@ from pgpubsub.aio.receiving import IN_A_ROW, AsyncMailbox, AsyncReceiver
 from pgpubsub.core.position import BEGINNING, Position, Start
 from pgpubsub.errors import SubscriptionClosed
 from pgpubsub.events import Entry, Event, Undecodable
+from pgpubsub.groups.administration import Groups
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
+from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.description import Description, Headers
 from pgpubsub.streams.inbox import Inbox
@@ -33,6 +36,7 @@ class AsyncStream(Generic[T]):
         self._engine = engine
         self._streams = streams
         self._description = description
+        self._groups = Groups(engine, streams, description)
 
     def __repr__(self) -> str:
         return f"<AsyncStream {self.name!r}>"
@@ -195,6 +199,49 @@ class AsyncStream(Generic[T]):
         check_concurrency(concurrency)
         consumer = AsyncConsumer[Any](self._engine, self._streams, self._description, given, batches=batch is not None)
         await consumer._process(handler, concurrency)
+
+    async def groups(self) -> list[GroupInfo]:
+        """The groups that consume this stream: how far behind, who takes part, what is held up and what was set aside.
+
+        It counts what is not settled, so it takes a second for a few million entries.
+        """
+        return await self._groups.all()
+
+    async def dead(self, group: str, *, limit: int = 1000) -> list[DeadLetter[T]]:
+        """The dead letters of a group, the oldest first: entries that failed as often as its consumers allow.
+
+        Args:
+            group: its name.
+            limit: how many to return at most.
+        """
+        return await self._groups.dead(group, limit)
+
+    async def redrive(self, group: str, ids: Iterable[int] | None = None) -> int:
+        """Let dead letters be handed out again, as if they never had been. Returns how many there were.
+
+        Args:
+            group: its name.
+            ids: of the entries; None: all dead letters of the group.
+        """
+        return await self._groups.redrive(group, ids)
+
+    async def discard(self, group: str, ids: Iterable[int] | None = None) -> int:
+        """Forget dead letters. Returns how many there were. Arguments are as for `redrive`."""
+        return await self._groups.discard(group, ids)
+
+    async def seek(self, group: str, to: str | Start | datetime) -> None:
+        """Let a group go on elsewhere. What its consumers have in hand is lost to them (`LeaseLost`), and what waits to
+        be handed out again is forgotten; dead letters stay.
+
+        Args:
+            group: its name.
+            to: `BEGINNING`, `END`, a reader's position, or a time (aware): the first entry that was appended then.
+
+        Raises:
+            PositionError: it is no position of this stream. ValueError: the time has no time zone.
+            PubSubError: there is no such group.
+        """
+        await self._groups.seek(group, to)
 
 
 class AsyncReader(AsyncReceiver[Event]):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from pgpubsub.core.position import Covered
 from pgpubsub.core.reading import Batch
 
-__all__ = ["SLOTS", "Item", "Lane", "Parked", "Place", "Share", "SlotState", "Write", "quota"]
+__all__ = ["SLOTS", "Item", "Lane", "Parked", "Place", "Share", "SlotState", "Started", "Write", "quota"]
 
 SLOTS = 32
 """Of every group. The schema says so too."""
@@ -75,7 +75,7 @@ class Item:
     attempts: int = 0
     """How often it was handed out, this time included."""
     together: int = 1
-    """How many may be handed out together with it."""
+    """With how many it may be handed out. 0: it was in hand alone, and nobody has said what became of it."""
     parked: bool = False
     """Whether it comes from among the parked ones."""
 
@@ -91,6 +91,14 @@ class Parked(NamedTuple):
     dead: bool = False
     error: str | None = None
     """None: as it was."""
+
+
+class Started(NamedTuple):
+    """When, and together with how many, an entry comes again should nobody say what became of it."""
+
+    id: int
+    delay: float
+    together: int
 
 
 class SlotState(NamedTuple):
@@ -114,8 +122,8 @@ class Write:
     """Parked entries that were handled."""
     noted: list[int] = field(default_factory=list)
     """Acknowledgements in transactions of handlers, of which note was taken."""
-    started: list[tuple[int, float]] = field(default_factory=list)
-    """Parked entries that are to be handed out, and the seconds until they come again should nobody say more."""
+    started: list[Started] = field(default_factory=list)
+    """Parked entries that are to be handed out."""
     parked: list[Parked] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     """Those of which entries were parked, or were and are not any more."""
@@ -182,8 +190,8 @@ class Share:
 
     @property
     def known(self) -> Collection[int]:
-        """Parked entries that are due, or in flight."""
-        return [*self._due, *self._retried]
+        """Parked entries of which nothing needs to be read: it would be older than what is said here."""
+        return {*self._due, *self._retried, *self._next.done, *[parked.id for parked in self._next.parked]}
 
     def lanes(self) -> Sequence[Lane]:
         """How to read on: what is in the midst of the same target together, and all that is not."""
@@ -227,12 +235,13 @@ class Share:
 
     def on_due(self, items: Iterable[Item]) -> None:
         """These are parked, and due."""
+        known = self.known
         for item in items:
-            if item.id in self._due or item.id in self._retried or item.slot not in self._slots:
+            if item.id in known or item.slot not in self._slots:
                 continue
             if item.key is not None:
                 self._blocked.add(item.key)
-            if item.attempts >= self._attempts:  # and nobody has said what became of the last
+            if item.attempts >= self._attempts and not item.together:
                 self._park(item, Parked(item.id, item.attempts, dead=True))
                 self._next.durable = True
             else:
@@ -250,13 +259,14 @@ class Share:
         """Up to `count` entries, to be handed out together when that is written down. Of one key there may be several
         among them, in order, but no other of these is in flight."""
         items = self._pick_due(count) or self._pick_fresh(count)
+        together = 0 if len(items) == 1 else max(1, len(items) // 10)
         for item in items:
             item.attempts += 1
             if item.key is not None:
                 self._busy[item.key] += 1
             if item.parked:
                 self._retried[item.id] = item
-                self._next.started.append((item.id, self._backoff(item.attempts)))
+                self._next.started.append(Started(item.id, self._backoff(item.attempts), together))
             else:
                 slot = self._changed(item)
                 slot.held.discard(item.id)
@@ -266,11 +276,12 @@ class Share:
     def _pick_due(self, count: int) -> list[Item]:
         picked: list[Item] = []
         for item in self._due.values():
-            if len(picked) >= min(count, item.together):
+            limit = min(count, max(1, item.together))
+            if len(picked) >= limit:
                 break
             if item.key is None or item.key not in self._busy:
                 picked.append(item)
-                count = min(count, item.together)
+                count = limit
         for item in picked:
             del self._due[item.id]
         return picked

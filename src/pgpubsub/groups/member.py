@@ -35,7 +35,7 @@ from pgpubsub.streams.service import Streams
 from pgpubsub.streams.source import Session
 from pgpubsub.streams.statements import as_array
 
-__all__ = ["Member", "Settings", "group_channel", "group_id"]
+__all__ = ["Member", "Settings", "end_of", "group_channel", "group_id", "tell"]
 
 logger = logging.getLogger("pgpubsub.groups")
 
@@ -294,6 +294,7 @@ class Member:
             member=NAME.format(os.getpid()),
             lease=self._settings.lease,
             pid=session.pid,
+            batch=self._settings.batch,
             former=self._former,
             **parameters_of_place(place),
         )
@@ -334,7 +335,7 @@ class Member:
         self._tell_others()
 
     def _tell_others(self) -> None:
-        self._engine.submit(_Hint(group_channel(self._group)))
+        tell(self._engine, group_channel(self._group))
 
     # -- reading
 
@@ -566,6 +567,11 @@ class _Doubt:
         if not over:
             self.ask_at = monotonic() + self._pause
             self._pause = min(0.5, self._pause * 2)
+
+
+def tell(engine: Engine, channel: str) -> None:
+    """Send a notification on `channel` that nobody waits for."""
+    engine.submit(_Hint(channel))
 
 
 class _Hint(sender.Call):

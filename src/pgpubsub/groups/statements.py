@@ -48,8 +48,8 @@ class GroupStatements:
         """Become a member. Returns its id."""
         return f"""
         SELECT {self._in}.join_group(%(stream)s::text, %(name)s::text, %(member)s::text, %(lease)s::double precision,
-                                     %(pid)s::int, %(former)s::uuid, %(below)s::bigint, %(open)s::bigint[],
-                                     %(target)s::bigint, %(target_open)s::bigint[], %(last)s::bigint)::text
+                                     %(pid)s::int, %(batch)s::int, %(former)s::uuid, %(below)s::bigint,
+                                     %(open)s::bigint[], %(target)s::bigint, %(target_open)s::bigint[], %(last)s::bigint)::text
         """
 
     @cached_property
@@ -103,8 +103,90 @@ class GroupStatements:
           %(slots)s::smallint[], %(belows)s::bigint[], %(opens)s::text[], %(target_belows)s::bigint[],
           %(target_opens)s::text[], %(lasts)s::bigint[], %(in_flights)s::text[], %(helds)s::text[],
           %(kept)s::boolean[], %(done)s::bigint[], %(noted)s::bigint[], %(started)s::bigint[],
-          %(started_delays)s::double precision[], %(parked)s::bigint[], %(attempts)s::int[], %(togethers)s::int[],
+          %(started_delays)s::double precision[], %(started_togethers)s::int[], %(parked)s::bigint[],
+          %(attempts)s::int[], %(togethers)s::int[],
           %(delays)s::double precision[], %(dead)s::boolean[], %(errors)s::text[])
+        """
+
+    @cached_property
+    def groups(self) -> str:
+        """Those of a stream: number, name, entries and seconds behind, dead letters."""
+        return f"""
+        SELECT known.id, known.name, lag.entries,
+               coalesce(extract(epoch FROM clock_timestamp() - lag.oldest), 0)::double precision,
+               (SELECT count(*) FROM {self._in}.parked
+                 WHERE consumer_group = known.id AND dead_at IS NOT NULL)
+          FROM {self._in}.consumer_group AS known CROSS JOIN LATERAL {self._in}.group_lag(known.id) AS lag
+         WHERE known.stream = %(stream)s::bigint
+         ORDER BY known.name
+        """
+
+    @cached_property
+    def members(self) -> str:
+        """Those of a group: name, since when, and how many slots."""
+        return f"""
+        SELECT name, since, (SELECT count(*) FROM {self._in}.slot
+                              WHERE slot.consumer_group = %(group)s::bigint AND slot.member = member.id)
+          FROM {self._in}.member WHERE consumer_group = %(group)s::bigint
+         ORDER BY since
+        """
+
+    @cached_property
+    def held_up(self) -> str:
+        """What failed and is to come again: id, key, how many are behind it, attempts, when, and the error."""
+        return f"""
+        SELECT id, key, (SELECT count(*) FROM {self._in}.parked AS other
+                          WHERE other.consumer_group = one.consumer_group AND other.key = one.key
+                            AND hashtextextended(other.key, 0) = hashtextextended(one.key, 0)
+                            AND other.dead_at IS NULL AND other.id > one.id),
+               attempts, due_at, error
+          FROM {self._in}.parked AS one
+         WHERE consumer_group = %(group)s::bigint AND due_at IS NOT NULL
+         ORDER BY due_at, id LIMIT 100
+        """
+
+    @cached_property
+    def dead(self) -> str:
+        """What was set aside, as `Statements.look` has entries, then attempts, error and when."""
+        return f"""
+        SELECT id, key, payload, payload_bytes, headers::text, appended_at, 0 AS xid, attempts, error, dead_at
+          FROM {self._in}.parked WHERE consumer_group = %(group)s::bigint AND dead_at IS NOT NULL
+         ORDER BY id LIMIT %(rows)s::bigint
+        """
+
+    @cached_property
+    def redrive(self) -> str:
+        """Let that be handed out again. Returns how many."""
+        return f"SELECT {self._in}.redrive(%(group)s::bigint, %(ids)s::bigint[])"
+
+    @cached_property
+    def discard(self) -> str:
+        """Forget it. Returns how many."""
+        return f"""
+        WITH gone AS (
+          DELETE FROM {self._in}.parked
+           WHERE consumer_group = %(group)s::bigint AND dead_at IS NOT NULL
+             AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+          RETURNING id)
+        SELECT count(*) FROM gone
+        """
+
+    @cached_property
+    def seek(self) -> str:
+        """Let a group go on elsewhere."""
+        return f"""
+        SELECT 0 FROM {self._in}.seek_group(%(group)s::bigint, %(below)s::bigint, %(open)s::bigint[],
+                                            %(target)s::bigint, %(target_open)s::bigint[], %(last)s::bigint)
+        """
+
+    @cached_property
+    def before(self) -> str:
+        """The highest id that is lower than those of all entries from `time` on."""
+        return f"""
+        SELECT coalesce(
+          (SELECT id - 1 FROM {self._in}.entry
+            WHERE stream = %(stream)s::bigint AND appended_at >= %(time)s::timestamptz ORDER BY id LIMIT 1),
+          (SELECT max(id) FROM {self._in}.entry WHERE stream = %(stream)s::bigint), 0)
         """
 
     @cached_property
@@ -139,8 +221,9 @@ def parameters_of(write: Write) -> Mapping[str, Any]:
         "kept": as_array([str(slot.kept) for slot in slots]),
         "done": as_array(write.done),
         "noted": as_array(write.noted),
-        "started": as_array([id for id, _ in write.started]),
-        "started_delays": as_array([str(delay) for _, delay in write.started]),
+        "started": as_array([one.id for one in write.started]),
+        "started_delays": as_array([str(one.delay) for one in write.started]),
+        "started_togethers": as_array([one.together for one in write.started]),
         "parked": as_array([one.id for one in parked]),
         "attempts": as_array([one.attempts for one in parked]),
         "togethers": as_array([one.together for one in parked]),

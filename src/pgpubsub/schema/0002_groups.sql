@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS {schema}.member (
     consumer_group bigint NOT NULL,
     name text NOT NULL,
     pid int,  -- of its server process, unless something stands between
+    batch int NOT NULL,  -- how many entries it hands out together
     until timestamptz NOT NULL,
     since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 50);
@@ -51,7 +52,7 @@ CREATE TABLE IF NOT EXISTS {schema}.parked (
     headers jsonb,
     appended_at timestamptz NOT NULL,
     attempts int NOT NULL,
-    together int NOT NULL DEFAULT 1,  -- with how many others it may be handed out
+    together int NOT NULL,  -- with how many it may be handed out; 0: it was in hand alone, and nobody said how it went
     due_at timestamptz,  -- null: not before an earlier one of its key
     error text,
     dead_at timestamptz,
@@ -122,6 +123,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
     its_group bigint := (SELECT consumer_group FROM {schema}.member WHERE id = $1);
+    alone boolean := (SELECT batch = 1 FROM {schema}.member WHERE id = $1);
     its_stream bigint := (SELECT stream FROM {schema}.consumer_group WHERE id = its_group);
     settled bigint[] := ARRAY(SELECT unnest(ids) FROM {schema}.acknowledged WHERE member = $1);
     keys text[];
@@ -131,8 +133,9 @@ BEGIN
         RETURNING key),
     back AS (
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
-                                     attempts, due_at, error)
+                                     attempts, together, due_at, error)
         SELECT its_group, entry.id, slot.slot, key, payload, payload_bytes, headers, appended_at, taken.attempts,
+               CASE WHEN alone AND taken.attempts > 0 THEN 0 ELSE 1 END,
                CASE WHEN key IS NULL THEN clock_timestamp() END,
                CASE WHEN taken.attempts > 0 THEN 'the member that had it ended, or lost its lease' END
           FROM {schema}.slot
@@ -154,7 +157,7 @@ $body$;
 
 -- Become a member, and no longer be another one. A group that is new begins at the place that is given.
 CREATE OR REPLACE FUNCTION {schema}.join_group(
-    stream text, name text, member_name text, lease double precision, pid int, former uuid,
+    stream text, name text, member_name text, lease double precision, pid int, batch int, former uuid,
     below bigint, open bigint[], target_below bigint, target_open bigint[], last bigint
 ) RETURNS uuid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
@@ -168,16 +171,16 @@ BEGIN
         INSERT INTO {schema}.consumer_group (id, stream, name) VALUES (its_id, its_stream, $2) ON CONFLICT DO NOTHING;
         IF FOUND THEN
             INSERT INTO {schema}.slot (consumer_group, slot, below, open, target_below, target_open, last)
-            SELECT its_id, number, $7::text::xid8, $8::text::xid8[], $9::text::xid8, $10::text::xid8[], $11
+            SELECT its_id, number, $8::text::xid8, $9::text::xid8[], $10::text::xid8, $11::text::xid8[], $12
               FROM generate_series(0, 31) AS number;
         END IF;
     END IF;
-    PERFORM FROM {schema}.member WHERE id = $6 FOR UPDATE SKIP LOCKED;
+    PERFORM FROM {schema}.member WHERE id = $7 FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
-        PERFORM {schema}.end_member($6);
+        PERFORM {schema}.end_member($7);
     END IF;
-    INSERT INTO {schema}.member (consumer_group, name, pid, until)
-    VALUES (its_id, $3, $5, clock_timestamp() + make_interval(secs => $4))
+    INSERT INTO {schema}.member (consumer_group, name, pid, batch, until)
+    VALUES (its_id, $3, $5, $6, clock_timestamp() + make_interval(secs => $4))
     RETURNING id INTO member_id;
     RETURN member_id;
 END
@@ -232,7 +235,7 @@ CREATE OR REPLACE FUNCTION {schema}.write_down(
     its_id uuid, durable boolean,
     slots smallint[], belows bigint[], opens text[], target_belows bigint[], target_opens text[], lasts bigint[],
     in_flights text[], helds text[], kept boolean[],
-    done bigint[], noted bigint[], started bigint[], started_delays double precision[],
+    done bigint[], noted bigint[], started bigint[], started_delays double precision[], started_togethers int[],
     parked bigint[], attempts int[], togethers int[], delays double precision[], dead boolean[], errors text[]
 ) RETURNS TABLE (waiting text[], missing bigint[]) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
@@ -257,8 +260,9 @@ BEGIN
      WHERE slot.consumer_group = its_group AND slot.slot = given.slot;
     IF cardinality($14) > 0 THEN
         UPDATE {schema}.parked
-           SET attempts = parked.attempts + 1, due_at = clock_timestamp() + make_interval(secs => given.delay)
-          FROM unnest($14, $15) AS given (id, delay)
+           SET attempts = parked.attempts + 1, together = given.together,
+               due_at = clock_timestamp() + make_interval(secs => given.delay)
+          FROM unnest($14, $15, $16) AS given (id, delay, together)
          WHERE parked.consumer_group = its_group AND parked.id = given.id;
     END IF;
     IF cardinality($13) > 0 THEN
@@ -266,14 +270,14 @@ BEGIN
     END IF;
     waiting := '{}';
     missing := '{}';
-    IF cardinality($12) + cardinality($16) > 0 THEN
+    IF cardinality($12) + cardinality($17) > 0 THEN
         SELECT stream INTO its_stream FROM {schema}.consumer_group WHERE id = its_group;
         WITH gone AS (
             DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($12) RETURNING key),
         given AS MATERIALIZED (
             SELECT id, attempts, together, CASE WHEN dead THEN now() END AS dead_at, error,
                    clock_timestamp() + make_interval(secs => delay) AS due_at
-              FROM unnest($16, $17, $18, $19, $20, $21) AS given (id, attempts, together, delay, dead, error)),
+              FROM unnest($17, $18, $19, $20, $21, $22) AS given (id, attempts, together, delay, dead, error)),
         again AS (
             UPDATE {schema}.parked
                SET attempts = given.attempts, together = given.together, due_at = given.due_at,
@@ -286,7 +290,7 @@ BEGIN
             SELECT its_group, entry.id, entry.slot, key, payload, payload_bytes, headers, appended_at, given.attempts,
                    given.together, given.due_at, given.dead_at, given.error
               FROM given JOIN {schema}.entry ON entry.stream = its_stream AND entry.id = given.id
-             WHERE given.id NOT IN (SELECT id FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($16))
+             WHERE given.id NOT IN (SELECT id FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($17))
             RETURNING id, key)
         SELECT (SELECT array_agg(key) FROM (
                     SELECT key FROM gone UNION SELECT key FROM again UNION SELECT key FROM fresh) AS concerned
@@ -359,4 +363,27 @@ BEGIN
            target_open = $5::text::xid8[], last = $6
      WHERE consumer_group = $1;
 END
+$body$;
+
+-- How many entries a group has not settled, and when the oldest of them was appended.
+CREATE OR REPLACE FUNCTION {schema}.group_lag(its_group bigint) RETURNS TABLE (entries bigint, oldest timestamptz)
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    WITH its AS MATERIALIZED (SELECT * FROM {schema}.slot WHERE consumer_group = $1),
+    its_stream AS MATERIALIZED (SELECT stream FROM {schema}.consumer_group WHERE id = $1),
+    lowest AS MATERIALIZED (SELECT min(least(below, open[1])) AS xid FROM its),
+    unsettled AS (
+        SELECT entry.appended_at
+          FROM {schema}.entry JOIN its ON its.slot = entry.slot
+         WHERE entry.stream = (SELECT stream FROM its_stream) AND entry.xid >= (SELECT xid FROM lowest)
+           AND NOT (entry.xid < its.below AND entry.xid <> ALL (its.open))
+           AND (its.target_below IS NULL OR entry.id > its.last
+                OR NOT (entry.xid < its.target_below AND entry.xid <> ALL (its.target_open)))
+        UNION ALL
+        SELECT entry.appended_at
+          FROM its CROSS JOIN LATERAL unnest(its.in_flight || its.held) AS taken (id)
+          JOIN {schema}.entry ON entry.stream = (SELECT stream FROM its_stream) AND entry.id = taken.id
+        UNION ALL
+        SELECT parked.appended_at FROM {schema}.parked
+         WHERE parked.consumer_group = $1 AND parked.dead_at IS NULL)
+    SELECT count(*), min(appended_at) FROM unsettled
 $body$;

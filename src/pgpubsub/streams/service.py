@@ -126,6 +126,10 @@ class Streams:
         """The connection string for one on which handlers do their work."""
         return await self._addresses.handling()
 
+    def lent(self, schema: str) -> AbstractAsyncContextManager[Session]:
+        """A connection to ask something."""
+        return self._source(None).session(self.statements(schema))
+
     def desk(self, schema: str) -> AbstractAsyncContextManager[Session]:
         """A connection of one's own, to write down what becomes of entries."""
         return self._source(None).own(self.statements(schema))

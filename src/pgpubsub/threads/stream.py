@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from pgpubsub.core.appender import Call
@@ -10,7 +11,9 @@ from pgpubsub.core.entries import NewEntry
 from pgpubsub.core.position import BEGINNING, Position, Start
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.events import Entry, Event, Undecodable
+from pgpubsub.groups.administration import Groups
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
+from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.streams.description import Description, Headers
 from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.service import Streams, ids_of
@@ -56,6 +59,7 @@ class Stream(Generic[T]):
         self._hub = hub
         self._streams = streams
         self._description = description
+        self._groups = Groups(hub._engine, streams, description)
 
     def __repr__(self) -> str:
         return f"<Stream {self.name!r}>"
@@ -207,6 +211,49 @@ class Stream(Generic[T]):
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
         )
         consumer._process(handler, concurrency)
+
+    def groups(self) -> list[GroupInfo]:
+        """The groups that consume this stream: how far behind, who takes part, what is held up and what was set aside.
+
+        It counts what is not settled, so it takes a second for a few million entries.
+        """
+        return self._hub._running_thread().call(self._groups.all)
+
+    def dead(self, group: str, *, limit: int = 1000) -> list[DeadLetter[T]]:
+        """The dead letters of a group, the oldest first: entries that failed as often as its consumers allow.
+
+        Args:
+            group: its name.
+            limit: how many to return at most.
+        """
+        return self._hub._running_thread().call(self._groups.dead, group, limit)
+
+    def redrive(self, group: str, ids: Iterable[int] | None = None) -> int:
+        """Let dead letters be handed out again, as if they never had been. Returns how many there were.
+
+        Args:
+            group: its name.
+            ids: of the entries; None: all dead letters of the group.
+        """
+        return self._hub._running_thread().call(self._groups.redrive, group, ids)
+
+    def discard(self, group: str, ids: Iterable[int] | None = None) -> int:
+        """Forget dead letters. Returns how many there were. Arguments are as for `redrive`."""
+        return self._hub._running_thread().call(self._groups.discard, group, ids)
+
+    def seek(self, group: str, to: str | Start | datetime) -> None:
+        """Let a group go on elsewhere. What its consumers have in hand is lost to them (`LeaseLost`), and what waits to
+        be handed out again is forgotten; dead letters stay.
+
+        Args:
+            group: its name.
+            to: `BEGINNING`, `END`, a reader's position, or a time (aware): the first entry that was appended then.
+
+        Raises:
+            PositionError: it is no position of this stream. ValueError: the time has no time zone.
+            PubSubError: there is no such group.
+        """
+        self._hub._running_thread().call(self._groups.seek, group, to)
 
     def _append(self, entries: Sequence[NewEntry]) -> Sequence[int]:
         return self._hub._running_thread().run(_Append(self._streams, self._description.schema, entries))

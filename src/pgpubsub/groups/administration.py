@@ -1,0 +1,109 @@
+"""What can be asked and said of the groups of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pgpubsub.core.groups import Place
+from pgpubsub.core.position import BEGINNING, END, Covered, Start, stream_id
+from pgpubsub.errors import PubSubError
+from pgpubsub.groups.claims import Apart
+from pgpubsub.groups.member import end_of, group_channel, group_id, tell
+from pgpubsub.groups.service import check_group
+from pgpubsub.groups.statements import GroupStatements, parameters_of_place
+from pgpubsub.groups.status import DeadLetter, GroupInfo, GroupMember, HeldUp
+from pgpubsub.hubs.engine import Engine
+from pgpubsub.streams.description import Description
+from pgpubsub.streams.rows import event
+from pgpubsub.streams.service import Streams
+from pgpubsub.streams.statements import as_array
+
+__all__ = ["Groups"]
+
+
+class Groups:
+    """Those of one stream."""
+
+    def __init__(self, engine: Engine, streams: Streams, description: Description[Any]) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._description = description.at_home()
+        self._statements = GroupStatements(description.schema)
+        self._stream = stream_id(description.name)
+
+    async def all(self) -> list[GroupInfo]:
+        """How they stand."""
+        return [
+            GroupInfo(
+                name,
+                lag,
+                seconds,
+                tuple(GroupMember(*member) for member in await self._ask(self._statements.members, id)),
+                tuple(HeldUp(*one) for one in await self._ask(self._statements.held_up, id)),
+                dead,
+            )
+            for id, name, lag, seconds, dead in await self._ask(self._statements.groups, 0)
+        ]
+
+    async def dead(self, group: str, limit: int) -> list[DeadLetter[Any]]:
+        """What was set aside, the oldest first."""
+        rows = await self._ask(self._statements.dead, self._id(group), rows=str(limit))
+        payloads, apart = self._description.payloads, Apart(self._stream)
+        return [DeadLetter(payloads.decoded(event(row, apart)), *row[7:]) for row in rows]
+
+    async def redrive(self, group: str, ids: Iterable[int] | None) -> int:
+        """Let what was set aside be handed out again."""
+        count = await self._do(self._statements.redrive, group, ids=_ids(ids))
+        tell(self._engine, group_channel(self._id(group)))
+        return count
+
+    async def discard(self, group: str, ids: Iterable[int] | None) -> int:
+        """Forget what was set aside."""
+        return await self._do(self._statements.discard, group, ids=_ids(ids))
+
+    async def seek(self, group: str, to: str | Start | datetime) -> None:
+        """Let a group go on elsewhere."""
+        place = await self._place(to)
+        if not (await self._ask(self._statements.exists, self._id(group)))[0][0]:
+            raise PubSubError(
+                f"stream {self._description.name!r} has no group {group!r}: it comes into being with its first consumer"
+            )
+        await self._do(self._statements.seek, group, **parameters_of_place(place))
+        tell(self._engine, group_channel(self._id(group)))
+
+    async def _place(self, to: str | Start | datetime) -> Place:
+        if to is BEGINNING:
+            return Place(Covered())
+        if to is END:
+            return Place(await end_of(self._streams, self._description))
+        if not isinstance(to, datetime):
+            position: Any = self._description.start(to)
+            return Place(position.covered, position.target, position.last)
+        if to.tzinfo is None:
+            raise ValueError(f"{to!r} has no time zone: which moment that is depends on where one is")
+        target = await end_of(self._streams, self._description)
+        ((last,),) = await self._ask(self._statements.before, 0, time=to)
+        return Place(Covered(), target, last)
+
+    def _id(self, group: str) -> int:
+        check_group(group)
+        return group_id(self._stream, group)
+
+    async def _ask(self, statement: str, id: int, **parameters: Any) -> Sequence[Any]:
+        self._engine.start()
+        named: Mapping[str, Any] = {"stream": str(self._stream), "group": str(id), **parameters}
+        async with self._streams.lent(self._description.schema) as session:
+            return await session.rows(statement, named)
+
+    async def _do(self, statement: str, group: str, **parameters: Any) -> int:
+        self._engine.start()
+        named = {name: value if value is None else str(value) for name, value in parameters.items()}
+        async with self._streams.desk(self._description.schema) as session:
+            ((count,),) = await session.rows(statement, {"group": str(self._id(group)), **named})
+        return int(count or 0)
+
+
+def _ids(ids: Iterable[int] | None) -> str | None:
+    return None if ids is None else as_array(ids)
