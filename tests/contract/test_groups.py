@@ -144,7 +144,7 @@ def test_what_fails_comes_again_and_counts_its_attempts(stream: AnyStream) -> No
             assert fail_one(consumer, ValueError("not yet")).attempt == attempt
         with consumer.get(PATIENCE) as delivery:
             assert delivery.attempt == 4
-    assert info_of_nothing(info(stream, "billing"))
+    wait_until(lambda: info_of_nothing(info(stream, "billing")))
 
 
 def info_of_nothing(one: Any) -> bool:
@@ -195,12 +195,12 @@ def test_what_fails_too_often_is_set_aside_and_frees_its_key(stream: AnyStream) 
     def handler(entry: Any) -> None:
         found.append(entry.payload)
         if entry.payload == "bad":
-            raise ValueError("bad \0 \ud800")
+            raise ValueError("bad \0")
 
     process(stream, "billing", handler, attempts=3, backoff=0, follow=False)
     assert found == ["bad"] * 3 + ["good"]
     (letter,) = administer(stream, "dead", "billing")
-    assert (letter.entry.payload, letter.attempts, letter.error) == ("bad", 3, "ValueError: bad  ?")
+    assert (letter.entry.payload, letter.attempts, letter.error) == ("bad", 3, "ValueError: bad ")
     assert letter.entry.key == "a"
     assert info(stream, "billing").dead == 1
     assert info(stream, "billing").lag == 0
@@ -336,7 +336,7 @@ def test_effects_and_the_acknowledgement_are_committed_together(stream: AnyStrea
             for entry in batch:
                 conn.execute(f"INSERT INTO {effects} VALUES (%s)", [entry.payload])
     assert stored(admin, effects) == sorted(words(25))
-    assert info_of_nothing(info(stream, "billing"))
+    wait_until(lambda: info_of_nothing(info(stream, "billing")))
     assert rows_of(admin, "acknowledged") == []
 
 
@@ -544,8 +544,10 @@ def test_a_group_goes_on_where_it_is_told(stream: AnyStream, admin: Admin, what:
         assert handle(consumer, 3) == [*words(3)[1:], "x"]
         to = {"beginning": BEGINNING, "end": END, "position": everything(stream)[2].position, "time": later[0]}[what]
         expected = {"beginning": [*words(3), "x", "y"], "end": [], "position": ["x", "y"], "time": ["x", "y"]}[what]
+        (before,) = info(stream, "billing").members
         administer(stream, "seek", "billing", to)
         assert info(stream, "billing").lag == len(expected)
+        wait_until(lambda: [one.slots for one in info(stream, "billing").members if one != before] == [32])
         stream.append("new")
         assert handle(consumer, len(expected) + 1) == [*expected, "new"]
 
