@@ -113,6 +113,9 @@ Happening = Literal[
     "append_failed",
     "sent",
     "send_failed",
+    "handled",
+    "handling_failed",
+    "lease_lost",
     "too_slow",
 ]
 """What `Observation` tells of."""
@@ -134,6 +137,9 @@ class Observation:
     append_failed       they were not, or perhaps not; seconds that the call took, and why
     sent                a notification on `channels` was acknowledged; seconds that the call took
     send_failed         it was not; seconds that the call took, and why
+    handled             entries of the stream `channels` were acknowledged; seconds since they were handed out
+    handling_failed     they failed; seconds since they were handed out, and why
+    lease_lost          what consumers of the stream `channels` had in hand is lost to them; why
     too_slow            a subscription with the policy `close` on `channels` was ended
     ==================  ==================================================================================
     """

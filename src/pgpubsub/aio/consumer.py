@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,6 +22,7 @@ from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement,
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
+from pgpubsub.groups.termination import finishing_on_sigterm
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
@@ -59,6 +59,10 @@ class _InHand:
     _claim: Claim[Any]
     _consumer: AsyncConsumer[Any]
 
+    def __del__(self) -> None:
+        if hasattr(self, "_consumer") and not self._claim.settled:
+            self._consumer._abandon(self._claim)
+
     async def __aenter__(self) -> Self:
         """Handle it."""
         self._claim.check()
@@ -93,8 +97,8 @@ class _InHand:
             await self._consumer._acknowledge(self._claim)
             return
         statement = acknowledgement(self._consumer._description.schema, self._claim)
-        noted, xid = noted_in(await run_async(conn, statement, "use the blocking hub's"))
-        self._consumer._doubt(self._claim, xid, noted)
+        said = noted_in(await run_async(conn, statement, "use the blocking hub's"))
+        self._consumer._doubt(self._claim, *said)
 
     async def fail(self, error: BaseException | str) -> None:
         """Say that it was not handled: it comes again, or is set aside.
@@ -117,23 +121,27 @@ class _InHand:
         self._claim.check()
         connections = self._consumer._connections
         conn = await connections.take()
+        said: tuple[int, int] | None = None
         try:
             async with conn.transaction():
                 yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim)
-                noted, xid = noted_in(await run_async(conn, statement, ""))
-                self._consumer._doubt(self._claim, xid, noted)
+                said = noted_in(await run_async(conn, statement, ""))
         except BaseException as error:
-            if not await self._failed(error):
+            if said is None:
+                handled = await self._failed(error)
+            else:  # the commit failed, or was not answered
+                self._claim.error = explained(self._claim, error)
+                handled = isinstance(error, Exception)
+            if not handled:
                 raise
         finally:
+            if said is not None:
+                self._consumer._doubt(self._claim, *said)
             await connections.give_back(conn)
 
     async def _failed(self, error: BaseException) -> bool:
         """`error` has left the block; whether it goes no further."""
-        if self._claim.in_doubt:  # which will be resolved
-            self._claim.error = explained(self._claim, error)
-            return isinstance(error, Exception)
         if self._claim.settled:
             return False
         settling = self._consumer._fail(self._claim, error)
@@ -184,6 +192,10 @@ class AsyncConsumer(AsyncReceiver[Handed]):
         self._inbox = _Inbox(Makes(description.payloads, self._make))
         super().__init__(self._inbox)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_inbox"):
+            self._engine.forsake(self._inbox)
+
     def __repr__(self) -> str:
         state = "open" if self._inbox.closed is None else "closed"
         return f"<AsyncConsumer of {self._description.name!r} as {self._settings.group!r}, {state}>"
@@ -233,27 +245,23 @@ class AsyncConsumer(AsyncReceiver[Handed]):
         self._joined().fail(claim, explained(claim, error), settling)
         return settling
 
-    def _doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
-        claim.settled = claim.in_doubt = True
+    def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
+        claim.settled = True
         self._joined().doubt(claim, xid, noted)
+
+    def _abandon(self, claim: Claim[Any]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and so is everything
+            self._joined().loop.call_soon_threadsafe(self._joined().abandon, claim)
 
     async def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
         async with self:
             member = self._joined()
             loop = asyncio.get_running_loop()
-            in_main = threading.current_thread() is threading.main_thread()
-            if in_main:
-                with suppress(NotImplementedError):  # on Windows
-                    loop.add_signal_handler(signal.SIGTERM, member.finish)
-            try:
+            with finishing_on_sigterm(partial(loop.call_soon_threadsafe, member.finish)):
                 async with asyncio.TaskGroup() as workers:
                     for _ in range(concurrency):
                         workers.create_task(self._work(handler))
-            finally:
-                if in_main:
-                    with suppress(NotImplementedError):
-                        loop.remove_signal_handler(signal.SIGTERM)
 
     async def _work(self, handler: Callable[[Any], Any]) -> None:
         async for event in self:

@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from pgpubsub.core.position import Covered
@@ -157,9 +158,12 @@ class Share:
     Args:
         attempts: after so many, an entry is set aside.
         backoff: returns the seconds from one attempt to the next, given how many there were.
+        batch: how many it is asked to start together. Where many are to come, those of a slot go together, so that less
+            has to be written down.
     """
 
-    def __init__(self, attempts: int, backoff: Callable[[int], float]) -> None:
+    def __init__(self, attempts: int, backoff: Callable[[int], float], batch: int = 1) -> None:
+        self._batch = batch
         self._attempts = attempts
         self._backoff = backoff
         self._slots: dict[int, _Slot] = {}
@@ -218,8 +222,10 @@ class Share:
         self._slots[number] = _Slot(number, place)
         self._blocked.update(blocked)
 
-    def on_read(self, lane: Lane, items: Iterable[Item], batch: Batch) -> None:
+    def on_read(self, lane: Lane, items: Sequence[Item], batch: Batch) -> None:
         """Entries of a lane's slots were read, in order of ids. Some may have been before."""
+        if 1 < self._batch < len(items):
+            items = sorted(items, key=attrgetter("slot"))
         for item in items:
             slot = self._slots[item.slot]
             if not slot.read.covers(item.xid, item.id):
@@ -259,6 +265,7 @@ class Share:
         """Up to `count` entries, to be handed out together when that is written down. Of one key there may be several
         among them, in order, but no other of these is in flight."""
         items = self._pick_due(count) or self._pick_fresh(count)
+        items.sort(key=attrgetter("id"))
         together = 0 if len(items) == 1 else max(1, len(items) // 10)
         for item in items:
             item.attempts += 1

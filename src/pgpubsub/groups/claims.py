@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 from pgpubsub.core.groups import Item
@@ -39,10 +40,10 @@ class Claim(Generic[T]):
         """The id of the membership they belong to."""
         self.items = items
         self.entries = entries
+        self.since = monotonic()
+        """When it was handed out."""
         self.settled = False
         """Whether it was said what became of them."""
-        self.in_doubt = False
-        """Whether that was said in a transaction which may not have ended."""
         self.error = "the transaction that acknowledged it was rolled back"
         """What to say of it, if that turns out."""
         self.lost: LeaseLost | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakMethod
 
 from pgpubsub.errors import SubscriptionClosed
 from pgpubsub.events import Gap, Notify
@@ -70,12 +71,12 @@ class Ready:
         self._put += len(claims)
         self._queue.extend(claims)
 
-    def remove(self, claims: Iterable[Claim[Any]]) -> None:
-        """They are not to be handled by this consumer any more."""
-        for claim in claims:
-            if claim in self._queue:
-                self._queue.remove(claim)
-                self._put -= 1
+    def withdraw(self) -> list[Claim[Any]]:
+        """Take the claims out again: nobody is to handle them."""
+        claims = self.claims
+        self._queue = deque(one for one in self._queue if not isinstance(one, Claim))
+        self._put -= len(claims)
+        return claims
 
     def report(self, gap: Gap) -> None:
         """Put in a gap."""
@@ -95,7 +96,7 @@ class Makes:
 
     def __init__(self, payloads: Payloads[Any], make: Callable[[Claim[Any], Sequence[Any]], Any]) -> None:
         self._payloads = payloads
-        self._make = make
+        self._make = WeakMethod(make)  # of the consumer: nobody is to hold that, so that it can be forgotten
 
     def __len__(self) -> int:
         return 1
@@ -106,7 +107,9 @@ class Makes:
 
     def decode(self, claim: Claim[Any]) -> Any:
         """What the consumer gets."""
-        return self._make(claim, [self._payloads.decoded(entry) for entry in claim.entries])
+        make = self._make()
+        assert make is not None  # who takes something out has it
+        return make(claim, [self._payloads.decoded(entry) for entry in claim.entries])
 
     def decoded(self, event: Any) -> Any:
         """`event` as it is handed over."""
@@ -131,6 +134,11 @@ class ClaimInbox(Hinted):
         if self.closed is None:
             self.closed = SubscriptionClosed("the consumer has come to its end")
             self.wake(None)
+
+    def withdraw(self) -> list[Claim[Any]]:
+        """What is in here, and is not to be handled by this consumer."""
+        claims: list[Claim[Any]] = self.buffer.withdraw()
+        return claims
 
     @property
     def wanted(self) -> int:

@@ -28,6 +28,7 @@ from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.statements import GroupStatements, SlotStatements, parameters_of, parameters_of_place, place_of
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.randomness import new_delays
+from pgpubsub.status import Happening, Observation
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.reader import Reader
 from pgpubsub.streams.rows import event
@@ -107,12 +108,14 @@ class Member:
         self._statements = GroupStatements(description.schema)
         self._stream = stream_id(description.name)
         self._group = group_id(self._stream, settings.group)
+        self.loop = asyncio.get_running_loop()
+        """In which all of it happens."""
         self._woken = asyncio.Event()
         self._stopped = False
         self._finishing = False
         self.error: PubSubError | None = None
         """Why it could not take part when it tried last."""
-        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.joined: asyncio.Future[None] = self.loop.create_future()
         """Done when it takes part for the first time."""
         self._former: str | None = None
         self._forget()
@@ -124,7 +127,7 @@ class Member:
 
     def _forget(self) -> None:
         self._id = ""
-        self._share = Share(self._settings.attempts, self._settings.backoff)
+        self._share = Share(self._settings.attempts, self._settings.backoff, self._settings.batch)
         self._lanes: list[_Lane] = []
         self._lanes_due = False
         self._starting: list[Claim[Any]] = []  # when it is written down
@@ -169,13 +172,22 @@ class Member:
         self._give_back()
         self.wake()
 
-    def acknowledge(self, claim: Claim[Any], settling: Settling, noted: int | None = None) -> None:
-        """`claim` was handled; `noted`: as was written down with that. `settling` is told when it is written down."""
-        self._settle(claim, settling, lambda: self._share.acknowledge(claim.items, noted))
+    def acknowledge(self, claim: Claim[Any], settling: Settling) -> None:
+        """`claim` was handled. `settling` is told when it is written down."""
+        if self._settle(claim, settling):
+            self._share.acknowledge(claim.items)
+            self._observe("handled", claim)
 
     def fail(self, claim: Claim[Any], error: str, settling: Settling) -> None:
         """`claim` was not."""
-        self._settle(claim, settling, lambda: self._share.fail(claim.items, error))
+        if self._settle(claim, settling):
+            self._share.fail(claim.items, error)
+            self._observe("handling_failed", claim, error)
+
+    def abandon(self, claim: Claim[Any]) -> None:
+        """Whoever had `claim` has dropped it without a word."""
+        if not claim.settled and claim.lost is None:
+            self.fail(claim, "it was dropped, and neither acknowledged nor failed", _Nobody())
 
     def doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
         """It was acknowledged in a transaction that may not have ended: `fail`, unless that is committed."""
@@ -183,17 +195,22 @@ class Member:
             self._doubtful[claim] = _Doubt(xid, noted)
             self.wake()
 
-    def _settle(self, claim: Claim[Any], settling: Settling, say: Callable[[], None]) -> None:
+    def _settle(self, claim: Claim[Any], settling: Settling) -> bool:
         try:
             claim.check()
         except PubSubError as error:
             settling.tell(error)
-            return
+            return False
         claim.settled = True
         del self._claims[claim]
-        say()
         self._telling.append(settling)
         self.wake()
+        return True
+
+    def _observe(self, name: Happening, claim: Claim[Any], error: str = "") -> None:
+        if self._engine.observed:
+            seconds = monotonic() - claim.since
+            self._engine.observe(Observation(name, (self._description.name,), seconds, error))
 
     # -- its life
 
@@ -261,9 +278,11 @@ class Member:
     def _lose(self, error: LeaseLost) -> None:
         for lane in self._lanes:
             self._end_lane(lane)
-        for claim in [*self._claims, *self._doubtful]:
+        if self._claims:
+            self._engine.observe(Observation("lease_lost", (self._description.name,), detail=str(error)))
+        for claim in self._claims:
             claim.lost = error
-        self._inbox.buffer.remove(self._claims)
+        self._inbox.withdraw()
         telling = self._telling
         self._forget()
         for settling in telling:
@@ -409,9 +428,7 @@ class Member:
 
     def _give_back(self) -> None:
         """What is ready to be taken, and was not."""
-        ready = self._inbox.buffer.claims
-        self._inbox.buffer.remove(ready)
-        for claim in [*ready, *self._starting]:
+        for claim in [*self._inbox.withdraw(), *self._starting]:
             claim.lost = LeaseLost("the consumer was closed")
             self._claims.pop(claim, None)
             self._share.give_back(claim.items)
@@ -426,7 +443,8 @@ class Member:
         starting, self._starting = self._starting, []
         self._claims.update(dict.fromkeys(starting))
         try:
-            row = await self._first(session, self._statements.write_down, member=self._id, **parameters_of(write))
+            rows = await self._run(session, self._statements.write_down, {"member": self._id, **parameters_of(write)})
+            row = rows[0] if rows else None
             if row is None:
                 raise _Ended
         except BaseException:
@@ -472,19 +490,21 @@ class Member:
             del self._claims[claim]
             if there:
                 self._share.acknowledge(claim.items, doubt.noted)
+                self._observe("handled", claim)
             else:
                 self._share.fail(claim.items, claim.error)
+                self._observe("handling_failed", claim, claim.error)
 
     # -- statements
 
     async def _rows(self, session: Session, statement: str, **parameters: Any) -> list[Any]:
-        named: Mapping[str, Any] = {
-            name: value if value is None or isinstance(value, list) else str(value)
-            for name, value in parameters.items()
-        }
+        named = {name: None if value is None else str(value) for name, value in parameters.items()}
+        return await self._run(session, statement, named)
+
+    async def _run(self, session: Session, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
         try:
             async with asyncio.timeout(ANSWER):
-                return await session.rows(statement, named)
+                return await session.rows(statement, parameters)
         except TimeoutError as error:
             raise ConnectionLost(f"the server did not answer within {ANSWER:g} s") from error
 
@@ -548,6 +568,11 @@ class _Nowhere:
         pass
 
     def end(self, why: Exception) -> None:
+        pass
+
+
+class _Nobody:
+    def tell(self, error: PubSubError | None) -> None:
         pass
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -10,7 +11,7 @@ from typing import Any, TypedDict
 from pgpubsub.core.entries import NAME_LIMIT
 from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.core.sql import text_fault, utf8_length
-from pgpubsub.core.timeouts import check_seconds
+from pgpubsub.core.timeouts import FOR_EVER, check_seconds
 from pgpubsub.errors import NotLive, SubscriptionClosed, again
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.member import Member, Settings
@@ -23,6 +24,9 @@ __all__ = ["Backoff", "GroupOptions", "begin", "check_concurrency", "check_group
 
 Backoff = float | Callable[[int], float]
 """Seconds from one attempt to the next, or a function that returns them, given how many attempts there were."""
+
+
+logger = logging.getLogger("pgpubsub.groups")
 
 
 class GroupOptions(TypedDict, total=False):
@@ -65,14 +69,30 @@ def settings(
     check_seconds("lease", lease)
     if not math.isfinite(lease):
         raise ValueError("lease is a time that ends, or nobody could take over what a dead member had in hand")
-    delays = backoff if callable(backoff) else _exponential if backoff is None else _constant(backoff)
+    delays = _checked(backoff) if callable(backoff) else _exponential if backoff is None else _constant(backoff)
     return Settings(group, batch or 1, follow, attempts, delays, float(lease), description.start(start))
+
+
+def _checked(backoff: Callable[[int], float]) -> Callable[[int], float]:
+    """`backoff`, unless it raises or returns what is no time."""
+
+    def checked(attempts: int) -> float:
+        try:
+            seconds = backoff(attempts)
+            if seconds != 0:
+                check_seconds("what backoff returns", seconds)
+            return min(float(seconds), FOR_EVER)
+        except Exception:
+            logger.exception("the backoff after %d attempts could not be had: the default is taken", attempts)
+            return _exponential(attempts)
+
+    return checked
 
 
 def _constant(seconds: float) -> Callable[[int], float]:
     if seconds != 0:
         check_seconds("backoff", seconds)
-    return lambda attempts: float(seconds)
+    return lambda attempts: min(float(seconds), FOR_EVER)
 
 
 def check_concurrency(concurrency: int) -> None:

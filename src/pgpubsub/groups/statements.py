@@ -207,19 +207,27 @@ class GroupStatements:
 
 def parameters_of(write: Write) -> Mapping[str, Any]:
     """Those of `write_down`, all but the member."""
-    slots, parked = write.slots, write.parked
+    slots = write.slots
     targets = [slot.place.target for slot in slots]
-    return {
-        "durable": write.durable,
+    parameters = {
+        "durable": str(write.durable),
         "slots": as_array([slot.number for slot in slots]),
         "belows": as_array([slot.place.covered.below for slot in slots]),
-        "opens": _arrays(slot.place.covered.open for slot in slots),
+        "opens": _arrays([slot.place.covered.open for slot in slots]),
         "target_belows": as_array([_or_null(target and target.below) for target in targets]),
-        "target_opens": _arrays(target and target.open for target in targets),
+        "target_opens": _arrays([target and target.open for target in targets]),
         "lasts": as_array([slot.place.last for slot in slots]),
-        "in_flights": _arrays(slot.in_flight for slot in slots),
-        "helds": _arrays(slot.held for slot in slots),
+        "in_flights": _arrays([slot.in_flight for slot in slots]),
+        "helds": _arrays([slot.held for slot in slots]),
         "kept": as_array([str(slot.kept) for slot in slots]),
+    }
+    rest = _of_parked(write) if write.done or write.noted or write.started or write.parked else NO_PARKED
+    return {**parameters, **rest}
+
+
+def _of_parked(write: Write) -> Mapping[str, Any]:
+    parked = write.parked
+    return {
         "done": as_array(write.done),
         "noted": as_array(write.noted),
         "started": as_array([one.id for one in write.started]),
@@ -232,6 +240,9 @@ def parameters_of(write: Write) -> Mapping[str, Any]:
         "dead": as_array([str(one.dead) for one in parked]),
         "errors": [one.error for one in parked],
     }
+
+
+NO_PARKED = _of_parked(Write())
 
 
 def parameters_of_place(place: Place) -> Mapping[str, Any]:
@@ -260,4 +271,6 @@ def _or_null(value: object) -> str:
 
 def _arrays(arrays: Iterable[Sequence[int] | None]) -> str:
     """An array of arrays, written as text."""
-    return as_array("NULL" if numbers is None else f'"{as_array(numbers)}"' for numbers in arrays)
+    return as_array(
+        ["NULL" if numbers is None else f'"{as_array(numbers)}"' if numbers else '"{}"' for numbers in arrays]
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,6 +20,7 @@ from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement,
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
+from pgpubsub.groups.termination import finishing_on_sigterm
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
@@ -37,6 +38,14 @@ Handed = TypeVar("Handed")
 
 class _Inbox(ClaimInbox, ThreadMailbox):
     """What a thread is to handle."""
+
+    def finish(self) -> None:
+        with self.lock:
+            super().finish()
+
+    def withdraw(self) -> list[Claim[Any]]:
+        with self.lock:
+            return super().withdraw()
 
 
 class _Settling(Told[None]):
@@ -61,6 +70,10 @@ class _InHand:
 
     _claim: Claim[Any]
     _consumer: Consumer[Any]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_consumer") and not self._claim.settled:
+            self._consumer._abandon(self._claim)
 
     def __enter__(self) -> Self:
         """Handle it."""
@@ -96,8 +109,8 @@ class _InHand:
             self._consumer._acknowledge(self._claim)
             return
         statement = acknowledgement(self._consumer._description.schema, self._claim)
-        noted, xid = noted_in(run(conn, statement, "use an AsyncHub's"))
-        self._consumer._doubt(self._claim, xid, noted)
+        said = noted_in(run(conn, statement, "use an AsyncHub's"))
+        self._consumer._doubt(self._claim, *said)
 
     def fail(self, error: BaseException | str) -> None:
         """Say that it was not handled: it comes again, or is set aside.
@@ -118,23 +131,27 @@ class _InHand:
         self._claim.check()
         connections = self._consumer._connections
         conn = connections.take()
+        said: tuple[int, int] | None = None
         try:
             with conn.transaction():
                 yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim)
-                noted, xid = noted_in(run(conn, statement, ""))
-                self._consumer._doubt(self._claim, xid, noted)
+                said = noted_in(run(conn, statement, ""))
         except BaseException as error:
-            if not self._failed(error):
+            if said is None:
+                handled = self._failed(error)
+            else:  # the commit failed, or was not answered
+                self._claim.error = explained(self._claim, error)
+                handled = isinstance(error, Exception)
+            if not handled:
                 raise
         finally:
+            if said is not None:
+                self._consumer._doubt(self._claim, *said)
             connections.give_back(conn)
 
     def _failed(self, error: BaseException) -> bool:
         """`error` has left the block; whether it goes no further."""
-        if self._claim.in_doubt:  # which will be resolved
-            self._claim.error = explained(self._claim, error)
-            return isinstance(error, Exception)
         if self._claim.settled:
             return False
         self._consumer._fail(self._claim, error)
@@ -183,6 +200,10 @@ class Consumer(Receiver[Handed]):
         self._connections = Connections(lambda: hub._running_thread().call(streams.handling_address))
         self._inbox = _Inbox(Makes(description.payloads, self._make))
         super().__init__(self._inbox)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_inbox"):
+            self._engine.forsake(self._inbox)
 
     def __repr__(self) -> str:
         state = "open" if self._inbox.closed is None and not self._closed else "closed"
@@ -236,23 +257,20 @@ class Consumer(Receiver[Handed]):
         member, words = self._joined(), explained(claim, error)
         self._hub._running_thread().run(_Settling(lambda settling: member.fail(claim, words, settling)))
 
-    def _doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
-        claim.settled = claim.in_doubt = True
+    def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
+        claim.settled = True
         self._hub._post(self._joined().doubt, claim, xid, noted)
+
+    def _abandon(self, claim: Claim[Any]) -> None:
+        self._hub._post(self._joined().abandon, claim)
 
     def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
         with self:
             member = self._joined()
             work = _Work(lambda: self._work(handler), concurrency)
-            if threading.current_thread() is not threading.main_thread():
-                work.run(lambda: self._hub._post(member.finish))
-                return
-            before = signal.signal(signal.SIGTERM, lambda number, frame: self._hub._post(member.finish))
-            try:
-                work.run(lambda: self._hub._post(member.finish))
-            finally:
-                signal.signal(signal.SIGTERM, before)
+            with finishing_on_sigterm(partial(self._hub._post, member.finish)):
+                work.run(partial(self._hub._post, member.finish))
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
         for event in self:
