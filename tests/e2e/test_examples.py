@@ -39,7 +39,7 @@ def run(*arguments: str, environment: dict[str, str]) -> str:
 
 
 def test_the_examples_are_short() -> None:
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 10
     assert max(code.count("\n") for code, _ in EXAMPLES) <= 15
 
 
