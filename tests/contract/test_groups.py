@@ -387,6 +387,19 @@ def test_the_users_own_transaction_acknowledges_when_it_is_committed(
     assert rows_of(admin, "acknowledged") == []
 
 
+def test_an_exception_after_an_acknowledgement_in_a_transaction_goes_no_further(
+    stream: AnyStream, installed: str
+) -> None:
+    stream.append("a")
+    with consume(stream, "billing", attempts=1) as consumer, OwnConnection(stream, installed) as conn:
+        with consumer.get(PATIENCE) as delivery:
+            delivery.acknowledge(conn.raw)
+            _raise(ValueError("too late"))
+        conn.rollback()
+        wait_until(lambda: info(stream, "billing").dead == 1)
+    assert administer(stream, "dead", "billing")[0].error == "ValueError: too late"
+
+
 class OwnConnection:
     """A connection of the user's, of the kind that goes with the stream's face."""
 

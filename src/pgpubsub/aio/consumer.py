@@ -142,6 +142,9 @@ class _InHand:
 
     async def _failed(self, error: BaseException) -> bool:
         """`error` has left the block; whether it goes no further."""
+        if self._claim.in_doubt:  # and if its transaction is rolled back, this is why
+            self._claim.error = explained(self._claim, error)
+            return isinstance(error, Exception)
         if self._claim.settled:
             return False
         settling = self._consumer._fail(self._claim, error)
@@ -246,7 +249,7 @@ class AsyncConsumer(AsyncReceiver[Handed]):
         return settling
 
     def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
-        claim.settled = True
+        claim.settled = claim.in_doubt = True
         self._joined().doubt(claim, xid, noted)
 
     def _abandon(self, claim: Claim[Any]) -> None:

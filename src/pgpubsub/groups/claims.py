@@ -44,6 +44,8 @@ class Claim(Generic[T]):
         """When it was handed out."""
         self.settled = False
         """Whether it was said what became of them."""
+        self.in_doubt = False
+        """Whether that was said in a transaction which may not have ended."""
         self.error = "the transaction that acknowledged it was rolled back"
         """What to say of it, if that turns out."""
         self.lost: LeaseLost | None = None

@@ -152,6 +152,9 @@ class _InHand:
 
     def _failed(self, error: BaseException) -> bool:
         """`error` has left the block; whether it goes no further."""
+        if self._claim.in_doubt:  # and if its transaction is rolled back, this is why
+            self._claim.error = explained(self._claim, error)
+            return isinstance(error, Exception)
         if self._claim.settled:
             return False
         self._consumer._fail(self._claim, error)
@@ -258,7 +261,7 @@ class Consumer(Receiver[Handed]):
         self._hub._running_thread().run(_Settling(lambda settling: member.fail(claim, words, settling)))
 
     def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
-        claim.settled = True
+        claim.settled = claim.in_doubt = True
         self._hub._post(self._joined().doubt, claim, xid, noted)
 
     def _abandon(self, claim: Claim[Any]) -> None:
