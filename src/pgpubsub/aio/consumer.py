@@ -18,7 +18,7 @@ from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import AsyncConnections
-from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, noted_in
+from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, log_loss, noted_in
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
@@ -65,21 +65,18 @@ class _InHand:
 
     async def __aenter__(self) -> Self:
         """Handle it."""
-        self._claim.check()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Acknowledge it, or let it come again. An `Exception` goes no further: it is logged, and kept with the entry.
-
-        Raises:
-            LeaseLost: somebody else has got it, or will.
-        """
+        That somebody else has got it meanwhile, or will, is logged too."""
         if error is not None:
             return await self._failed(error)
         if not self._claim.settled:
-            await self.acknowledge()
+            with log_loss(self._claim):
+                await self.acknowledge()
         return False
 
     async def acknowledge(self, conn: Any = None) -> None:
@@ -113,12 +110,12 @@ class _InHand:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A connection with an open transaction: what is done there, and that this was handled, is committed together,
-        once. If an exception leaves the block, it is rolled back, and this fails; an `Exception` goes no further.
+        once. If an exception leaves the block, it is rolled back, and this fails; an `Exception` goes no further. If
+        somebody else has got it meanwhile, or will, it is rolled back too, and that is logged.
 
         Raises:
-            LeaseLost: somebody else has got it, or will; and nothing was committed.
+            ConnectionFailed: there was no connection to be had for 30 seconds.
         """
-        self._claim.check()
         connections = self._consumer._connections
         conn = await connections.take()
         said: tuple[int, int] | None = None
@@ -150,7 +147,8 @@ class _InHand:
         settling = self._consumer._fail(self._claim, error)
         if not isinstance(error, Exception):
             return False
-        await settling.outcome
+        with log_loss(self._claim):
+            await settling.outcome
         return True
 
 

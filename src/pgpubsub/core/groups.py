@@ -170,6 +170,7 @@ class Share:
         self._fresh: deque[Item] = deque()
         self._ready: deque[Item] = deque()  # that were held, and nothing is before them any more
         self._lanes: dict[str, deque[Item]] = {}  # that are held, by key
+        self._held = 0  # how many those are
         self._due: dict[int, Item] = {}
         self._retried: dict[int, Item] = {}  # parked, and in flight
         self._busy: Counter[str] = Counter()  # how many of a key are in flight
@@ -191,6 +192,11 @@ class Share:
         """Whether there is nothing to hand out, and nothing in flight."""
         in_flight = any(slot.in_flight or slot.held for slot in self._slots.values())
         return not (self._fresh or self._due or self._retried or in_flight)
+
+    @property
+    def due(self) -> int:
+        """Parked entries that are due, and not in flight."""
+        return len(self._due)
 
     @property
     def known(self) -> Collection[int]:
@@ -298,7 +304,7 @@ class Share:
         while len(picked) < count:
             if self._ready:
                 item = self._ready.popleft()
-            elif self._fresh and sum(map(len, self._lanes.values())) < HELD:
+            elif self._fresh and self._held < HELD:
                 item = self._fresh.popleft()
                 self._changed(item).queue.popleft()
             else:
@@ -311,6 +317,7 @@ class Share:
             else:
                 self._slots[item.slot].held.add(item.id)
                 self._lanes.setdefault(item.key, deque()).append(item)
+                self._held += 1
         return picked
 
     # -- what became of it
@@ -419,6 +426,7 @@ class Share:
         if key is None or key in self._busy or key not in self._lanes:
             return
         held = self._lanes.pop(key)
+        self._held -= len(held)
         if key not in self._blocked:
             self._ready.extend(held)
             return

@@ -1,15 +1,21 @@
-"""Connections on which handlers do their work, in one transaction with the acknowledgement. Idle ones are kept."""
+"""Connections on which handlers do their work, in one transaction with the acknowledgement. Idle ones are kept.
+
+To have one takes as long as the server cannot be reached, up to 30 seconds: a loop that handles entries survives that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
 from psycopg import pq
 
 from pgpubsub.errors import ConnectionFailed
+from pgpubsub.randomness import new_delays
 
 __all__ = ["AsyncConnections", "Connections"]
 
@@ -27,16 +33,25 @@ class AsyncConnections:
         self._idle: list[psycopg.AsyncConnection[Any]] = []
 
     async def take(self) -> psycopg.AsyncConnection[Any]:
-        """One of them, in autocommit mode. Raises `ConnectionFailed`."""
+        """One of them, in autocommit mode, that works. Raises `ConnectionFailed`."""
         while self._idle:
             conn = self._idle.pop()
-            if not conn.closed:
+            with suppress(psycopg.Error):
+                await conn.execute("")  # the server may have ended it, and nobody has noticed
                 return conn
+            await conn.close()
+        why: Exception = TimeoutError("no answer")
         try:
             async with asyncio.timeout(SECONDS):
-                return await psycopg.AsyncConnection.connect(await self._address(), autocommit=True)
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            raise _failed(error) from error
+                for delay in new_delays():
+                    await asyncio.sleep(delay)
+                    try:
+                        return await psycopg.AsyncConnection.connect(await self._address(), autocommit=True)
+                    except (psycopg.Error, OSError, ConnectionFailed) as error:
+                        why = error
+        except TimeoutError:
+            pass
+        raise _failed(why) from why
 
     async def give_back(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """It is not used any more."""
@@ -60,15 +75,24 @@ class Connections:
         self._idle: list[psycopg.Connection[Any]] = []
 
     def take(self) -> psycopg.Connection[Any]:
-        """One of them, in autocommit mode. Raises `ConnectionFailed`."""
+        """One of them, in autocommit mode, that works. Raises `ConnectionFailed`."""
         while self._idle:
             conn = self._idle.pop()
-            if not conn.closed:
+            with suppress(psycopg.Error):
+                conn.execute("")  # the server may have ended it, and nobody has noticed
                 return conn
-        try:
-            return psycopg.Connection.connect(self._address(), autocommit=True)
-        except (psycopg.Error, OSError) as error:
-            raise _failed(error) from error
+            conn.close()
+        deadline = monotonic() + SECONDS
+        why: Exception = TimeoutError("no answer")
+        for delay in new_delays():
+            if (left := deadline - monotonic() - delay) <= 0:
+                break
+            sleep(delay)
+            try:
+                return psycopg.Connection.connect(self._address(), autocommit=True, connect_timeout=max(2, round(left)))
+            except (psycopg.Error, OSError, ConnectionFailed) as error:
+                why = error
+        raise _failed(why) from why
 
     def give_back(self, conn: psycopg.Connection[Any]) -> None:
         """It is not used any more."""
@@ -88,4 +112,5 @@ def _usable(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> boo
 
 
 def _failed(error: Exception) -> ConnectionFailed:
-    return ConnectionFailed(f"cannot connect for a handler's transaction: {' '.join(str(error).split())}")
+    words = " ".join(str(error).split())
+    return ConnectionFailed(f"no connection for a handler's transaction within {SECONDS:g} s: {words}")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.drivers.borrowed import Statement
+from pgpubsub.errors import LeaseLost
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.claims import Claim
 
-__all__ = ["Delivered", "DeliveredBatch", "acknowledgement", "explained", "noted_in"]
+__all__ = ["Delivered", "DeliveredBatch", "acknowledgement", "explained", "log_loss", "noted_in"]
 
 T = TypeVar("T")
 
@@ -99,9 +101,21 @@ class DeliveredBatch(Generic[T]):
 def explained(claim: Claim[Any], error: BaseException) -> str:
     """What is stored of an error, and logged."""
     words = "".join(traceback.format_exception_only(error)).strip()
-    which = f"entry {claim.ids[0]}" if len(claim.ids) == 1 else f"a batch of {len(claim.ids)} entries"
-    logger.warning("%s failed, attempt %d: %s", which, claim.items[0].attempts, words, exc_info=error)
+    logger.warning("%s failed, attempt %d: %s", _named(claim), claim.items[0].attempts, words, exc_info=error)
     return words.encode("utf-8", "replace").decode().replace("\0", "")[:LONGEST]
+
+
+@contextmanager
+def log_loss(claim: Claim[Any]) -> Iterator[None]:
+    """Log it if `claim` is somebody else's by now: it will be handled, and whoever handled it here goes on."""
+    try:
+        yield
+    except LeaseLost as error:
+        logger.warning("what became of %s was not written down, and it comes again: %s", _named(claim), error)
+
+
+def _named(claim: Claim[Any]) -> str:
+    return f"entry {claim.ids[0]}" if len(claim.ids) == 1 else f"a batch of {len(claim.ids)} entries"
 
 
 def acknowledgement(schema: str, claim: Claim[Any]) -> Statement:

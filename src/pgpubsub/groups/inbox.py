@@ -13,7 +13,10 @@ from pgpubsub.groups.claims import Claim
 from pgpubsub.streams.description import Payloads
 from pgpubsub.streams.inbox import Hinted
 
-__all__ = ["ClaimInbox", "Makes", "Ready"]
+__all__ = ["GROUP", "ClaimInbox", "Makes", "Ready"]
+
+GROUP = "pgpubsub.group."
+"""How the channels begin on which members are told that others came or went."""
 
 
 class Ready:
@@ -127,7 +130,8 @@ class ClaimInbox(Hinted):
         super().__init__(Ready(lambda: self.on_low()), types)  # type: ignore[arg-type]  # which has what is needed
 
     def put(self, events: Sequence[Notify], size: int) -> None:
-        self.on_channels([event.channel for event in events])
+        own_pid = self.own_pid()  # whose appends are known, but not which members came and went
+        self.on_channels([event.channel for event in events if event.pid != own_pid or event.channel.startswith(GROUP)])
 
     def finish(self) -> None:
         """There will be nothing more, but what was taken is still being handled."""

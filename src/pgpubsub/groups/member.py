@@ -24,7 +24,7 @@ from pgpubsub.core.reading import Batch
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap
 from pgpubsub.groups.claims import Apart, Claim, Settling
-from pgpubsub.groups.inbox import ClaimInbox
+from pgpubsub.groups.inbox import GROUP, ClaimInbox
 from pgpubsub.groups.statements import GroupStatements, SlotStatements, parameters_of, parameters_of_place, place_of
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.randomness import new_delays
@@ -62,7 +62,7 @@ def group_id(stream: int, name: str) -> int:
 
 def group_channel(group: int) -> str:
     """The channel on which members are told that others came or went."""
-    return f"pgpubsub.group.{group & 0xFFFF_FFFF_FFFF_FFFF:x}"
+    return f"{GROUP}{group & 0xFFFF_FFFF_FFFF_FFFF:x}"
 
 
 class Settings(NamedTuple):
@@ -117,7 +117,8 @@ class Member:
         """Why it could not take part when it tried last."""
         self.joined: asyncio.Future[None] = self.loop.create_future()
         """Done when it takes part for the first time."""
-        self._former: str | None = None
+        self._delays = new_delays()
+        self._former: str | None = None  # whose membership we know to have ended
         self._forget()
 
     @property
@@ -216,13 +217,11 @@ class Member:
 
     async def run(self) -> None:
         """Take part until it is stopped, or else to the end."""
-        delays = new_delays()
         try:
             while not self._stopped:
                 try:
                     async with self._streams.desk(self._description.schema) as session:
                         await self._take_part(session)
-                        delays = new_delays()
                 except _Ended:
                     self._lose(LeaseLost("the lease has ended, since this member did not show itself for so long"))
                 except ConnectionLost as error:
@@ -230,7 +229,7 @@ class Member:
                     self._lose(LeaseLost(f"the connection of the group was lost: {error}"))
                     if not self._stopped:
                         logger.warning("group %r: %s", self._settings.group, error)
-                        await self._wait(max(0.02, next(delays)))
+                        await self._wait(max(0.02, next(self._delays)))
             self._inbox.end(SubscriptionClosed("the consumer was closed"))
         except PubSubError as error:
             self._inbox.end(error)
@@ -320,6 +319,7 @@ class Member:
         self._former = self._id
         self._tell_others()
         self.error = None
+        self._delays = new_delays()
 
     async def _tick(self, session: Session) -> None:
         self._tick_at = monotonic() + min(TICK, self._settings.lease / 3)
@@ -396,14 +396,14 @@ class Member:
         self.wake()
 
     async def _fetch_due(self, session: Session) -> None:
-        slots = as_array(self._share.slots)
-        known = as_array(self._share.known)
+        room = DUE - self._share.due
+        slots, known = as_array(self._share.slots), as_array(self._share.known)
         *rows, following = await self._rows(
-            session, self._statements.due, group=self._group, slots=slots, known=known, rows=DUE
+            session, self._statements.due, group=self._group, slots=slots, known=known, rows=max(0, room)
         )
         self._to_come = following[8] is not None
         delay = following[8] / 1000 if self._to_come else 3600.0
-        self._due_at = monotonic() + (0.05 if len(rows) >= DUE else delay)
+        self._due_at = monotonic() + (0.05 if len(rows) >= room else delay)
         apart = Apart(self._stream)
         self._share.on_due(
             [
