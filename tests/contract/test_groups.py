@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -632,3 +635,67 @@ def test_a_consumer_that_was_closed_hands_out_nothing(stream: AnyStream) -> None
         with pytest.raises(SubscriptionClosed):
             consumer.get(PATIENCE)
         consumer.close()
+
+
+# -- what is left behind
+
+
+def test_a_delivery_that_is_dropped_without_a_word_has_failed(stream: AnyStream) -> None:
+    stream.append("a")
+    with consume(stream, "billing", backoff=0) as consumer:
+        consumer.get(PATIENCE)
+        gc.collect()
+        with consumer.get(PATIENCE) as again:
+            assert again.attempt == 2
+
+
+def test_a_consumer_that_nobody_has_any_more_leaves(stream: AnyStream) -> None:
+    stream.append("a")
+    consume(stream, "billing").__enter__()
+    gc.collect()
+    wait_until(lambda: info(stream, "billing").members == ())
+
+
+def test_a_loop_that_is_left_leaves_the_group(stream: AnyStream) -> None:
+    stream.append_many(words(3))
+    for delivery in consume(stream, "billing"):
+        with delivery:
+            break
+    gc.collect()
+    wait_until(lambda: info(stream, "billing").members == ())
+    assert info(stream, "billing").lag == 2
+
+
+def test_a_child_takes_nothing_from_a_consumer_of_its_parent(installed: str, channel: str) -> None:
+    program = """
+import gc, os, signal, sys
+from pgpubsub import ConcurrentUse, Hub
+dsn, name = sys.argv[1:]
+
+with Hub(dsn) as hub:
+    stream = hub.stream(name)
+    stream.append_many(["1", "2", "3"])
+    with stream.consume("billing") as consumer:
+        with consumer.get(20).transaction() as conn:
+            pid = conn.execute("SELECT pg_backend_pid()").fetchone()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            for call in (lambda: consumer.get(1), lambda: stream.consume("billing").__enter__(), stream.groups):
+                try:
+                    call()
+                except ConcurrentUse:
+                    continue
+                os._exit(1)
+            del consumer, stream
+            gc.collect()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        with consumer.get(20).transaction() as conn:
+            assert conn.execute("SELECT pg_backend_pid()").fetchone() == pid
+        with consumer.get(20) as delivery:
+            assert delivery.payload == "3"
+"""
+    command = [sys.executable, "-W", "error", "-c", program, installed, channel]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -15,7 +15,6 @@ import psycopg
 from pgpubsub.aio.receiving import AsyncMailbox, AsyncReceiver
 from pgpubsub.drivers.borrowed import run_async
 from pgpubsub.errors import PubSubError, SubscriptionClosed
-from pgpubsub.events import Gap
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import AsyncConnections
 from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, log_loss, noted_in
@@ -171,7 +170,8 @@ class AsyncBatch(_InHand, DeliveredBatch[T]):
 class AsyncConsumer(AsyncReceiver[Handed]):
     """A member of a group: what `AsyncStream.consume` returns.
 
-    Iterate it, or enter it (`async with`) and call `get`. Beside deliveries it has a `Gap` where history was rewritten.
+    Iterate it, or enter it (`async with`) and call `get`. A `Gap` does not come out of it: it is logged, and told to
+    `on_gap`.
     """
 
     def __init__(
@@ -191,6 +191,7 @@ class AsyncConsumer(AsyncReceiver[Handed]):
         self._member: Member | None = None
         self._connections = AsyncConnections(streams.handling_address)
         self._inbox = _Inbox(Makes(description.payloads, self._make))
+        self._inbox.on_fork = self._connections.disown
         super().__init__(self._inbox)
 
     def __del__(self) -> None:
@@ -217,13 +218,40 @@ class AsyncConsumer(AsyncReceiver[Handed]):
         self._engine.leave(self._inbox, SubscriptionClosed("the consumer was closed"))
         self._connections.close()
 
-    def __aiter__(self) -> Any:
+    def __aiter__(self) -> AsyncIterator[Handed]:  # type: ignore[override]  # or a generator that enters it
         return self if self._member is not None else self._all()
 
-    async def _all(self) -> AsyncIterator[Any]:
+    async def _all(self) -> AsyncIterator[Handed]:
         async with self:
-            async for event in self:
-                yield event
+            async for delivery in self:
+                yield delivery
+
+    async def __anext__(self) -> Handed:
+        """The next delivery. The iteration ends when the consumer, or its hub, is closed, or it has come to the end.
+
+        Raises:
+            GaveUp, PubSubError: what stands in the way.
+        """
+        delivery: Any = await super().__anext__()
+        taken: Handed = delivery
+        return taken
+
+    async def get(self, timeout: float | None = None) -> Handed:
+        """Wait for the next delivery, at most `timeout` seconds (None: for ever).
+
+        Raises:
+            TimeoutError: there was none.
+            SubscriptionClosed: the consumer, or its hub, is closed, or it was not entered.
+        """
+        delivery: Any = await super().get(timeout)
+        taken: Handed = delivery
+        return taken
+
+    def get_nowait(self) -> Handed | None:
+        """The next delivery, or None when there is none yet. Raises as `get`."""
+        delivery: Any = super().get_nowait()
+        taken: Handed | None = delivery
+        return taken
 
     def _make(self, claim: Claim[Any], entries: Sequence[Any]) -> Any:
         if self._batches:
@@ -265,11 +293,10 @@ class AsyncConsumer(AsyncReceiver[Handed]):
                         workers.create_task(self._work(handler))
 
     async def _work(self, handler: Callable[[Any], Any]) -> None:
-        async for event in self:
-            if isinstance(event, Gap):
-                continue
-            async with event:
-                await _call(handler, event.entries if self._batches else event.entry)
+        async for delivery in self:
+            in_hand: Any = delivery
+            async with in_hand:
+                await _call(handler, in_hand.entries if self._batches else in_hand.entry)
 
 
 def _call(handler: Callable[[Any], Any], subject: Any) -> Awaitable[Any]:

@@ -153,6 +153,8 @@ class AsyncStream(Generic[T]):
                 By default about 1, 2, 4 and so on, up to 300.
             lease: seconds after which others take over from a member that shows no sign of life.
             start: where a group that is new begins: `BEGINNING`, `END`, or a reader's position.
+            on_gap: called with a `Gap` where something may have been missed, as when retention has removed entries that
+                the group had not handled. It is logged too. It must only take notes.
 
         Raises:
             TypeError, ValueError: an argument is not possible.
@@ -193,7 +195,7 @@ class AsyncStream(Generic[T]):
             handler: gets an entry, or with `batch` a list of them. A coroutine function, or one that may block, which
                 is called in a thread.
             concurrency: how many are handled at the same time, at most.
-            batch, follow, attempts, backoff, lease, start: as for `consume`.
+            batch, follow, attempts, backoff, lease, start, on_gap: as for `consume`.
         """
         given = settings(self._description, group, batch=batch, **options)
         check_concurrency(concurrency)

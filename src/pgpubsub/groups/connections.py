@@ -6,7 +6,8 @@ To have one takes as long as the server cannot be reached, up to 30 seconds: a l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
@@ -66,6 +67,10 @@ class AsyncConnections:
             conn = self._idle.pop()
             conn.pgconn.finish()
 
+    def disown(self) -> None:
+        """After `fork()`, in the child."""
+        _disown(self._idle)
+
 
 class Connections:
     """For threads."""
@@ -106,9 +111,23 @@ class Connections:
         while self._idle:
             self._idle.pop().close()
 
+    def disown(self) -> None:
+        """After `fork()`, in the child."""
+        _disown(self._idle)
+
 
 def _usable(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     return not conn.closed and conn.autocommit and conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+
+_inherited: list[object] = []
+
+
+def _disown(idle: Sequence[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]]) -> None:
+    for conn in idle:
+        if not conn.closed:
+            os.close(conn.pgconn.socket)  # which the parent has too; to close the connection would be to say so
+            _inherited.append(conn)  # its destructor would
 
 
 def _failed(error: Exception) -> ConnectionFailed:

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakMethod
 
 from pgpubsub.errors import SubscriptionClosed
-from pgpubsub.events import Gap, Notify
+from pgpubsub.events import Notify
 from pgpubsub.groups.claims import Claim
 from pgpubsub.streams.description import Payloads
 from pgpubsub.streams.inbox import Hinted
@@ -20,23 +20,21 @@ GROUP = "pgpubsub.group."
 
 
 class Ready:
-    """Claims that are written down as handed out, and gaps. It has what `Buffer` has, for mailboxes."""
+    """Claims that are written down as handed out. It has what `Buffer` has, for mailboxes."""
 
-    __slots__ = ("_on_low", "_put", "_queue", "gaps", "hungry")
+    __slots__ = ("_on_low", "_put", "_queue", "hungry")
 
-    dropped = bytes = 0
+    dropped = gaps = bytes = 0
     overflowed = False
 
     def __init__(self, on_low: Callable[[], None]) -> None:
-        self.gaps = 0
-        """Gaps taken out."""
         self.hungry = False
         """Whether somebody found nothing in here."""
         self._on_low = on_low
         self._put = 0
-        self._queue: deque[Any] = deque()
+        self._queue: deque[Claim[Any]] = deque()
 
-    def take(self) -> Any:
+    def take(self) -> Claim[Any] | None:
         """The oldest of what is there, or None. As in `Pages`, a signal handler that raises loses nothing."""
         queue = self._queue
         if not queue:
@@ -44,29 +42,20 @@ class Ready:
             self._on_low()
             return None
         taken = queue[0]
-        if taken.__class__ is Gap:
-            self.gaps += 1
         del queue[0]
         return taken
 
-    def restore(self, event: Any) -> None:
+    def restore(self, claim: Claim[Any]) -> None:
         """Put back what was taken, and could not be handed over."""
-        self._queue.appendleft(event)
-        if isinstance(event, Gap):
-            self.gaps -= 1
+        self._queue.appendleft(claim)
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
-    def claims(self) -> list[Claim[Any]]:
-        """Those in here."""
-        return [one for one in self._queue if isinstance(one, Claim)]
-
-    @property
     def delivered(self) -> int:
         """Claims taken out."""
-        return self._put - len(self.claims)
+        return self._put - len(self._queue)
 
     def put(self, claims: Sequence[Claim[Any]], size: int) -> None:
         """Put in some."""
@@ -76,14 +65,10 @@ class Ready:
 
     def withdraw(self) -> list[Claim[Any]]:
         """Take the claims out again: nobody is to handle them."""
-        claims = self.claims
-        self._queue = deque(one for one in self._queue if not isinstance(one, Claim))
+        claims = list(self._queue)
+        self._queue.clear()
         self._put -= len(claims)
         return claims
-
-    def report(self, gap: Gap) -> None:
-        """Put in a gap."""
-        self._queue.append(gap)
 
     def forget(self, channel: str) -> None:
         """It has no channels."""
@@ -105,7 +90,7 @@ class Makes:
         return 1
 
     def of(self, event: Any) -> Makes | None:
-        """This, unless it is a gap."""
+        """This."""
         return self if isinstance(event, Claim) else None
 
     def decode(self, claim: Claim[Any]) -> Any:
@@ -125,13 +110,20 @@ class ClaimInbox(Hinted):
     _waiting: deque[Any]
     on_channels: Callable[[Sequence[str]], object]
 
+    on_fork: Callable[[], object]
+
     def __init__(self, types: Makes) -> None:
         self.on_channels = lambda channels: None
+        self.on_fork = lambda: None
         super().__init__(Ready(lambda: self.on_low()), types)  # type: ignore[arg-type]  # which has what is needed
 
     def put(self, events: Sequence[Notify], size: int) -> None:
         own_pid = self.own_pid()  # whose appends are known, but not which members came and went
         self.on_channels([event.channel for event in events if event.pid != own_pid or event.channel.startswith(GROUP)])
+
+    def disown(self, error: Exception) -> None:
+        super().disown(error)
+        self.on_fork()
 
     def finish(self) -> None:
         """There will be nothing more, but what was taken is still being handled."""

@@ -22,7 +22,7 @@ from pgpubsub.core.groups import Item, Lane, Place, Share, Write, quota
 from pgpubsub.core.position import END, Covered, Position, Start, stream_id
 from pgpubsub.core.reading import Batch
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
-from pgpubsub.events import Gap
+from pgpubsub.events import Gap, GapReason
 from pgpubsub.groups.claims import Apart, Claim, Settling
 from pgpubsub.groups.inbox import GROUP, ClaimInbox
 from pgpubsub.groups.statements import GroupStatements, SlotStatements, parameters_of, parameters_of_place, place_of
@@ -75,6 +75,7 @@ class Settings(NamedTuple):
     backoff: Callable[[int], float]
     lease: float
     start: Position | Start
+    on_gap: Callable[[Gap], object]
 
 
 class _Ended(Exception):
@@ -390,10 +391,12 @@ class Member:
         return self._share.waiting > AHEAD
 
     def on_gap(self, gap: Gap) -> None:
-        """History was rewritten: what the database says about the group belongs to the new one."""
-        self._inbox.deliver_gap(gap)
-        self._rewritten = True
-        self.wake()
+        """Something may have been missed. If history was rewritten, what the database says about the group belongs to
+        the new one."""
+        self._settings.on_gap(gap)
+        if gap.reason in (GapReason.REWOUND, GapReason.RESTORED):
+            self._rewritten = True
+            self.wake()
 
     async def _fetch_due(self, session: Session) -> None:
         room = DUE - self._share.due

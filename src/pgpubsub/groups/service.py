@@ -13,6 +13,7 @@ from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.core.sql import text_fault, utf8_length
 from pgpubsub.core.timeouts import FOR_EVER, check_seconds
 from pgpubsub.errors import NotLive, SubscriptionClosed, again
+from pgpubsub.events import Gap
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.hubs.engine import Engine
@@ -37,6 +38,7 @@ class GroupOptions(TypedDict, total=False):
     backoff: Backoff | None
     lease: float
     start: str | Start
+    on_gap: Callable[[Gap], object] | None
 
 
 LONGEST = 300.0
@@ -56,6 +58,7 @@ def settings(
     backoff: Backoff | None = None,
     lease: float = 30.0,
     start: str | Start = BEGINNING,
+    on_gap: Callable[[Gap], object] | None = None,
 ) -> Settings:
     """Check what a consumer is asked for.
 
@@ -70,7 +73,18 @@ def settings(
     if not math.isfinite(lease):
         raise ValueError("lease is a time that ends, or nobody could take over what a dead member had in hand")
     delays = _checked(backoff) if callable(backoff) else _exponential if backoff is None else _constant(backoff)
-    return Settings(group, batch or 1, follow, attempts, delays, float(lease), description.start(start))
+    if on_gap is not None and not callable(on_gap):
+        raise TypeError(f"on_gap is a function that takes a Gap, not {type(on_gap).__name__}")
+
+    def tell(gap: Gap) -> None:
+        logger.warning("group %r of stream %r may have missed something: %s", group, description.name, gap.detail)
+        if on_gap is not None:
+            try:
+                on_gap(gap)
+            except Exception:
+                logger.exception("the function that is told of gaps failed")
+
+    return Settings(group, batch or 1, follow, attempts, delays, float(lease), description.start(start), tell)
 
 
 def _checked(backoff: Callable[[int], float]) -> Callable[[int], float]:

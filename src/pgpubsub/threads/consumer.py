@@ -13,7 +13,6 @@ import psycopg
 
 from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
-from pgpubsub.events import Gap
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import Connections
 from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, log_loss, noted_in
@@ -178,7 +177,8 @@ class Batch(_InHand, DeliveredBatch[T]):
 class Consumer(Receiver[Handed]):
     """A member of a group: what `Stream.consume` returns.
 
-    Iterate it, or enter it (`with`) and call `get`. Beside deliveries it has a `Gap` where history was rewritten.
+    Iterate it, or enter it (`with`) and call `get`. A `Gap` does not come out of it: it is logged, and told to
+    `on_gap`.
     """
 
     def __init__(
@@ -200,6 +200,7 @@ class Consumer(Receiver[Handed]):
         self._member: Member | None = None
         self._connections = Connections(lambda: hub._running_thread().call(streams.handling_address))
         self._inbox = _Inbox(Makes(description.payloads, self._make))
+        self._inbox.on_fork = self._connections.disown
         super().__init__(self._inbox)
 
     def __del__(self) -> None:
@@ -232,12 +233,39 @@ class Consumer(Receiver[Handed]):
         self._hub._post(self._engine.leave, self._inbox, SubscriptionClosed("the consumer was closed"))
         self._connections.close()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Handed]:  # type: ignore[override]  # or a generator that enters it
         return self if self._member is not None else self._all()
 
-    def _all(self) -> Iterator[Any]:
+    def _all(self) -> Iterator[Handed]:
         with self:
             yield from self
+
+    def __next__(self) -> Handed:
+        """The next delivery. The iteration ends when the consumer, or its hub, is closed, or it has come to the end.
+
+        Raises:
+            GaveUp, PubSubError: what stands in the way.
+        """
+        delivery: Any = super().__next__()
+        taken: Handed = delivery
+        return taken
+
+    def get(self, timeout: float | None = None) -> Handed:
+        """Wait for the next delivery, at most `timeout` seconds (None: for ever).
+
+        Raises:
+            TimeoutError: there was none.
+            SubscriptionClosed: the consumer, or its hub, is closed, or it was not entered.
+        """
+        delivery: Any = super().get(timeout)
+        taken: Handed = delivery
+        return taken
+
+    def get_nowait(self) -> Handed | None:
+        """The next delivery, or None when there is none yet. Raises as `get`."""
+        delivery: Any = super().get_nowait()
+        taken: Handed | None = delivery
+        return taken
 
     def _make(self, claim: Claim[Any], entries: Sequence[Any]) -> Any:
         if self._batches:
@@ -274,11 +302,10 @@ class Consumer(Receiver[Handed]):
                 work.run(partial(self._hub._post, member.finish))
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
-        for event in self:
-            if isinstance(event, Gap):
-                continue
-            with event:
-                handler(event.entries if self._batches else event.entry)
+        for delivery in self:
+            in_hand: Any = delivery
+            with in_hand:
+                handler(in_hand.entries if self._batches else in_hand.entry)
 
 
 class _Work:
