@@ -17,7 +17,7 @@ from pgpubsub.drivers.borrowed import run_async
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import AsyncConnections
-from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, log_loss, noted_in
+from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, is_loss, log_loss, noted_in
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
@@ -142,7 +142,7 @@ class _InHand:
             self._claim.error = explained(self._claim, error)
             return isinstance(error, Exception)
         if self._claim.settled:
-            return False
+            return is_loss(self._claim, error)
         settling = self._consumer._fail(self._claim, error)
         if not isinstance(error, Exception):
             return False

@@ -15,7 +15,7 @@ from pgpubsub.errors import LeaseLost
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.claims import Claim
 
-__all__ = ["Delivered", "DeliveredBatch", "acknowledgement", "explained", "log_loss", "noted_in"]
+__all__ = ["Delivered", "DeliveredBatch", "acknowledgement", "explained", "is_loss", "log_loss", "noted_in"]
 
 T = TypeVar("T")
 
@@ -111,7 +111,15 @@ def log_loss(claim: Claim[Any]) -> Iterator[None]:
     try:
         yield
     except LeaseLost as error:
-        logger.warning("what became of %s was not written down, and it comes again: %s", _named(claim), error)
+        is_loss(claim, error)
+
+
+def is_loss(claim: Claim[Any], error: BaseException) -> bool:
+    """Whether `error` says that `claim` is somebody else's. If so, it is logged."""
+    if not isinstance(error, LeaseLost):
+        return False
+    logger.warning("what became of %s was not written down, and it comes again: %s", _named(claim), error)
+    return True
 
 
 def _named(claim: Claim[Any]) -> str:

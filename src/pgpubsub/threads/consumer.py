@@ -15,7 +15,7 @@ from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import Connections
-from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, log_loss, noted_in
+from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, is_loss, log_loss, noted_in
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
@@ -152,7 +152,7 @@ class _InHand:
             self._claim.error = explained(self._claim, error)
             return isinstance(error, Exception)
         if self._claim.settled:
-            return False
+            return is_loss(self._claim, error)
         with log_loss(self._claim):
             self._consumer._fail(self._claim, error)
         return isinstance(error, Exception)
