@@ -253,6 +253,40 @@ def test_a_dump_is_refused_until_it_is_repaired_and_then_read_from_the_beginning
             check_tokens(elsewhere, live.tokens, numbers(12))
 
 
+def test_a_group_of_a_dump_goes_on_with_what_it_had_not_handled(
+    stream_server: TemporaryServer, elsewhere: str
+) -> None:
+    """Also what waits to come again, what was in hand, and dead letters."""
+    dsn = stream_server.dsn()
+    with Hub(dsn) as hub, connect(dsn) as late:
+        stream = hub.stream("s")
+        with late.transaction():
+            pgpubsub.append(late, "s", "late")
+            stream.append_many(numbers(10), key=lambda value: str(int(value) % 3))
+            with stream.consume("billing", attempts=2, backoff=1000) as consumer:
+                for _ in range(4):
+                    consumer.get(20).acknowledge()
+                consumer.get(20).fail("it waits")  # number 4, and so do 7 behind it
+                in_hand = consumer.get(20)
+                assert in_hand.payload == "5"
+                dump_and_restore(stream_server, dsn, elsewhere)
+                in_hand.acknowledge()
+    with connect(elsewhere) as admin, Hub(elsewhere) as hub:
+        stream = hub.stream("s")
+        with pytest.raises(StreamsNotInstalled, match="restored from a dump"):
+            stream.consume("billing").__enter__()
+        pgpubsub.streams.install(admin)
+        stream.append("new", key="1")
+        admin.execute("UPDATE pgpubsub.parked SET due_at = now() WHERE due_at IS NOT NULL")
+        handled: list[tuple[Any, int]] = []
+        for delivery in stream.consume("billing", follow=False):
+            with delivery:
+                handled.append((delivery.payload, delivery.attempt))
+        assert sorted(handled) == [("4", 2), ("5", 2), ("6", 1), ("7", 1), ("8", 1), ("9", 1), ("new", 1)]
+        assert [payload for payload, _ in handled if payload in ("4", "7", "new")] == ["4", "7", "new"]
+        assert [(group.lag, group.dead) for group in stream.groups()] == [(0, 0)]
+
+
 def test_appends_to_a_dump_that_is_not_repaired_are_not_lost(stream_server: TemporaryServer, elsewhere: str) -> None:
     with connect(stream_server.dsn()) as admin:
         for number in range(10):

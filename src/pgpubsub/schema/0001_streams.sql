@@ -201,20 +201,4 @@ BEGIN
 END
 $do$;
 
--- After a dump was restored, transaction ids start low again, and old entries would look new, or new ones old. So the
--- old ones get the lowest there is, and positions of before are told from those of now. New ids are above the old.
-DO $do$
-BEGIN
-    IF NOT EXISTS (SELECT FROM {schema}.native_birth)
-        OR EXISTS (SELECT FROM {schema}.entry  -- from the future: copied from elsewhere, by logical replication perhaps
-                    WHERE xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())) THEN
-        UPDATE {schema}.entry SET xid = '3' WHERE xid <> '3';
-        PERFORM pg_catalog.setval({entry_id_literal}::pg_catalog.regclass, max(id)) FROM {schema}.entry
-         HAVING max(id) > (SELECT last_value FROM {schema}.entry_id);  -- which may have been restored, or not
-        DELETE FROM {schema}.birth;
-        INSERT INTO {schema}.birth (home) VALUES ({birth_literal}::pg_catalog.regclass);
-    END IF;
-END
-$do$;
-
 INSERT INTO {schema}.version (number, serves_from) VALUES (1, 1) ON CONFLICT DO NOTHING;
