@@ -54,7 +54,8 @@ from pgpubsub.groups.status import DeadLetter, GroupInfo, GroupMember, HeldUp
 from pgpubsub.status import HubState, HubStats, HubStatus, Observation, SubscriptionStats
 from pgpubsub.threads.consumer import Batch, Consumer, Delivery
 from pgpubsub.threads.hub import Hub
-from pgpubsub.threads.stream import Reader, Stream
+from pgpubsub.threads.reader import Reader
+from pgpubsub.threads.stream import Stream
 from pgpubsub.threads.subscription import Subscription
 from pgpubsub.transactional import append, append_async, notify, notify_async
 

@@ -96,7 +96,7 @@ class CoveredConsumer:
         try:
             while True:
                 try:
-                    yield self._cover(self.loop.run(anext(events)))
+                    yield self._cover(self.loop.run(_next(events)))
                 except StopAsyncIteration:
                     return
         finally:
@@ -114,6 +114,10 @@ class CoveredConsumer:
 
     def close(self) -> None:
         self.loop.call(self.inner.close)
+
+
+async def _next(events: Any) -> Any:
+    return await anext(events)
 
 
 def consume(stream: AnyStream, group: str, **options: Any) -> Any:

@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import pgpubsub
-from pgpubsub import AsyncHub, AsyncReader, AsyncStream, Entry, Gap, Hub, Reader, Stream, Undecodable
+from pgpubsub import (
+    AsyncBatch,
+    AsyncHub,
+    AsyncReader,
+    AsyncStream,
+    Consumer,
+    Delivery,
+    Entry,
+    Gap,
+    GroupInfo,
+    Hub,
+    Reader,
+    Stream,
+    Undecodable,
+)
 
 
 @dataclass
@@ -63,3 +77,39 @@ async def asynchronously(hub: AsyncHub) -> None:
         assert_type(entries, AsyncReader[Entry[bytes] | Undecodable])
         assert_type(await entries.get(), Entry[bytes] | Undecodable | Gap)
     stream.read(17)  # type: ignore
+
+
+def charge(entry: Entry[Order]) -> None:
+    print(entry.payload.customer)
+
+
+def print_text(entry: Entry[str]) -> None:
+    print(entry.payload)
+
+
+def in_groups(hub: Hub) -> None:
+    stream = hub.stream("orders", Order)
+    stream.process("billing", charge, concurrency=4, backoff=lambda attempts: 2.0**attempts)
+    stream.process("billing", print_text)  # type: ignore
+    hub.stream("texts").process("billing", print_text)
+    with stream.consume("billing") as consumer:
+        assert_type(consumer, Consumer[Delivery[Order]])
+        for delivery in consumer:
+            with delivery:
+                assert_type(delivery.payload, Order)
+                assert_type(delivery.entry, Entry[Order])
+            with delivery.transaction() as conn:
+                conn.execute("SELECT 1")
+    stream.consume("billing", leas=5)  # type: ignore
+    assert_type(stream.groups(), list[GroupInfo])
+    assert_type([letter.entry for letter in stream.dead("billing")], list[Entry[Order] | Undecodable])
+
+
+async def in_groups_asynchronously(hub: AsyncHub) -> None:
+    stream = hub.stream("orders", Order)
+    async for batch in stream.consume("billing", batch=100):
+        assert_type(batch, AsyncBatch[Order])
+        async with batch:
+            for entry in batch:
+                assert_type(entry, Entry[Order] | Undecodable)
+        await batch.acknowledge()

@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 from pgpubsub.aio.consumer import AsyncBatch, AsyncConsumer, AsyncDelivery
-from pgpubsub.aio.receiving import IN_A_ROW, AsyncMailbox, AsyncReceiver
-from pgpubsub.core.position import BEGINNING, Position, Start
-from pgpubsub.errors import SubscriptionClosed
-from pgpubsub.events import Entry, Event, Undecodable
+from pgpubsub.aio.reader import AsyncReader
+from pgpubsub.aio.receiving import IN_A_ROW
+from pgpubsub.core.position import BEGINNING, Start
+from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.description import Description, Headers
-from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.service import Streams
 
-__all__ = ["AsyncReader", "AsyncStream"]
+__all__ = ["AsyncStream"]
 
 T = TypeVar("T")
-
-
-class _Inbox(Inbox, AsyncMailbox):
-    """What a task's reader has read."""
 
 
 class AsyncStream(Generic[T]):
@@ -131,6 +126,10 @@ class AsyncStream(Generic[T]):
 
     @overload
     def consume(
+        self: AsyncStream[str | bytes], group: str, *, batch: None = None, **options: Unpack[GroupOptions]
+    ) -> AsyncConsumer[AsyncDelivery[Any]]: ...
+    @overload
+    def consume(
         self, group: str, *, batch: None = None, **options: Unpack[GroupOptions]
     ) -> AsyncConsumer[AsyncDelivery[T]]: ...
     @overload
@@ -175,6 +174,36 @@ class AsyncStream(Generic[T]):
         given = settings(self._description, group, batch=batch, **options)
         return AsyncConsumer(self._engine, self._streams, self._description, given, batches=batch is not None)
 
+    @overload
+    async def process(
+        self: AsyncStream[str | bytes],
+        group: str,
+        handler: Callable[[Entry[Any]], Any],
+        *,
+        concurrency: int = 1,
+        batch: None = None,
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
+    @overload
+    async def process(
+        self,
+        group: str,
+        handler: Callable[[Entry[T]], Any],
+        *,
+        concurrency: int = 1,
+        batch: None = None,
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
+    @overload
+    async def process(
+        self,
+        group: str,
+        handler: Callable[[list[Any]], Any],
+        *,
+        concurrency: int = 1,
+        batch: int,
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
     async def process(
         self,
         group: str,
@@ -244,52 +273,3 @@ class AsyncStream(Generic[T]):
             PubSubError: there is no such group.
         """
         await self._groups.seek(group, to)
-
-
-class AsyncReader(AsyncReceiver[Event]):
-    """The entries of a stream, in order: what `AsyncStream.read` returns.
-
-    Enter it (`async with`), then iterate it or call `get`. Beside `Entry` it has `Gap`, where history was rewritten,
-    and `Undecodable`. A connection that breaks is no gap: the reader goes on over another one.
-    """
-
-    __slots__ = ("_after", "_description", "_follow", "_inbox", "_start", "_streams")
-
-    def __init__(self, streams: Streams, description: Description[Any], after: Position | Start, follow: bool) -> None:
-        self._streams = streams
-        self._description = description
-        self._after = after
-        self._follow = follow
-        self._start: str | None = None
-        self._inbox = _Inbox(description.decoders)
-        super().__init__(self._inbox)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_inbox"):
-            self._streams.forsake(self._inbox)
-
-    def __repr__(self) -> str:
-        state = "open" if self._inbox.closed is None else "closed"
-        return f"<AsyncReader of {self._description.name!r}, {state}, {len(self._inbox.buffer)} buffered>"
-
-    @property
-    def position(self) -> str | None:
-        """Behind the last entry that it has delivered, or where it began; None before it is entered. What several who
-        share the reader have got, and not handled yet, is behind it too."""
-        position: str | None = self._inbox.buffer.position
-        return position or self._start
-
-    async def __aenter__(self) -> Self:
-        """Begin to read. `END` is now.
-
-        Raises:
-            NotLive: the server could not be reached within the hub's `send_timeout`.
-            StreamsNotInstalled: the message says what to do.
-            ServerRefused: for example because the role may not read.
-        """
-        self._start = await self._streams.open(self._description, self._inbox, self._after, self._follow)
-        return self
-
-    def close(self) -> None:
-        """End the reading, and drop what is buffered. May be repeated. Does not wait."""
-        self._streams.leave(self._inbox, SubscriptionClosed("the reader was closed"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pgpubsub.threads.hub import Hub
-from pgpubsub.threads.stream import Reader, Stream
+from pgpubsub.threads.reader import Reader
+from pgpubsub.threads.stream import Stream
 from pgpubsub.threads.subscription import Subscription
 
 __all__ = ["Hub", "Reader", "Stream", "Subscription"]

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from pgpubsub.core.appender import Call
 from pgpubsub.core.entries import NewEntry
-from pgpubsub.core.position import BEGINNING, Position, Start
-from pgpubsub.errors import PubSubError, SubscriptionClosed
-from pgpubsub.events import Entry, Event, Undecodable
+from pgpubsub.core.position import BEGINNING, Start
+from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.streams.description import Description, Headers
-from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.service import Streams, ids_of
 from pgpubsub.threads.consumer import Batch, Consumer, Delivery
-from pgpubsub.threads.receiving import Receiver, ThreadMailbox
 from pgpubsub.threads.sending import Told
 
 if TYPE_CHECKING:
     from pgpubsub.threads.hub import Hub
+from pgpubsub.threads.reader import Reader
 
-__all__ = ["Reader", "Stream"]
+__all__ = ["Stream"]
 
 T = TypeVar("T")
-
-
-class _Inbox(Inbox, ThreadMailbox):
-    """What a thread's reader has read."""
 
 
 class _Append(Told[Sequence[int]], Call):
@@ -143,6 +137,10 @@ class Stream(Generic[T]):
         return Reader(self._hub, self._streams, self._description, self._description.start(after), follow)
 
     @overload
+    def consume(
+        self: Stream[str | bytes], group: str, *, batch: None = None, **options: Unpack[GroupOptions]
+    ) -> Consumer[Delivery[Any]]: ...
+    @overload
     def consume(self, group: str, *, batch: None = None, **options: Unpack[GroupOptions]) -> Consumer[Delivery[T]]: ...
     @overload
     def consume(self, group: str, *, batch: int, **options: Unpack[GroupOptions]) -> Consumer[Batch[T]]: ...
@@ -186,6 +184,36 @@ class Stream(Generic[T]):
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
         )
 
+    @overload
+    def process(
+        self: Stream[str | bytes],
+        group: str,
+        handler: Callable[[Entry[Any]], Any],
+        *,
+        concurrency: int = 1,
+        batch: None = None,
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
+    @overload
+    def process(
+        self,
+        group: str,
+        handler: Callable[[Entry[T]], Any],
+        *,
+        concurrency: int = 1,
+        batch: None = None,
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
+    @overload
+    def process(
+        self,
+        group: str,
+        handler: Callable[[list[Any]], Any],
+        *,
+        concurrency: int = 1,
+        batch: int,
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
     def process(
         self,
         group: str,
@@ -259,66 +287,3 @@ class Stream(Generic[T]):
 
     def _append(self, entries: Sequence[NewEntry]) -> Sequence[int]:
         return self._hub._running_thread().run(_Append(self._streams, self._description.schema, entries))
-
-
-class Reader(Receiver[Event]):
-    """The entries of a stream, in order: what `Stream.read` returns.
-
-    Enter it (`with`), then iterate it or call `get`. Beside `Entry` it has `Gap`, where history was rewritten, and
-    `Undecodable`. A connection that breaks is no gap: the reader goes on over another one.
-    """
-
-    def __init__(
-        self,
-        hub: Hub,
-        streams: Streams,
-        description: Description[Any],
-        after: Position | Start,
-        follow: bool,
-    ) -> None:
-        self._hub = hub
-        self._streams = streams
-        self._description = description
-        self._after = after
-        self._follow = follow
-        self._start: str | None = None
-        self._inbox = _Inbox(description.decoders)
-        super().__init__(self._inbox)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_inbox"):
-            self._streams.forsake(self._inbox)
-
-    def __repr__(self) -> str:
-        state = "open" if self._inbox.closed is None and not self._closed else "closed"
-        return f"<Reader of {self._description.name!r}, {state}, {len(self._inbox.buffer)} buffered>"
-
-    @property
-    def position(self) -> str | None:
-        """Behind the last entry that it has delivered, or where it began; None before it is entered. What several who
-        share the reader have got, and not handled yet, is behind it too."""
-        position: str | None = self._inbox.buffer.position
-        return position or self._start
-
-    def __enter__(self) -> Self:
-        """Begin to read. `END` is now.
-
-        Raises:
-            NotLive: the server could not be reached within the hub's `send_timeout`.
-            StreamsNotInstalled: the message says what to do.
-            ServerRefused: for example because the role may not read.
-        """
-        try:
-            self._start = self._hub._call(self._streams.open, self._description, self._inbox, self._after, self._follow)
-        except PubSubError:
-            raise
-        except BaseException:  # nobody will leave it
-            self.close()
-            raise
-        return self
-
-    def close(self) -> None:
-        """End the reading, and drop what is buffered. May be repeated. Does not wait, and ends the waiting of other
-        threads."""
-        self._closed = True
-        self._hub._post(self._streams.leave, self._inbox, SubscriptionClosed("the reader was closed"))
