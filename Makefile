@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+ROUNDS ?= 200
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -33,6 +34,10 @@ format: $(VENV)/.check ## format the code
 bench: $(VENV)/.bench ## measure against other clients and print the ratios
 	$(BIN)/python -m bench $(ARGS)
 
+chaos: $(VENV)/.test ## consumers, writers and servers of groups die at random for some ten minutes
+	PGPUBSUB_GROUPS_ROUNDS=$(ROUNDS) PGPUBSUB_GROUPS_ENTRIES=500 $(BIN)/python -m pytest -s \
+	  tests/system/test_groups_faults.py -k whatever $(ARGS)
+
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
@@ -61,4 +66,4 @@ $(VENV)/.bench: $(VENV)/.test
 	$(PIP) install --group bench
 	@touch $@
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench chaos clean

@@ -1,6 +1,6 @@
 """How fast pgpubsub is beside other ways to send and receive notifications in Python: `python -m bench`.
 
-Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in four parts:
+Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in five parts:
 
 - `pubsub`, one connection that its caller drives: throughput and CPU time per notification, of bursts that wait at
   the receiver and of bursts on their way; latency from a NOTIFY to the event, on one connection and between two
@@ -11,7 +11,9 @@ Measured, all in one run against PostgreSQL servers of its own, over TCP on this
   that suits each best; one call after the other; a hundred thousand in one transaction, and a million in a row; a
   mebibyte from one process to another; and what a channel's type costs;
 - `streams`, what is kept: many that append at once, beside tables and queues, on a disk that takes a millisecond and on
-  that of this machine; a million entries caught up with; from an append to its reader; and all that as it grows.
+  that of this machine; a million entries caught up with; from an append to its reader; and all that as it grows;
+- `groups`, what is handled: acknowledged per second by 1, 4 and 16 members, beside tables by hand and job queues; from
+  an append to the handler; and both when much has gone through, or a transaction stays open.
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
@@ -30,6 +32,8 @@ Not measured: reconnection, encrypted connections, networks, and the server, whi
     pubsub       the part about one connection: what is measured and shown, with its aims
     hub/         the part about the hub
     sending/     the part about sending
+    streams/     the part about streams
+    groups/      the part about groups
     contestants  what a contestant is
     subscribers  those that are built on pgpubsub
     raw_loops    those that are built on a driver alone

@@ -15,6 +15,7 @@ from bench import pubsub
 from bench.comparison import Comparison, Metric, compare
 from bench.contestants import Contestant
 from bench.ground import Effort, Ground
+from bench.groups import part as groups
 from bench.hub import part as hub
 from bench.plot import plot
 from bench.report import environment, save
@@ -27,7 +28,7 @@ from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending, streams)
+PARTS = (pubsub, hub, sending, streams, groups)
 FULL = Effort()
 QUICK = Effort(
     rounds=2,

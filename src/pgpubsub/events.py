@@ -195,7 +195,7 @@ class Undecodable(NamedTuple):
 
 
 class GapReason(StrEnum):
-    """Why something may be missing, and what a subscriber should do about it. These are all of them; the last two
+    """Why something may be missing, and what a subscriber should do about it. These are all of them; the last three
     concern readers of streams, and no others do."""
 
     CONNECTION_LOST = "connection_lost"
@@ -225,6 +225,11 @@ class GapReason(StrEnum):
     RESTORED = "restored"
     """The stream was restored from a dump, and positions from before do not count. The reader goes on at the oldest
     entry, so that entries come again."""
+
+    TRIMMED = "trimmed"
+    """Retention has removed entries that this reader had not got (`max_age` and `max_entries` of the stream). It goes
+    on with those that are left. Read the state again; if it comes often, read faster, keep more, or consume in a group
+    and set `keep_unconsumed`."""
 
 
 @dataclass(frozen=True, slots=True)

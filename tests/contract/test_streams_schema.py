@@ -606,6 +606,7 @@ def test_no_statement_reads_the_whole_table(crowded: str, name: str, how: str) -
             "times": "{1,2}",
             "running": stale,
             "xmax": str(xid + 1),
+            "removed": "0",
         }
         statement: Any = getattr(Statements("pgpubsub"), name)
         cursor = psycopg.Cursor(connection)
@@ -642,7 +643,13 @@ def test_what_somebody_has_not_committed_costs_nothing_to_read(crowded: str) -> 
             " SELECT pgpubsub.stream_id('orders'), 'x' FROM generate_series(1, 20000)"
         )
         pgpubsub.append(connection, "orders", "17")
-        parameters = {"stream": str(stream_id("orders")), "below": str(row[0]), "open": "{}", "rows": "2000"}
+        parameters = {
+            "stream": str(stream_id("orders")),
+            "below": str(row[0]),
+            "open": "{}",
+            "rows": "2000",
+            "removed": "0",
+        }
         statement: Any = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) " + Statements("pgpubsub").look
         lines = connection.execute(statement, {**parameters, "bytes": "4000000"}).fetchall()
         plan = "\n".join(line for (line,) in lines)

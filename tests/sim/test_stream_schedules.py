@@ -8,8 +8,10 @@ may happen. Readers stop at any entry and go on from the text of a position, tha
 
 What is checked are the promises of `core.position`: every committed entry comes to a reader once, whatever the
 appender of another could have seen comes before that, and at rest nothing is missing although a transaction is open.
-When history was rewritten, a reader says so exactly if its anchor vanished, and gets all of the new one. A failure
-names its seed; PGPUBSUB_SIM_SEED=that PGPUBSUB_SIM_SCHEDULES=1 repeats it.
+Retention removes old entries all along, and a reader is told of it exactly if it had not got some of them. When history
+was rewritten, a reader says so exactly if its anchor vanished, and gets all of the new one; only where a failover and
+retention cannot be told apart may it say so in vain. A failure names its seed; PGPUBSUB_SIM_SEED=that
+PGPUBSUB_SIM_SCHEDULES=1 repeats it.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from pgpubsub import GapReason
+import pytest
+
+from pgpubsub.core import trimmed as trimmed_module
 from pgpubsub.core.position import Anchor, Position, Snapshot, spans
-from pgpubsub.core.reading import Ask, Batch, Find, Look, Measure, Newest, Page, Reading
+from pgpubsub.core.reading import Ask, Batch, Find, Look, Measure, Newest, Page, Reading, Step
+from pgpubsub.core.trimmed import Trimmed
 
 SCHEDULES = int(os.environ.get("PGPUBSUB_SIM_SCHEDULES", "1500"))
 SEED = int(os.environ.get("PGPUBSUB_SIM_SEED", random.SystemRandom().randrange(10**9)))
@@ -33,6 +38,8 @@ BIRTH = UUID(int=7)
 STREAMS = (-3, 8)
 LOOK = 3
 """Entries that are too many for one look; small, so that it is met."""
+LISTED = 3
+"""Transactions that retention lists; the same."""
 
 seen: Counter[str] = Counter()
 """What has happened in all schedules: a simulation proves nothing of what it never meets."""
@@ -60,6 +67,7 @@ class Record(NamedTuple):
     kind: str
     xid: int
     row: Row | None = None
+    removed: tuple[Row, ...] = ()
 
 
 class Server:
@@ -77,6 +85,8 @@ class Server:
         self.table: dict[int, list[Row]] = defaultdict(list)
         self.history: dict[int, list[Row]] = defaultdict(list)
         """What is committed, in the order of the commits."""
+        self.removed: dict[int, set[Row]] = defaultdict(set)
+        """What retention has removed of it."""
         self.applied = 0
         for record in log:
             self.apply(record)
@@ -102,7 +112,9 @@ class Server:
             self.running &= self.prepared
             self.completed = self.next_xid - 1
         else:
-            self.end(record.xid, committed=record.kind == "commit")
+            for row in record.removed:
+                self.removed[row.stream].add(row)
+            self.end(record.xid, committed=record.kind in ("commit", "trim"))
 
     def end(self, xid: int, *, committed: bool) -> None:
         self.running.discard(xid)
@@ -127,7 +139,18 @@ class Server:
     def visible(self, stream: int) -> list[Row]:
         """What a statement sees that begins now."""
         ended = [row for row in self.table[stream] if not self.is_running(row.xid)]
-        return [row for row in ended if row.xid not in self.failed]
+        return [row for row in ended if row.xid not in self.failed and row not in self.removed[stream]]
+
+    def trimmed(self, stream: int) -> Trimmed | None:
+        """What retention says that it has removed."""
+        removed = sorted(self.removed[stream], key=lambda row: row.order)
+        if not removed:
+            return None
+        ids = {row.xid: row.id for row in removed}
+        listed = tuple(sorted(ids.items(), reverse=True)[:LISTED])
+        last = max(row.id for row in removed)
+        seen["more was removed than is listed"] += len(ids) > LISTED
+        return Trimmed(len(removed), last, False, as_newest(removed[-1]), listed)
 
 
 class Writer:
@@ -183,6 +206,7 @@ class Saved(NamedTuple):
     token: str | None
     got: int
     newest: Row | None
+    excused: frozenset[Row] = frozenset()
 
 
 class Reader:
@@ -212,6 +236,8 @@ class Reader:
         rewound = self.log[::-1].index(None) if None in self.log else len(self.log)
         self.once = set(self.log[len(self.log) - rewound :])
         self.ever = set(self.log)
+        self.excused = set(saved.excused)
+        """What was removed before it began, or what it was told of."""
         self.disconnect()
 
     def disconnect(self) -> None:
@@ -223,7 +249,7 @@ class Reader:
     def save(self, position: Position) -> Saved:
         token = position.encode()
         assert Position.decode(token, self.stream) == position
-        self.saved.append(Saved(token, len(self.log), self.newest_of(position)))
+        self.saved.append(Saved(token, len(self.log), self.newest_of(position), frozenset(self.excused)))
         return self.saved[-1]
 
     def newest_of(self, position: Position) -> Row | None:
@@ -232,7 +258,8 @@ class Reader:
         rows = [row for row in self.schedule.primary.history[self.stream] if covered.covers(row.xid)]
         newest = max(rows, key=lambda row: row.order, default=None)
         assert position.anchor == (newest and Anchor(newest.id, newest.microseconds))
-        assert covered.below == (0 if newest is None else newest.xid + 1), "it covers what may be handed out again"
+        below = [0, 3] if newest is None else [newest.xid + 1]
+        assert covered.below in below, "it covers what may be handed out again"
         return newest
 
     # -- what the shell does
@@ -241,17 +268,26 @@ class Reader:
         server, reading = self.server, self.reading
         self.connected, self.recovery = False, server.recovery
         reading.standby = server.recovery or (self.schedule.standby and self.schedule.chance(0.5))
-        assert reading.on_session(BIRTH, server.timeline) is None
+        before = {reading._anchored_on, server.timeline} - {0}
+        assert reading.on_session(BIRTH, 0 if server.recovery else server.timeline) is None
         anchors = reading.anchors
+        trimmed = server.trimmed(self.stream)
         there = {(row.xid, row.id, row.microseconds) for row in server.visible(self.stream)}
         found = [number for number, one in enumerate(anchors) if (one.xid, *one.anchor) in there]
+        passed = reading.passed(anchors, trimmed)
+        seen["an anchor was removed"] += 0 in passed and 0 not in found
+        found = sorted({*found, *passed})
         if server.recovery and anchors and 0 not in found:
             seen["a standby that lags behind a position"] += 1
             return False
         reason = reading.on_anchors(found)
         vanished = self.newest is not None and self.newest not in server.history[self.stream]
-        assert (reason is GapReason.REWOUND) == vanished
-        if vanished:
+        if reason and not vanished:
+            assert self.newest in server.removed[self.stream], "history is the same"
+            assert len(before) == 2, "on one timeline that is known"
+            seen["it is not known whether a failover or retention took an anchor"] += 1
+        assert reason or not vanished
+        if reason:
             seen["rewound to what both histories share" if found else "rewound to the beginning"] += 1
             assert reading.position.anchor == (anchors[found[0]].anchor if found else None)
             self.log.append(None)
@@ -260,7 +296,31 @@ class Reader:
             seen["not rewound by a failover"] += 1
         self.connected = True
         self.newest = self.newest_of(reading.position)
+        self.note_trimmed()
         return True
+
+    def note_trimmed(self, step: Step | None = None) -> None:
+        """Each answer has what retention has removed, if it is not what is known."""
+        if isinstance(step, Ask | Page):  # but that; and pages are read elsewhere
+            return
+        reading, trimmed = self.reading, self.server.trimmed(self.stream)
+        position, removed = reading.position, self.server.removed[self.stream]
+        if trimmed is None or (reading.trimmed is not None and trimmed.removed == reading.trimmed.removed):
+            return
+        if position.covered.below == 0 and not position.last:
+            self.excused |= removed
+        covered, target = position.covered, position.target
+        missed = {row for row in removed if not covered.covers(row.xid)}
+        if target is not None:
+            missed = {row for row in missed if not target.covers(row.xid) or row.id > position.last}
+        if reading.on_trimmed(trimmed) is None:
+            assert missed <= self.excused, "lost in silence"
+            seen["nothing was missed of what was removed"] += 1
+        else:
+            assert missed or len({row.xid for row in removed}) >= LISTED, "a false alarm"
+            seen["a gap of retention" if missed else "a false alarm"] += 1
+            seen["a gap of retention in the midst of a batch"] += bool(missed and target)
+            self.excused |= missed
 
     def step(self) -> bool:
         """One statement, and whether there is more to do."""
@@ -285,6 +345,7 @@ class Reader:
         snapshot = Snapshot.parse(self.server.snapshot())
         if not isinstance(step, Page) and self.lost():
             return True
+        self.note_trimmed(step)
         match step:
             case Look(covered):
                 open = {*covered.open} - snapshot.running
@@ -314,9 +375,11 @@ class Reader:
             ranges = list(spans(page.covered, page.target))
             ids = [row.id for row in rows if any(low <= row.xid < high for low, high in ranges)]
             self.floor = (page, min(ids, default=None))
+            self.note_trimmed()
             return True
         if self.lost():
             return True
+        self.note_trimmed()
         if page.after is not None:
             after = page.after
         elif self.floor is None or self.floor[1] is None:
@@ -369,7 +432,7 @@ class Reader:
         self.log.append(row)
         history = self.schedule.primary.history[self.stream]
         assert row in history, "delivered, but not committed"
-        while self.prefix < len(history) and history[self.prefix] in self.ever:
+        while self.prefix < len(history) and history[self.prefix] in self.ever | self.excused:
             self.prefix += 1
         assert self.prefix >= row.before, "something comes later that its appender could have seen"
         if any(xid < row.xid for xid in self.schedule.primary.running):
@@ -384,7 +447,11 @@ class Reader:
 def newest(rows: Iterable[Row], low: int) -> Newest | None:
     """Of those whose transaction ids are not below `low`."""
     row = max([row for row in rows if row.xid >= low], key=lambda row: row.order, default=None)
-    return None if row is None else Newest(row.xid, Anchor(row.id, row.microseconds))
+    return None if row is None else as_newest(row)
+
+
+def as_newest(row: Row) -> Newest:
+    return Newest(row.xid, Anchor(row.id, row.microseconds))
 
 
 def last(rows: Sequence[Row]) -> int | None:
@@ -429,8 +496,10 @@ class Schedule:
     def note_shown(self, server: Server) -> None:
         self.shown = max(self.shown, self.flushed if server is self.primary else server.applied)
 
-    def write(self, kind: str, xid: int, row: Row | None = None, *, flush: bool = False) -> None:
-        record = Record(kind, xid, row)
+    def write(
+        self, kind: str, xid: int, row: Row | None = None, removed: tuple[Row, ...] = (), *, flush: bool = False
+    ) -> None:
+        record = Record(kind, xid, row, removed)
         self.log.append(record)
         self.primary.apply(record)
         if flush:
@@ -447,6 +516,7 @@ class Schedule:
             (self.crash, self.random.choice((0, 0.3))),
             (self.replace, self.random.choice((0, 0.4))),
             (self.fall_back, 0.5),
+            (self.trim, self.random.choice((0, 0.5, 2))),
         ]
         choices, weights = zip(*happenings, strict=True)
         for _ in range(self.random.randrange(20, 300)):
@@ -470,13 +540,13 @@ class Schedule:
             self.catch_up(replica, self.flushed)
         for reader in self.readers:
             history = self.primary.history[reader.stream]
-            assert {*history} == {*self.primary.visible(reader.stream)}
+            assert {*history} - self.primary.removed[reader.stream] == {*self.primary.visible(reader.stream)}
             for _ in range(3 * len(history) + 20):
                 if not reader.step():
                     break
             else:
                 raise AssertionError("it does not come to rest")
-            missing = [row for row in history if row not in reader.ever]
+            missing = [row for row in history if row not in reader.ever | reader.excused]
             assert not missing, f"{missing} are missing {when}"
 
     # -- what happens
@@ -496,6 +566,16 @@ class Schedule:
             xid = self.random.choice(sorted(self.primary.prepared))
             kind = self.decided.setdefault(xid, self.random.choice(("commit", "abort")))
             self.write(kind, xid, flush=True)
+
+    def trim(self) -> None:
+        """Retention removes some entries, the oldest first but for those of transactions that ended late."""
+        server, stream = self.primary, self.random.choice(STREAMS)
+        xmin = Snapshot.parse(server.snapshot()).xmin
+        rows = sorted([row for row in server.visible(stream) if row.xid < xmin], key=lambda row: row.id)
+        start = self.random.choice((0, 0, self.random.randrange(3)))
+        removed = tuple(rows[start : start + self.random.choice((1, 3, 100))])
+        if removed:
+            self.write("trim", server.assign(), None, removed, flush=self.chance(0.5))
 
     def flush(self) -> None:
         self.flushed = len(self.log)
@@ -562,7 +642,8 @@ class Schedule:
                     reader.disconnect()
 
 
-def test_the_promises_hold_under_every_schedule() -> None:
+def test_the_promises_hold_under_every_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trimmed_module, "LISTED", LISTED)
     for seed in range(SEED, SEED + SCHEDULES):
         try:
             Schedule(seed).run()
@@ -597,4 +678,11 @@ HAPPENINGS = [
     "a standby was promoted under its readers",
     "promoted with a prepared transaction",
     "a standby fell back",
+    "more was removed than is listed",
+    "an anchor was removed",
+    "it is not known whether a failover or retention took an anchor",
+    "nothing was missed of what was removed",
+    "a gap of retention",
+    "a gap of retention in the midst of a batch",
+    "a false alarm",
 ]

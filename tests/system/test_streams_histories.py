@@ -253,9 +253,7 @@ def test_a_dump_is_refused_until_it_is_repaired_and_then_read_from_the_beginning
             check_tokens(elsewhere, live.tokens, numbers(12))
 
 
-def test_a_group_of_a_dump_goes_on_with_what_it_had_not_handled(
-    stream_server: TemporaryServer, elsewhere: str
-) -> None:
+def test_a_group_of_a_dump_goes_on_with_what_it_had_not_handled(stream_server: TemporaryServer, elsewhere: str) -> None:
     """Also what waits to come again, what was in hand, and dead letters."""
     dsn = stream_server.dsn()
     with Hub(dsn) as hub, connect(dsn) as late:

@@ -265,3 +265,39 @@ def test_standbys_of_different_lag_behind_one_address(
                         " WHERE application_name LIKE 'pgpubsub read%'"
                     )
         assert [payloads(events) for events in got] == [[str(number) for number in range(10)]] * len(got)
+
+
+def test_what_retention_has_removed_is_missing_there_too_and_it_is_said(
+    stream_server: TemporaryServer, make_stream_standby: MakeStandby
+) -> None:
+    """A standby that has not got as far knows nothing of it yet, and still has the entries."""
+    standby = make_stream_standby()
+    primary = stream_server.dsn()
+    with connect(primary) as admin, Hub(primary) as hub:
+        stream = hub.stream("first", read_conninfo=standby.dsn(), **QUICK)
+        append(admin, "first", "a", "b")
+        append(admin, "first", "c")
+        with stream.read() as reader:
+            entries: list[Any] = [reader.get(60) for _ in range(3)]
+            assert payloads(entries) == ["a", "b", "c"]
+            standby.pause()
+            pgpubsub.streams.create(admin, "first", max_age=0.000001)
+            assert pgpubsub.streams.trim(admin, "first") == 3
+            pgpubsub.streams.create(admin, "first", max_age=None)
+            append(admin, "first", "d")
+            with stream.read(entries[0].position) as other:
+                assert payloads([other.get(60), other.get(60)]) == ["b", "c"]
+                standby.resume()
+                assert payloads([other.get(60)]) == ["d"]
+            assert payloads([reader.get(60)]) == ["d"]
+        for number, expected in ((0, ["trimmed", "d"]), (1, ["trimmed", "d"]), (2, ["d"])):
+            with stream.read(entries[number].position) as again:
+                assert payloads([again.get(60) for _ in expected]) == expected
+        with hub.stream("first").read(entries[2].position) as again:
+            assert payloads([again.get(60)]) == ["d"]
+        pgpubsub.streams.create(admin, "first", max_age=0.000001)
+        assert pgpubsub.streams.trim(admin, "first") == 1
+        until(lambda: read_all(primary, "first", read_conninfo=standby.dsn(), **QUICK) == [])
+        with stream.read(pgpubsub.END) as again:
+            append(admin, "first", "e")
+            assert payloads([again.get(60)]) == ["e"]

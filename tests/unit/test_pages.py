@@ -63,6 +63,17 @@ def test_more_is_asked_for_once_when_what_is_left_grows_short(pages: Subject) ->
     assert pages.asked == [LOW + 1]
 
 
+def test_who_is_asked_in_the_midst_of_a_taking_out_does_not_wait_to_be_asked_again(pages: Subject) -> None:
+    """The event is still there when more is asked for. In another thread a whole page may be read, and be empty, before
+    it is gone; and nobody asks again."""
+    enough: list[bool] = []
+    pages._on_low = lambda: enough.append(pages.has_enough)
+    pages.fill(1, 2, 3, 4)
+    assert pages.has_enough
+    pages.ids(2)
+    assert enough == [False]
+
+
 def test_long_entries_are_to_be_taken_before_more_is_asked_for(pages: Subject) -> None:
     pages.put([entry(id) for id in (1, 2, 3, 4)], LONG + 1)
     enough = [pages.has_enough]

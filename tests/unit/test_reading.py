@@ -11,6 +11,7 @@ import pytest
 from pgpubsub import GapReason
 from pgpubsub.core.position import Anchor, Covered, Position, Snapshot
 from pgpubsub.core.reading import HIGHEST, PAST, Ask, Batch, Find, Look, Measure, Newest, Page, Reading
+from pgpubsub.core.trimmed import Trimmed
 
 STREAM = 5
 BIRTH, ANOTHER = UUID(int=1), UUID(int=2)
@@ -524,3 +525,102 @@ def test_the_position_of_an_entry_has_it_as_witness_unless_it_is_the_anchor(read
     other.advance(112)
     other.on_delivered([newest(112)])
     assert other.position.witness is None
+
+
+# -- retention
+
+
+def removed(newest: Newest, *others: tuple[int, int]) -> Trimmed:
+    listed = ((newest.xid, newest.anchor.id), *others)
+    return Trimmed(len(listed), max(id for _, id in listed), False, newest, listed)
+
+
+def test_who_had_not_got_what_was_removed_is_told_once_and_goes_on_with_what_is_left(reading: Subject) -> None:
+    reading.advance(100)
+    trimmed = removed(newest(103))
+    assert reading.on_trimmed(trimmed) is GapReason.TRIMMED
+    assert reading.position == Position(BIRTH, STREAM, 1, Covered(101), newest(100).anchor)
+    known = [reading.trimmed]
+    reading.on_session(BIRTH, 1)
+    assert [*known, reading.trimmed] == [trimmed, None]
+    assert reading.on_trimmed(trimmed) is None
+    assert reading.look("110:110:", newest(105), 1050) is not None
+    assert reading.covered == Covered(106)
+    assert reading.on_trimmed(removed(newest(105))) is None
+
+
+def test_if_nothing_is_left_it_stands_behind_what_was_removed(reading: Subject) -> None:
+    reading.advance(100)
+    reading.on_trimmed(removed(newest(103)))
+    assert reading.look("110:110:107", None, None) is None
+    assert reading.position == Position(BIRTH, STREAM, 1, Covered(104), newest(103).anchor)
+    assert resumed(reading.position).on_trimmed(removed(newest(103))) is None
+
+
+def test_or_if_the_newest_is_older_than_that(reading: Subject) -> None:
+    """It was committed later, and has a higher id."""
+    reading.look("110:110:", None, None)
+    assert reading.on_trimmed(removed(newest(103))) is GapReason.TRIMMED
+    assert reading.look("110:110:", newest(102, 1040), 1040) is not None
+    assert reading.position == Position(BIRTH, STREAM, 1, Covered(104), newest(103).anchor)
+
+
+def test_who_begins_at_the_end_stands_there_too(reading: Subject) -> None:
+    reading.on_many()
+    reading.next_step()
+    assert reading.on_trimmed(removed(newest(103))) is None
+    reading.on_measured(Snapshot.parse("110:110:"), None, None)
+    assert not reading.in_midst
+    assert reading.position == Position(BIRTH, STREAM, 1, Covered(104), newest(103).anchor)
+
+
+def test_on_a_standby_what_was_removed_had_ended_though_it_ran_when_that_was_asked(standby: Subject) -> None:
+    standby.on_trimmed(removed(newest(103)))
+    standby.find({101, 104}, 110, newest(105), set(), 1050)
+    assert standby.position.target == Covered(106, (104,))
+
+
+def test_a_position_says_that_its_reader_has_begun_though_there_was_nothing(reading: Subject) -> None:
+    reading.look("110:110:", None, None)
+    assert resumed(reading.position).on_trimmed(removed(newest(120))) is GapReason.TRIMMED
+    assert Subject().on_trimmed(removed(newest(120))) is None
+
+
+def test_an_anchor_that_was_removed_is_not_rewritten_history(reading: Subject) -> None:
+    reading.advance(100)
+    reading.advance(101)
+    assert reading.passed(reading.anchors, None) == ()
+    assert reading.passed(reading.anchors, removed(newest(100))) == {1}
+    assert reading.passed(reading.anchors, removed(newest(103))) == {0, 1}
+    reading.on_session(BIRTH, 1)
+    assert reading.on_anchors({0, 1}) is None
+
+
+def test_after_a_failover_only_the_newest_that_was_removed_is_known(reading: Subject) -> None:
+    reading.advance(100)
+    reading.advance(101)
+    reading.on_session(BIRTH, 2)
+    assert reading.passed(reading.anchors, removed(newest(103))) == set()
+    assert reading.passed(reading.anchors, removed(newest(101))) == {0}
+    reading.on_session(BIRTH, 2)  # the answer was lost
+    assert reading.passed(reading.anchors, removed(newest(103))) == set()
+    reading.on_anchors({0})
+    assert reading.passed(reading.anchors, removed(newest(103))) == {0, 1}
+
+
+def test_what_a_standby_said_has_no_timeline(reading: Subject) -> None:
+    reading.advance(100)
+    reading.on_session(BIRTH, 0)
+    assert reading.passed(reading.anchors, removed(newest(103))) == {0}
+    reading.on_anchors({0})
+    reading.on_session(BIRTH, 2)  # it was the old one's
+    assert reading.passed(reading.anchors, removed(newest(103))) == set()
+
+
+def test_where_a_rewound_reader_goes_on_it_may_have_missed_something(reading: Subject) -> None:
+    reading.advance(100)
+    reading.advance(105)
+    trimmed = removed(newest(103))
+    assert reading.on_trimmed(trimmed) is None
+    assert reading.on_anchors({1}) is GapReason.REWOUND
+    assert reading.on_trimmed(trimmed) is GapReason.TRIMMED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -116,10 +116,11 @@ class _InHand:
             ConnectionFailed: there was no connection to be had for 30 seconds.
         """
         connections = self._consumer._connections
-        conn = await connections.take()
+        conn, transaction = await connections.begin()
         said: tuple[int, int] | None = None
         try:
-            async with conn.transaction():
+            async with AsyncExitStack() as stack:
+                stack.push_async_exit(transaction)
                 yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim)
                 said = noted_in(await run_async(conn, statement, ""))

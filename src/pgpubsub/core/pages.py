@@ -82,8 +82,9 @@ class Pages:
 
     @property
     def has_enough(self) -> bool:
-        """Whether it is not time yet to read on."""
-        return len(self._queue) > self._low
+        """Whether it is not time yet to read on. `on_low` will say when it is: not for an event in the midst of being
+        taken out, for which it has been said already."""
+        return len(self._queue) > self._low + 1
 
     @property
     def position(self) -> str | None:

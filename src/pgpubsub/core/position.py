@@ -104,6 +104,9 @@ class Covered(NamedTuple):
 
 NOTHING = Covered()
 
+FIRST = 3
+"""No transaction has a lower id. A position that covers those below has looked, and found nothing."""
+
 
 def spans(old: Covered, new: Covered) -> Iterator[tuple[int, int]]:
     """What `new` has and `old` has not, as ranges: from the first id up to, but not including, the second.

@@ -11,6 +11,11 @@ answer was lost, may simply be asked for again: nothing has changed before the f
 
 It keeps the promises of `core.position`, and some positions of the past: if a session shows that history was rewritten,
 it goes on at the newest that both histories share.
+
+Every answer also has what retention has removed by then (`core.trimmed`), which is reported first. An entry that should
+be there and is not may have been removed: it was, if it is not newer than the newest one removed, and both belong to
+one history, that is, to one timeline, or if it is that newest one itself. (What a standby said has no timeline, and is
+given the benefit of the doubt: such a reader gets the gap of retention in any case.)
 """
 
 from __future__ import annotations
@@ -20,7 +25,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from pgpubsub.core.position import Anchor, Covered, Newest, Position, Snapshot
+from pgpubsub.core.position import FIRST, Anchor, Covered, Newest, Position, Snapshot
+from pgpubsub.core.trimmed import Trimmed
 from pgpubsub.events import GapReason
 
 __all__ = ["WITNESSES", "Ask", "Batch", "Find", "Look", "Measure", "Newest", "Page", "Reading", "Step", "seen"]
@@ -136,6 +142,10 @@ class Reading:
         self._arrived = None if standby else True  # whether all of the target has ended here; None: nobody asked
         self._past: list[Position] = []
         self._witnesses: Sequence[Newest] = () if start is None or start.witness is None else (start.witness,)
+        self.trimmed: Trimmed | None = None
+        """What retention has removed, as far as it is known; None: nothing."""
+        self._judged: Trimmed | None = None
+        self._anchored_on = self._position.timeline  # where the anchors were found when they were looked for last
 
     @property
     def position(self) -> Position:
@@ -173,12 +183,14 @@ class Reading:
         """It reads over another session than before, of a server with this history. What a standby said is forgotten:
         this one may lag behind that one."""
         position = self._position
-        self._running = self._asked_below = None
+        self._running = self._asked_below = self.trimmed = None
         self._arrived = None if self.standby or position.timeline != timeline else True
         if self._begun and position.birth != birth:
             self._restart(Position(birth, position.stream, timeline))
             return GapReason.RESTORED
         self._begun = True
+        if position.anchor is None:
+            self._anchored_on = timeline
         self._position = replace(position, birth=birth, timeline=timeline)
         return None
 
@@ -196,9 +208,23 @@ class Reading:
         """Entries that were delivered last, one of each transaction, and should be there too."""
         return self._witnesses
 
+    def passed(self, expected: Sequence[Newest], trimmed: Trimmed | None) -> Collection[int]:
+        """Which of `expected`, of `anchors` and `witnesses`, need not be there, by their numbers from 0 on: `trimmed`
+        has passed them."""
+        if trimmed is None:
+            return ()
+        timelines = {self._anchored_on, self._position.timeline} - {0}
+        newest = trimmed.newest
+        return {
+            number
+            for number, one in enumerate(expected)
+            if one == newest or (one.xid <= newest.xid and len(timelines) < 2)
+        }
+
     def on_anchors(self, found: Collection[int], *, witnesses: bool = True) -> GapReason | None:
-        """Which of `anchors` are there, by their numbers from 0 on, and whether all witnesses are."""
+        """Which of `anchors` are there, or need not be, by their numbers from 0 on, and whether all witnesses are."""
         position = self._position
+        self._anchored_on = position.timeline or self._anchored_on
         if position.anchor is None or (0 in found and witnesses):
             return None
         earlier = self._past[::-1]
@@ -209,11 +235,20 @@ class Reading:
             self._restart(replace(earlier[common - 1], timeline=position.timeline), earlier[common:][::-1])
         return GapReason.REWOUND
 
+    def on_trimmed(self, trimmed: Trimmed) -> GapReason | None:
+        """The statement whose answer is reported next has found this, and it is not what was known."""
+        self.trimmed = trimmed
+        if trimmed == self._judged:
+            return None
+        self._judged = trimmed
+        return GapReason.TRIMMED if trimmed.took_from(self._position) else None
+
     def on_looked(self, snapshot: Snapshot, newest: Newest | None, last: int | None) -> Batch | None:
         """These were all: `last` is the highest id of them, and `newest` the newest that is not below what was covered.
         Without any there is no batch, and nothing to do until something happens."""
         before = self._position
-        covered = before.covered.advance(snapshot, newest and newest.xid)
+        newest = self._or_removed(newest)
+        covered = _begun(before.covered.advance(snapshot, newest and newest.xid))
         anchor = before.anchor if newest is None else newest.anchor
         if last is not None:
             self._remember()
@@ -228,6 +263,7 @@ class Reading:
 
     def on_measured(self, snapshot: Snapshot, newest: Newest | None, until: int | None) -> None:
         """What `Measure` asked for."""
+        newest = self._or_removed(newest)
         self._aim(self._position.covered.advance(snapshot, newest and newest.xid), newest, until)
 
     def on_asked(self, running: Collection[int], xmax: int) -> None:
@@ -248,11 +284,15 @@ class Reading:
         covered = self._position.covered
         if newest is not None and newest.xid < covered.below:
             newest = None
+        newest = self._or_removed(newest)
         below = covered.below if newest is None else newest.xid + 1
         still = {xid for xid in covered.open if xid in self._running or xid >= self._asked_below}
         still.update(xid for xid in self._running if covered.below <= xid < below)
         still.update(range(max(self._asked_below, covered.below), below))
-        self._aim(Covered(below, tuple(sorted(still.difference(seen)))), newest, until)
+        still.difference_update(seen)
+        if self.trimmed is not None:  # those below have ended, perhaps since they were asked about
+            still = {xid for xid in still if xid > self.trimmed.newest.xid}
+        self._aim(Covered(below, tuple(sorted(still))), newest, until)
 
     def on_page(self, last: int | None, done: bool) -> Batch:
         """A page was read, as far as the id `last` (None: it was empty). `done`: it was the last."""
@@ -281,12 +321,22 @@ class Reading:
         """Read page by page, up to `target`."""
         self._second = False
         position = self._position
-        if target == position.covered or until is None:
-            return
-        self._remember()
-        self._until = until
-        self._arrived = True
-        self._position = replace(position, target=target, anchor=position.anchor if newest is None else newest.anchor)
+        target = _begun(target)
+        anchor = position.anchor if newest is None else newest.anchor
+        if until is None:  # there are none
+            self._position = replace(position, covered=target, anchor=anchor)
+        elif target != position.covered:
+            self._remember()
+            self._until = until
+            self._arrived = True
+            self._position = replace(position, target=target, anchor=anchor)
+
+    def _or_removed(self, newest: Newest | None) -> Newest | None:
+        """The newest entry, or one that is newer and was removed: all that is left below that one is visible."""
+        removed = None if self.trimmed is None else self.trimmed.newest
+        if removed is None or removed.xid < self._position.covered.below:
+            return newest
+        return removed if newest is None else max(newest, removed)
 
     def _remember(self) -> None:
         """The present position will be one of the past: more of the recent ones, fewer of the old."""
@@ -300,3 +350,9 @@ class Reading:
         self._past = list(past)
         self._witnesses = ()
         self._until = None
+        self._judged = None
+
+
+def _begun(covered: Covered) -> Covered:
+    """`covered`, as of one who has looked."""
+    return covered._replace(below=max(covered.below, FIRST))

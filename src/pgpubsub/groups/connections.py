@@ -54,6 +54,17 @@ class AsyncConnections:
             pass
         raise _failed(why) from why
 
+    async def begin(self) -> tuple[psycopg.AsyncConnection[Any], psycopg.AsyncTransaction]:
+        """One of them with a transaction, which has been entered. Raises `ConnectionFailed`."""
+        while True:
+            conn = await self.take()
+            transaction = psycopg.AsyncTransaction(conn)
+            try:
+                await transaction.__aenter__()
+                return conn, transaction
+            except psycopg.OperationalError:  # it was ended in this moment
+                await conn.close()
+
     async def give_back(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """It is not used any more."""
         if _usable(conn) and len(self._idle) < KEPT:
@@ -98,6 +109,17 @@ class Connections:
             except (psycopg.Error, OSError, ConnectionFailed) as error:
                 why = error
         raise _failed(why) from why
+
+    def begin(self) -> tuple[psycopg.Connection[Any], psycopg.Transaction]:
+        """One of them with a transaction, which has been entered. Raises `ConnectionFailed`."""
+        while True:
+            conn = self.take()
+            transaction = psycopg.Transaction(conn)
+            try:
+                transaction.__enter__()
+                return conn, transaction
+            except psycopg.OperationalError:  # it was ended in this moment
+                conn.close()
 
     def give_back(self, conn: psycopg.Connection[Any]) -> None:
         """It is not used any more."""

@@ -2,8 +2,11 @@
 --
 -- A slot holds the entries of some keys. It has one member at a time, and only that one changes the slot's row and what
 -- is parked in it, in transactions that hold the member's row. Whoever finds that a member's lease has ended deletes
--- that row, which waits for such transactions, and for those that acknowledge in the member's name: they hold it too,
--- by the reference from acknowledged.
+-- that row, which waits for such transactions, and for those that acknowledge in the member's name: they hold it too.
+--
+-- The members' table is not logged. So it is empty after a crash, and on a standby that was promoted: whoever was a
+-- member then is none any more. What they last wrote down without waiting for the disk may be lost, so nothing that they
+-- say later may count.
 --
 -- Whoever consumes needs USAGE on the schema, SELECT on its tables, and INSERT, UPDATE and DELETE on the five here.
 
@@ -15,7 +18,7 @@ CREATE TABLE IF NOT EXISTS {schema}.consumer_group (
     UNIQUE (stream, name)
 );
 
-CREATE TABLE IF NOT EXISTS {schema}.member (
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.member (
     id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
     consumer_group bigint NOT NULL,
     name text NOT NULL,
@@ -62,7 +65,7 @@ CREATE TABLE IF NOT EXISTS {schema}.parked (
 -- What was handled, in transactions of handlers. The member takes note of it, or whoever ends its lease.
 CREATE TABLE IF NOT EXISTS {schema}.acknowledged (
     id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    member uuid NOT NULL REFERENCES {schema}.member,
+    member uuid NOT NULL,
     ids bigint[] NOT NULL
 );
 
@@ -117,24 +120,24 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     SELECT coalesce(array_agg(key), '{}') FROM first
 $body$;
 
--- End a membership, when its row is locked: its slots are free, and what it had not settled comes again.
-CREATE OR REPLACE FUNCTION {schema}.end_member(its_id uuid) RETURNS void
+-- End a membership, when its row is locked or not there any more: its slots are free, and what it had not settled comes
+-- again.
+CREATE OR REPLACE FUNCTION {schema}.end_member(its_group bigint, its_id uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
-    its_group bigint := (SELECT consumer_group FROM {schema}.member WHERE id = $1);
-    alone boolean := (SELECT batch = 1 FROM {schema}.member WHERE id = $1);
-    its_stream bigint := (SELECT stream FROM {schema}.consumer_group WHERE id = its_group);
-    settled bigint[] := ARRAY(SELECT unnest(ids) FROM {schema}.acknowledged WHERE member = $1);
+    alone boolean := (SELECT batch = 1 FROM {schema}.member WHERE id = $2);
+    its_stream bigint := (SELECT stream FROM {schema}.consumer_group WHERE id = $1);
+    settled bigint[] := ARRAY(SELECT unnest(ids) FROM {schema}.acknowledged WHERE member = $2);
     keys text[];
 BEGIN
     WITH gone AS (
-        DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY (settled) AND dead_at IS NULL
+        DELETE FROM {schema}.parked WHERE consumer_group = $1 AND id = ANY (settled) AND dead_at IS NULL
         RETURNING key),
     back AS (
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at, error)
-        SELECT its_group, entry.id, slot.slot, key, payload, payload_bytes, headers, appended_at, taken.attempts,
+        SELECT $1, entry.id, slot.slot, key, payload, payload_bytes, headers, appended_at, taken.attempts,
                CASE WHEN alone AND taken.attempts > 0 THEN 0 ELSE 1 END,
                CASE WHEN key IS NULL THEN clock_timestamp() END,
                CASE WHEN taken.attempts > 0 THEN 'the member that had it ended, or lost its lease' END
@@ -142,16 +145,16 @@ BEGIN
          CROSS JOIN LATERAL (
             SELECT unnest(in_flight) AS id, 1 AS attempts UNION ALL SELECT unnest(held), 0) AS taken
           JOIN {schema}.entry ON entry.stream = its_stream AND entry.id = taken.id
-         WHERE slot.consumer_group = its_group AND slot.member = $1 AND taken.id <> ALL (settled)
+         WHERE slot.consumer_group = $1 AND slot.member = $2 AND taken.id <> ALL (settled)
         ON CONFLICT DO NOTHING
         RETURNING key)
     SELECT array_agg(key) INTO keys FROM (SELECT key FROM gone UNION SELECT key FROM back) AS concerned
      WHERE key IS NOT NULL;
-    PERFORM {schema}.promote(its_group, keys);
+    PERFORM {schema}.promote($1, keys);
     UPDATE {schema}.slot SET member = NULL, in_flight = '{}', held = '{}'
-     WHERE consumer_group = its_group AND member = $1;
-    DELETE FROM {schema}.acknowledged WHERE member = $1;
-    DELETE FROM {schema}.member WHERE id = $1;
+     WHERE consumer_group = $1 AND member = $2;
+    DELETE FROM {schema}.acknowledged WHERE member = $2;
+    DELETE FROM {schema}.member WHERE id = $2;
 END
 $body$;
 
@@ -177,7 +180,7 @@ BEGIN
     END IF;
     PERFORM FROM {schema}.member WHERE id = $7 FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
-        PERFORM {schema}.end_member($7);
+        PERFORM {schema}.end_member(its_id, $7);
     END IF;
     INSERT INTO {schema}.member (consumer_group, name, pid, batch, until)
     VALUES (its_id, $3, $5, $6, clock_timestamp() + make_interval(secs => $4))
@@ -207,7 +210,15 @@ BEGIN
                 OR pid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_stat_get_activity(member.pid)))
            FOR UPDATE SKIP LOCKED
     LOOP
-        PERFORM {schema}.end_member(gone);
+        PERFORM {schema}.end_member(its_group, gone);
+    END LOOP;
+    FOR gone IN  -- in a crash
+        SELECT DISTINCT member FROM {schema}.slot
+         WHERE consumer_group = its_group AND member NOT IN (SELECT id FROM {schema}.member)
+    LOOP
+        IF pg_try_advisory_xact_lock(hashtextextended(gone::text, its_group)) THEN
+            PERFORM {schema}.end_member(its_group, gone);
+        END IF;
     END LOOP;
     RETURN QUERY
         SELECT array_agg(id ORDER BY id),
@@ -306,9 +317,13 @@ $body$;
 -- Leave a group.
 CREATE OR REPLACE FUNCTION {schema}.leave_group(its_id uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    its_group bigint;
 BEGIN
-    PERFORM FROM {schema}.member WHERE id = $1 FOR UPDATE;
-    PERFORM {schema}.end_member($1);
+    SELECT consumer_group INTO its_group FROM {schema}.member WHERE id = $1 FOR UPDATE;
+    IF FOUND THEN
+        PERFORM {schema}.end_member(its_group, $1);
+    END IF;
 END
 $body$;
 
@@ -319,11 +334,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     its_number bigint;
 BEGIN
+    PERFORM FROM {schema}.member AS its WHERE its.id = $1 FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the lease on these entries has ended, and they come again to another member'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Roll back.';
+    END IF;
     INSERT INTO {schema}.acknowledged (member, ids) VALUES ($1, $2) RETURNING id INTO its_number;
     RETURN its_number || ' ' || pg_current_xact_id();
-EXCEPTION WHEN foreign_key_violation THEN
-    RAISE EXCEPTION 'the lease on these entries has ended, and they come again to another member'
-        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Roll back.';
 END
 $body$;
 
@@ -355,12 +372,13 @@ DECLARE
     gone uuid;
 BEGIN
     FOR gone IN SELECT id FROM {schema}.member WHERE consumer_group = $1 FOR UPDATE LOOP
-        PERFORM {schema}.end_member(gone);
+        PERFORM {schema}.end_member($1, gone);
     END LOOP;
+    DELETE FROM {schema}.acknowledged WHERE member IN (SELECT member FROM {schema}.slot WHERE consumer_group = $1);
     DELETE FROM {schema}.parked WHERE consumer_group = $1 AND dead_at IS NULL;
     UPDATE {schema}.slot
        SET below = $2::text::xid8, open = $3::text::xid8[], target_below = $4::text::xid8,
-           target_open = $5::text::xid8[], last = $6
+           target_open = $5::text::xid8[], last = $6, member = NULL, in_flight = '{}', held = '{}'
      WHERE consumer_group = $1;
 END
 $body$;

@@ -1,23 +1,20 @@
-"""Installing the schema, and settings of streams: on a connection of the user's, in the transaction that is open."""
+"""Installing the schema: on a connection of the user's, in the transaction that is open."""
 
 from __future__ import annotations
 
 import re
 from importlib.resources import files
 from operator import attrgetter
-from typing import Any, Literal, get_args
+from typing import Any
 
-from pgpubsub.core.entries import check_schema, check_stream
+from pgpubsub.core.entries import check_schema
 from pgpubsub.core.sql import quote_identifier, quote_literal
 from pgpubsub.drivers.borrowed import Statement, run, run_async
 from pgpubsub.errors import StreamsNotInstalled
 
 __all__ = [
     "VERSION",
-    "Wake",
     "check_version",
-    "create",
-    "create_async",
     "install",
     "install_async",
     "missing_schema",
@@ -41,10 +38,11 @@ RELATIONS = (
     "parked_dead",
     "parked_due",
     "parked_line",
+    "stream",
+    "trimmed",
+    "trimming",
 )
 """Those that the scripts name in text."""
-
-Wake = Literal["notify", "poll"]
 
 
 def sql(schema: str = "pgpubsub") -> str:
@@ -102,44 +100,6 @@ async def install_async(conn: Any, schema: str = "pgpubsub") -> None:
     """`install` on an asynchronous connection: psycopg 3's, asyncpg's or SQLAlchemy's with psycopg."""
     text = sql(schema)
     await run_async(conn, Statement(lambda: text), "use pgpubsub.streams.install()")
-
-
-def create(conn: Any, name: str, *, wake: Wake = "notify", schema: str = "pgpubsub") -> None:
-    """Make a stream, or change its settings. One that is appended to comes into being by itself, with the defaults.
-
-    Args:
-        conn: as for `install`.
-        name: text of up to 1,000 bytes.
-        wake: what an append within a transaction of yours does. `notify`: readers are woken within milliseconds, but
-            the transaction takes PostgreSQL's lock for NOTIFY and cannot be prepared (PREPARE TRANSACTION). `poll`:
-            no lock, and readers find the entry when they look next, within their `poll_interval`. Appends by a hub wake
-            readers in any case, and take no such lock.
-        schema: where streams are installed.
-
-    Raises:
-        ValueError: the name, or `wake`, is not possible.
-        UnsupportedConnection: `conn` is something else.
-
-    >>> import psycopg, pgpubsub.streams
-    >>> with psycopg.connect(dsn) as conn:
-    ...     pgpubsub.streams.install(conn)
-    ...     pgpubsub.streams.create(conn, "audit", wake="poll")
-    """
-    run(conn, _creation(name, wake, schema), "use await pgpubsub.streams.create_async()")
-
-
-async def create_async(conn: Any, name: str, *, wake: Wake = "notify", schema: str = "pgpubsub") -> None:
-    """`create` on an asynchronous connection."""
-    await run_async(conn, _creation(name, wake, schema), "use pgpubsub.streams.create()")
-
-
-def _creation(name: str, wake: Wake, schema: str) -> Statement:
-    check_stream(name)
-    check_schema(schema)
-    if wake not in get_args(Wake):
-        raise ValueError(f"wake is 'notify' or 'poll', not {wake!r}")
-    function = f"{quote_identifier(schema)}.create_stream"
-    return Statement(lambda name, wake: f"SELECT {function}(CAST({name} AS text), CAST({wake} AS text))", (name, wake))
 
 
 def _not_within(text: str, tag: str) -> str:

@@ -15,8 +15,9 @@ from operator import itemgetter
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from pgpubsub.core.position import NOTHING, Covered, Position, Snapshot, spans
+from pgpubsub.core.position import FIRST, Covered, Position, Snapshot, spans
 from pgpubsub.core.reading import WITNESSES, Ask, Batch, Find, Look, Measure, Newest, Page, Reading, seen
+from pgpubsub.core.trimmed import Trimmed
 from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, GapReason
 from pgpubsub.hubs.mailbox import now
@@ -40,6 +41,7 @@ BYTES = 4 << 20
 DETAILS = {
     GapReason.REWOUND: "the newest entries that were read are not there any more: the server has another history",
     GapReason.RESTORED: "the stream was restored from a dump since the position was taken",
+    GapReason.TRIMMED: "retention has removed entries that had not been read",
 }
 
 
@@ -71,6 +73,7 @@ class Reader:
         source: of connections.
         watch: tells when there may be something without a hint.
         observe: is told of gaps.
+        in_group: whether it reads for one, which goes on from what is stored whatever it missed.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Reader:
         statements: Statements,
         watch: Watch,
         observe: Callable[[Observation], None],
+        *,
+        in_group: bool = False,
     ) -> None:
         self.reading = Reading(stream, start)
         self.stream = stream
@@ -94,6 +99,7 @@ class Reader:
         self._statements = statements
         self._watch = watch
         self._observe = observe
+        self._in_group = in_group
         self._woken = asyncio.Event()
         self._hungry = asyncio.Event()
         self._hungry.set()
@@ -230,6 +236,7 @@ class Reader:
             await self._page(session, step)
         elif isinstance(step, Measure):
             row = await self._first(session, self._statements.measure, below=step.covered.below)
+            self._note_trimmed(row[5])
             snapshot, newest = Snapshot.parse(row[0]), _newest(*row[1:4])
             self._check_present(newest, snapshot)
             self.reading.on_measured(snapshot, newest, row[4])
@@ -241,6 +248,7 @@ class Reader:
             row = await self._first(
                 session, self._statements.find, running=as_array(sorted(step.running)), xmax=step.xmax
             )
+            self._note_trimmed(row[6])
             newest = _newest(*row[:3])
             self._check_present(newest, Snapshot.parse(row[5]))
             self.reading.on_found(newest, row[4], row[3])
@@ -250,6 +258,7 @@ class Reader:
         first, *found = await self._rows(
             session, self._statements.look, below=below, open=as_array(step.covered.open), rows=ROWS, bytes=BYTES
         )
+        found = self._without_trimmed(found)
         if len(found) >= ROWS or any(row[2] is None and row[3] is None for row in found):
             self.reading.on_many()
             return
@@ -283,6 +292,7 @@ class Reader:
             rows=ROWS,
             bytes=BYTES,
         )
+        found = self._without_trimmed(found)
         last: int | None = found[-1][0] if found else None
         wanted = [row for row in found if row[6] is not None]
         if last is not None and not wanted:  # there may be millions more that were read before
@@ -291,12 +301,13 @@ class Reader:
 
     async def _before_first(self, session: Session, covered: Covered, target: Covered, after: int = 0) -> int | None:
         """What is just below the first id above `after` of `target` that is not in `covered`. None: there is none."""
-        if covered == NOTHING:
+        if covered.below <= FIRST:
             return after
         ranges = list(spans(covered, target))
         lows, highs = as_array([low for low, _ in ranges]), as_array([high for _, high in ranges])
         row = await self._first(session, self._statements.first, lows=lows, highs=highs, after=after)
         first: int | None = row[0]
+        self._note_trimmed(row[1])
         return None if first is None else first - 1
 
     def _deliver(self, found: Sequence[Any], batch: Batch) -> None:
@@ -307,6 +318,8 @@ class Reader:
             self._hungry.clear()
 
     async def _rows(self, session: Session, statement: str, **parameters: object) -> list[Any]:
+        trimmed = self.reading.trimmed
+        parameters["removed"] = 0 if trimmed is None else trimmed.removed
         named = {name: str(value) for name, value in parameters.items()}
         return await session.rows(statement, {"stream": str(self.stream), **self._statements.parameters, **named})
 
@@ -332,24 +345,43 @@ class Reader:
             self._report(reason)
         if anchors := reading.anchors:
             expected = [*anchors, *reading.witnesses]
-            found, snapshot = await self._first(
+            found, snapshot, text = await self._first(
                 session,
                 self._statements.anchors,
                 ids=as_array([one.anchor.id for one in expected]),
                 xids=as_array([one.xid for one in expected]),
                 times=as_array([one.anchor.microseconds for one in expected]),
             )
-            present = {number - 1 for number in found}
+            trimmed = None if text is None else Trimmed.parse(text)
+            present = {number - 1 for number in found}.union(reading.passed(expected, trimmed))
             witnesses = range(len(anchors), len(expected))
             lost = [expected[number] for number in (0, *witnesses) if number not in present]
             if home.in_recovery and any(one.xid >= Snapshot.parse(snapshot).xmin for one in lost):
                 raise _Lagging("the standby has not replayed what was read elsewhere")
             if (reason := reading.on_anchors(present, witnesses=present.issuperset(witnesses))) is not None:
                 self._report(reason)
+            self._note_trimmed(text)
         if home.in_recovery and session.server != self._server:
             self._met.clear()  # the other may lag behind this one
         self._server = session.server
         self._met.add(session.conn)
+
+    def _without_trimmed(self, rows: list[Any]) -> list[Any]:
+        """The entries of a look or a page, behind what was removed."""
+        if rows and rows[0][0] is None:
+            self._note_trimmed(rows[0][2])
+            return rows[1:]
+        return rows
+
+    def _note_trimmed(self, text: str | None) -> None:
+        """What retention has removed, if that is not what was known."""
+        if text is None:
+            return
+        trimmed = Trimmed.parse(text)
+        reason = self.reading.on_trimmed(trimmed)
+        if reason is None or (self._in_group and trimmed.kept):
+            return
+        self._report(reason)
 
     def _report(self, reason: GapReason) -> None:
         self._sink.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))

@@ -1,4 +1,4 @@
-"""What a hub has for its streams: a connection that appends, a few that read, and the watch for those who wait."""
+"""What a hub has for its streams: a connection that appends, a few that read, the watch for readers, and who trims."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pgpubsub.streams.appending import Appending, AwaitedAppend
 from pgpubsub.streams.description import Description, Options
 from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.reader import Reader, Sink
+from pgpubsub.streams.retention import Trimmer
 from pgpubsub.streams.source import Session, Source
 from pgpubsub.streams.statements import Statements
 from pgpubsub.streams.watch import Watch
@@ -41,6 +42,7 @@ class Streams:
         self._watches: dict[tuple[Conninfo | None, str, float], Watch] = {}
         self._readers: dict[int, set[Reader]] = {}  # by stream
         self._tasks: set[asyncio.Task[None]] = set()
+        self._trimmers: dict[str, Trimmer] = {}  # by schema
         engine.attach(self)
 
     def describe(self, name: str, type: Any, encode: Any, decode: Any, **options: Unpack[Options]) -> Description[Any]:
@@ -118,7 +120,18 @@ class Streams:
         statements = statements or self.statements(description.schema)
         watch = self._watch(description.read_conninfo, source, statements, description.poll_interval)
         stream = stream_id(description.name)
-        reader = Reader(description.name, stream, start, sink, source, statements, watch, self._engine.observe)
+        reader = Reader(
+            description.name,
+            stream,
+            start,
+            sink,
+            source,
+            statements,
+            watch,
+            self._engine.observe,
+            in_group=bool(statements.parameters),
+        )
+        self._trim_some_time(description.schema)
         self._readers.setdefault(stream, set()).add(reader)
         return reader
 
@@ -190,15 +203,18 @@ class Streams:
             await appending.drain()
 
     async def close(self) -> None:
+        for trimmer in self._trimmers.values():
+            trimmer.stop()
         if self._tasks:  # which have been told to stop
             await asyncio.wait(self._tasks, timeout=PATIENCE)
         self._end_all()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=PATIENCE)
-        for task in self._tasks:
+        trimming = {trimmer.task for trimmer in self._trimmers.values()}
+        for task in self._tasks | trimming:
             task.cancel()
         watching = {watch.task for watch in self._watches.values() if watch.task is not None}
-        if left := self._tasks | watching:
+        if left := self._tasks | watching | trimming:
             await asyncio.wait(left, timeout=PATIENCE)
 
     def end(self, error: PubSubError, for_receivers: Exception) -> None:
@@ -208,6 +224,8 @@ class Streams:
             self._end_all()
 
     def _end_all(self) -> None:
+        for trimmer in self._trimmers.values():
+            trimmer.stop()
         for watch in self._watches.values():
             watch.end()
         for source in self._sources.values():
@@ -238,7 +256,12 @@ class Streams:
             self._appending[schema] = Appending(
                 self._engine, self._addresses.appending, self.statements(schema), self._on_appended
             )
+            self._trim_some_time(schema)
         return self._appending[schema]
+
+    def _trim_some_time(self, schema: str) -> None:
+        if schema not in self._trimmers:
+            self._trimmers[schema] = Trimmer(self._source(None), self.statements(schema))
 
     def _source(self, conninfo: Conninfo | None) -> Source:
         if conninfo not in self._sources:

@@ -73,9 +73,26 @@ class Statements:
           FROM (SELECT number, serves_from FROM {self._in}.version ORDER BY number DESC LIMIT 1) AS version
         """
 
+    @property
+    def _trimmed(self) -> str:
+        """What retention has removed, as `core.trimmed` reads it; nothing, if that is as many entries as are known."""
+        return f"""
+        SELECT concat_ws(' ', removed, last, kept::int, id, (extract(epoch FROM appended_at) * 1000000)::bigint,
+                         xids, ids)
+          FROM {self._in}.trimmed WHERE stream = %(stream)s::bigint AND removed <> %(removed)s::bigint"""
+
+    @property
+    def _trimmed_row(self) -> str:
+        """The same as a row in front of those of entries, without id."""
+        slot = ", NULL::smallint" if self._slot else ""
+        return f"""
+        SELECT NULL::bigint AS id, NULL AS key, trimmed.text AS payload, NULL::bytea AS payload_bytes, NULL AS headers,
+               NULL::timestamptz AS appended_at, NULL::bigint AS xid {slot}
+          FROM ({self._trimmed}) AS trimmed (text)"""
+
     @cached_property
     def anchors(self) -> str:
-        """Which of these entries are there, by number from 1 on, and the snapshot."""
+        """Which of these entries are there, by number from 1 on, the snapshot, and what was removed."""
         return f"""
         SELECT ARRAY(
           SELECT given.number
@@ -84,19 +101,22 @@ class Statements:
             JOIN {self._entry} AS entry
               ON entry.stream = %(stream)s::bigint AND entry.id = given.id AND entry.xid = given.xid::text::xid8
              AND (extract(epoch FROM entry.appended_at) * 1000000)::bigint = given.microseconds),
-          pg_current_snapshot()::text
+          pg_current_snapshot()::text, ({self._trimmed})
         """
 
     @cached_property
     def look(self) -> str:
         """First a row with the snapshot as `key`, and as `id`, `appended_at` and `xid` those of the newest entry not
-        below `below`. Then entries, in no particular order. If they are as many as `rows`, there may be more; and after
-        about `bytes` of payload there are rows without any."""
+        below `below`. If something was removed, a row without `id` that has it as `payload`. Then entries, in no
+        particular order. If they are as many as `rows`, there may be more; and after about `bytes` of payload there are
+        rows without any."""
         return f"""
         WITH {NOW},
         span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")}
           UNION ALL {ENDED.format(open="%(open)s")})
         SELECT {self._first_of_look}
+        UNION ALL
+        {self._trimmed_row}
         UNION ALL
         (SELECT id, key, CASE WHEN size_before < %(bytes)s::bigint THEN payload END,
                 CASE WHEN size_before < %(bytes)s::bigint THEN payload_bytes END,
@@ -131,11 +151,13 @@ class Statements:
 
     @cached_property
     def measure(self) -> str:
-        """The snapshot; id, time and transaction of the newest entry not below `below`; the highest id."""
+        """The snapshot; id, time and transaction of the newest entry not below `below`; the highest id; what was
+        removed."""
         return f"""
         WITH {NOW},
         span AS MATERIALIZED ({FROM_BELOW.format(below="%(below)s::bigint")})
-        SELECT now.snapshot::text, newest.id, newest.appended_at, newest.xid::text::bigint, highest.id
+        SELECT now.snapshot::text, newest.id, newest.appended_at, newest.xid::text::bigint, highest.id,
+               ({self._trimmed})
           FROM now
           LEFT JOIN LATERAL ({self._newest}) AS newest ON true
           LEFT JOIN LATERAL ({self._highest}) AS highest ON true
@@ -160,7 +182,7 @@ class Statements:
     @cached_property
     def find(self) -> str:
         """Id, time and transaction of the newest entry; the highest id; which of `running`, and of those from `xmax`
-        on, have visible entries; and the snapshot."""
+        on, have visible entries; the snapshot; and what was removed."""
         return f"""
         SELECT newest.id, newest.appended_at, newest.xid::text::bigint, highest.id, ARRAY(
           SELECT given.xid FROM unnest(%(running)s::bigint[]) AS given (xid)
@@ -169,7 +191,7 @@ class Statements:
           UNION
           SELECT entry.xid::text::bigint FROM {self._entry} AS entry
            WHERE entry.stream = %(stream)s::bigint AND entry.xid >= %(xmax)s::text::xid8),
-               pg_current_snapshot()::text
+               pg_current_snapshot()::text, ({self._trimmed})
           FROM (SELECT) AS one
           LEFT JOIN LATERAL (
             SELECT id, appended_at, xid FROM {self._entry} WHERE stream = %(stream)s::bigint
@@ -183,9 +205,9 @@ class Statements:
 
     @cached_property
     def first(self) -> str:
-        """The lowest id above `after` in some ranges of transactions."""
+        """The lowest id above `after` in some ranges of transactions, and what was removed."""
         return f"""
-        SELECT min(found.id)
+        SELECT min(found.id), ({self._trimmed})
           FROM unnest(%(lows)s::bigint[], %(highs)s::bigint[]) AS span (low, high)
          CROSS JOIN LATERAL (
            SELECT min(inside.id) AS id FROM (
@@ -197,9 +219,12 @@ class Statements:
     @cached_property
     def page(self) -> str:
         """The rows with the next ids; without transaction id and payload where they are not wanted. None at all: that
-        was the end. There may be fewer than `rows`, so that they have about `bytes`."""
+        was the end. There may be fewer than `rows`, so that they have about `bytes`. If something was removed, there is
+        a row without id first that has it as `payload`."""
         return f"""
-        SELECT id, CASE WHEN wanted THEN key END, CASE WHEN wanted THEN payload END,
+        {self._trimmed_row}
+        UNION ALL
+        (SELECT id, CASE WHEN wanted THEN key END, CASE WHEN wanted THEN payload END,
                CASE WHEN wanted THEN payload_bytes END, CASE WHEN wanted THEN headers::text END, appended_at,
                CASE WHEN wanted THEN xid::text::bigint END {self._slot}
           FROM (
@@ -215,12 +240,12 @@ class Statements:
                            {self._in_slots}
                      ORDER BY id LIMIT %(rows)s::bigint) AS raw) AS sized) AS summed
          WHERE size_before < %(bytes)s::bigint
-         ORDER BY id
+         ORDER BY id)
         """
 
     @cached_property
     def watch(self) -> str:
-        """Which of some positions, by their numbers from 1 on, have something new."""
+        """Which of some positions, by their numbers from 1 on, have something new, or missed something."""
         return f"""
         WITH {NOW},
         given AS MATERIALIZED (
@@ -231,7 +256,20 @@ class Statements:
             UNION ALL {ENDED.format(open="given.open")}) AS span
            CROSS JOIN LATERAL (
              SELECT FROM {self._entry} WHERE {IN_SPAN.format(stream="given.stream")} LIMIT 1) AS found)
+            OR EXISTS (SELECT FROM {self._in}.trimmed
+                        WHERE trimmed.stream = given.stream
+                          AND (trimmed.below > given.below::text::xid8 OR trimmed.xids && given.open::xid8[]))
         """
+
+    @cached_property
+    def streams_to_trim(self) -> str:
+        """Those that retention concerns, unless somebody has asked within the last seconds."""
+        return f"SELECT * FROM {self._in}.streams_to_trim(%(pause)s::double precision)"
+
+    @cached_property
+    def trim(self) -> str:
+        """Remove a batch. Returns how many; 0: there are no more; None: none yet."""
+        return f"SELECT {self._in}.trim(%(stream)s::bigint, %(most)s::int)"
 
     @cached_property
     def version(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -126,10 +126,11 @@ class _InHand:
             ConnectionFailed: there was no connection to be had for 30 seconds.
         """
         connections = self._consumer._connections
-        conn = connections.take()
+        conn, transaction = connections.begin()
         said: tuple[int, int] | None = None
         try:
-            with conn.transaction():
+            with ExitStack() as stack:
+                stack.push(transaction)
                 yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim)
                 said = noted_in(run(conn, statement, ""))

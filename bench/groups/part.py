@@ -1,0 +1,158 @@
+"""What is measured of groups, beside what, and with which aims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from bench.comparison import FASTEST, ITSELF, Aim, Metric
+from bench.contestants import Contestant, Role
+from bench.ground import Effort
+from bench.groups import by_hand, growth, libraries, ours
+from bench.groups.called import RATE, Called
+from bench.groups.growth import Aged, Growth
+from bench.groups.handled import RATE as PER_SECOND
+from bench.groups.handled import Handled
+from bench.groups.ways import BY_HAND, OURS, PGMQ, PGQUEUER, PROCRASTINATE, Way
+from bench.groups.yard import disk
+from bench.rounds import Measurement
+from bench.streams import lines
+from bench.streams.places import DISKS
+
+__all__ = ["measurements", "metrics"]
+
+LOCKED, COUNTED = "SKIP LOCKED", "attempts counted"
+TASKS = 16
+
+ASYNC = Way(OURS, ours.consume_async, lines.hub_sends, ours.take_async)
+BLOCKING = Way(OURS, ours.consume, lines.hub_sends, ours.take)
+WITH_EFFECTS = Way(OURS, partial(ours.consume_async, transactions=True), lines.hub_sends, ours.take_async)
+BY_TASKS = Way(
+    OURS,
+    partial(ours.consume_async, tasks=TASKS),
+    lines.hub_sends,
+    partial(ours.take_one_by_one, tasks=TASKS),
+)
+
+
+def _by_hand(handle: by_hand.Handle) -> Way:
+    work, take = partial(by_hand.work, handle=handle), partial(by_hand.take, handle=handle)
+    return Way(BY_HAND, work, lines.psycopg_sends, take)
+
+
+def _same(way: Way) -> Callable[[], Way]:
+    return lambda: way
+
+
+def _contestant(name: str, role: Role, way: Way, driver: str = "psycopg") -> Contestant[Way]:
+    return Contestant(name, role, _same(way), driver)
+
+
+MAIN = _contestant("AsyncHub", Role.SUBJECT, ASYNC)
+PEERS: tuple[Contestant[Way], ...] = (
+    _contestant(LOCKED, Role.PEER, _by_hand(by_hand.lock_rows), "psycopg_pool"),
+    _contestant(COUNTED, Role.PEER, _by_hand(by_hand.count_attempts), "psycopg_pool"),
+    _contestant(
+        "procrastinate",
+        Role.PEER,
+        Way(
+            PROCRASTINATE,
+            libraries.work_procrastinate,
+            libraries.procrastinate_sends,
+            libraries.take_procrastinate,
+        ),
+        "procrastinate",
+    ),
+    _contestant(
+        "PGQueuer",
+        Role.PEER,
+        Way(PGQUEUER, libraries.work_pgqueuer, lines.pgqueuer_sends, lines.take_pgqueuer),
+        "pgqueuer",
+    ),
+    _contestant("pgmq", Role.PEER, Way(PGMQ, libraries.work_pgmq, libraries.pgmq_sends, libraries.take_pgmq), "pgmq"),
+)
+CALLED = (
+    MAIN,
+    _contestant("Hub", Role.SUBJECT, BLOCKING),
+    _contestant(f"AsyncHub, {TASKS} tasks, one by one", Role.EXTRA, BY_TASKS),
+    *PEERS,
+)
+WHOLE_LOT = (1, 4, 16)
+AIMS = {1: 1.0, 100: 5.0}
+"""How many times as many as the fastest peer, by the size of batches."""
+
+FLAT = 1.5
+"""How many times as slow as with empty tables."""
+
+
+def measurements(effort: Effort) -> list[Measurement]:
+    """What is measured."""
+    rounds = effort.stream_rounds
+    found: list[Measurement] = [
+        Handled(_name(members, batch), members, batch, _handling(members, batch), rounds)
+        for batch in AIMS
+        for members in _members(effort)
+    ]
+    return [*found, Called("groups-call", CALLED, rounds), Growth("groups-growth", _aged(effort), min(rounds, 3))]
+
+
+def metrics(effort: Effort) -> list[Metric]:
+    """What is shown."""
+    where = DISKS[disk()]
+    found = []
+    for batch, limit in AIMS.items():
+        for members in _members(effort):
+            who = f"{members} members" if members > 1 else "1 member"
+            what = f"Acknowledged by {who} in batches of {batch}, {where}"
+            beside = (LOCKED, COUNTED, FASTEST)
+            aims = (Aim(limit, FASTEST),)
+            found.append(Metric(_name(members, batch), PER_SECOND, what, "entries/s", beside, True, aims))
+    for percent in (50, 99):
+        what = f"From an append to the handler, {RATE}/s, {where}, p{percent}"
+        aims = (Aim(1, FASTEST),)
+        found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims))
+    for batch in growth.BATCHES:
+        what = f"In batches of {batch}, 1 member, {AFTER}"
+        aims = (Aim(1 / FLAT, ITSELF),)
+        found.append(Metric("groups-growth", growth.rate(batch), what, ANEW, (), True, aims, growth.PASSED))
+    for percent in (50, 99):
+        what = f"From an append to the handler, {RATE}/s, {AFTER}, p{percent}"
+        aims = (Aim(FLAT, ITSELF),)
+        found.append(Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims))
+    return found
+
+
+ANEW = "times as with empty tables"
+AFTER = "when many have gone through; held: and a transaction was open"
+
+
+def _name(members: int, batch: int) -> str:
+    return f"groups-handle-{members}x{batch}"
+
+
+def _members(effort: Effort) -> Sequence[int]:
+    return [number for number in WHOLE_LOT if number <= effort.most_connections]
+
+
+def _handling(members: int, batch: int) -> Sequence[Contestant[Way]]:
+    found = [MAIN]
+    if members == 1:
+        found.append(_contestant("Hub", Role.SUBJECT, BLOCKING))
+    if batch > 1:
+        found.append(_contestant("AsyncHub, transaction()", Role.SUBJECT, WITH_EFFECTS))
+    found.append(_contestant(f"AsyncHub, {TASKS} tasks", Role.EXTRA, BY_TASKS))
+    return [*found, *PEERS]
+
+
+def _aged(effort: Effort) -> Sequence[Contestant[Aged]]:
+    """All of them; one peer is enough where a single round shows that it works, since this takes long."""
+    found = []
+    for one in (MAIN, *PEERS) if effort.stream_rounds > 1 else (MAIN, PEERS[0]):
+        for held in (False, True):
+            name = f"{one.name}, held" if held else one.name
+            found.append(Contestant(name, one.role, partial(_age, one, held), one.driver))
+    return found
+
+
+def _age(contestant: Contestant[Way], held: bool) -> Aged:
+    return Aged(contestant.name, contestant.make(), held)

@@ -1,0 +1,157 @@
+"""Databases on a disk of a millisecond, or on that of this machine where there is no such thing; and the crew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache, partial
+from shutil import which
+from time import monotonic, monotonic_ns, sleep
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from bench.ground import Ground, database
+from bench.groups.crew import PATIENCE, Crew
+from bench.groups.ways import Queue, Way
+from bench.streams.places import AS_IT_IS, SLOW, on_disk, with_everything
+
+__all__ = ["Yard", "disk", "yard"]
+
+TEMPLATE = "groups"
+
+MORE = """
+ALTER TABLE messages
+    ADD COLUMN attempts int NOT NULL DEFAULT 0,
+    ADD COLUMN taken_until timestamptz NOT NULL DEFAULT '-infinity'
+"""
+
+AT_FIRST = {1: 50, 100: 500}
+"""Entries of which a contestant's first turn is made, by the size of batches: from it one knows how many it takes to
+keep it busy for a while."""
+
+MOST = 200_000
+
+
+def disk() -> str:
+    """Where it takes place."""
+    return AS_IT_IS if which("cc") is None else SLOW
+
+
+class Yard:
+    """See the module."""
+
+    def __init__(self, server: str, members: int) -> None:
+        self._server = server
+        self._stack = ExitStack()
+        self._crew = Crew(members)
+        self._databases: dict[str, str] = {}
+        self._rates: dict[tuple[str, int, int], float] = {}
+        self._passed: dict[str, int] = {}
+
+    def start(self) -> None:
+        self._stack.callback(self._crew.close)
+        self._crew.start()
+        template = self._stack.enter_context(database(self._server, TEMPLATE))
+        with_everything(template)
+        with psycopg.connect(template) as connection:
+            connection.execute(MORE)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def dsn(self, name: str, *, held: bool = False) -> str:
+        """Of the database of this name. `held`: a transaction stays open in it, which has an xid."""
+        if name not in self._databases:
+            with psycopg.connect(self._server, autocommit=True) as connection:
+                connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {TEMPLATE}'.encode())
+            self._databases[name] = dsn = make_conninfo(self._server, dbname=name)
+            if held:
+                holder = self._stack.enter_context(psycopg.connect(dsn))
+                holder.execute("SELECT pg_current_xact_id()")
+        return self._databases[name]
+
+    def rate(self, way: Way, name: str, members: int, batch: int, seconds: float, *, clear: bool = True) -> float:
+        """Acknowledged per second, in a turn of about so many seconds. `clear`: there was nothing before."""
+        known = (name, members, batch)
+        dsn = self._databases[name]
+        if known not in self._rates:
+            count = AT_FIRST[batch] * (members if batch == 1 else 1)
+            self._rates[known] = self.turn(way, dsn, members, batch, count, clear=clear)
+        count = min(MOST, max(1, round(self._rates[known] * seconds / batch)) * batch)
+        self._rates[known] = self.turn(way, dsn, members, batch, count, clear=clear)
+        return self._rates[known]
+
+    def turn(self, way: Way, dsn: str, members: int, batch: int, count: int, *, clear: bool) -> float:
+        """`count` entries are handled: so many per second."""
+        queue = way.queue
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            if clear:
+                _clear(connection, queue)
+            with self._crew.members(members, way.work, dsn, batch) as go:
+                _wait(lambda: connection.execute(queue.divided.encode(), (members,)).fetchone() is not None)
+                connection.execute("BEGIN")
+                connection.execute(queue.fill.encode(), (count,))
+                connection.execute(f"ANALYZE {queue.tables}".encode())
+                start = monotonic_ns()
+                connection.execute("COMMIT")
+                go()
+                self._crew.wait(count)
+                if not queue.told:
+                    _wait(lambda: _left(connection, queue) == 0)
+                took = monotonic_ns() - start
+            left = _left(connection, queue)
+            assert left == 0, f"{left} of {count} are left"
+        return 1e9 * count / took
+
+    def clear(self, way: Way, name: str) -> None:
+        """Let there have been nothing in this database."""
+        with psycopg.connect(self._databases[name], autocommit=True) as connection:
+            _clear(connection, way.queue)
+
+    def pass_through(self, way: Way, name: str, count: int, seconds: float) -> int:
+        """Have so many handled once, or fewer if that takes longer; return how many. Nobody waits for the disk."""
+        if name not in self._passed:
+            dsn = self._databases[name]
+            _set(dsn, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+            deadline, passed = monotonic() + seconds, 0
+            while passed < count and monotonic() < deadline:
+                some = min(count - passed, max(1000, count // 50))
+                self.turn(way, dsn, 1, 100, some, clear=False)
+                passed += some
+            _set(dsn, f'ALTER DATABASE "{name}" RESET synchronous_commit')
+            self._passed[name] = passed
+        return self._passed[name]
+
+
+def yard(ground: Ground) -> Yard:
+    """The one there is."""
+    return ground.keep([_yard(on_disk(disk(), ground), ground.effort.most_connections)])[0]
+
+
+@cache
+def _yard(server: str, members: int) -> Callable[[], Yard]:
+    return partial(Yard, server, members)
+
+
+def _set(dsn: str, statement: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def _clear(connection: psycopg.Connection, queue: Queue) -> None:
+    connection.execute(f"TRUNCATE {queue.tables}".encode())
+
+
+def _left(connection: psycopg.Connection, queue: Queue) -> int:
+    row = connection.execute(queue.left.encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _wait(is_so: Callable[[], bool]) -> None:
+    deadline = monotonic() + PATIENCE
+    while not is_so():
+        if monotonic() > deadline:
+            raise TimeoutError(f"it has not come about within {PATIENCE} s")
+        sleep(0.002)
