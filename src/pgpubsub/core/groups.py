@@ -9,7 +9,8 @@ because an earlier entry of its key is. An entry that failed is parked, in a tab
 is due; later entries of its key are parked behind it. So it holds up nothing but its key.
 
 A batch that failed does not say which of its entries is to blame. They come again by tenths, and at last alone: only
-what fails alone can be set aside.
+what fails alone can be set aside. Nor does a member that died say which of the entries that it had in hand killed it.
+One that has had all its attempts comes once more, with nothing else in hand at its member: if that dies again, it was it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ __all__ = ["SLOTS", "Item", "Lane", "Parked", "Place", "Share", "SlotState", "St
 SLOTS = 32
 """Of every group. The schema says so too."""
 
-HELD = 1000
-"""Entries that are held back at most, before no more are looked at."""
+LANE = 100
+"""Entries of a key that are held back at most, while one is in flight; more are parked."""
 
 
 def quota(members: Sequence[str], me: str) -> int:
@@ -76,7 +77,7 @@ class Item:
     attempts: int = 0
     """How often it was handed out, this time included."""
     together: int = 1
-    """With how many it may be handed out. 0: it was in hand alone, and nobody has said what became of it."""
+    """With how many it may be handed out. 0: it alone was in hand when its member ended."""
     parked: bool = False
     """Whether it comes from among the parked ones."""
 
@@ -170,10 +171,11 @@ class Share:
         self._fresh: deque[Item] = deque()
         self._ready: deque[Item] = deque()  # that were held, and nothing is before them any more
         self._lanes: dict[str, deque[Item]] = {}  # that are held, by key
-        self._held = 0  # how many those are
         self._due: dict[int, Item] = {}
         self._retried: dict[int, Item] = {}  # parked, and in flight
         self._busy: Counter[str] = Counter()  # how many of a key are in flight
+        self._in_flight = 0  # how many in all
+        self._suspected = False  # whether that is one which must be alone
         self._blocked: set[str] = set()  # keys of which entries are parked
         self._next = Write()
 
@@ -249,7 +251,7 @@ class Share:
         """These are parked, and due."""
         known = self.known
         for item in items:
-            if item.id in known or item.slot not in self._slots:
+            if item.id in known or item.slot not in self._slots or item.key in self._next.keys:
                 continue
             if item.key is not None:
                 self._blocked.add(item.key)
@@ -270,9 +272,14 @@ class Share:
     def start(self, count: int) -> list[Item]:
         """Up to `count` entries, to be handed out together when that is written down. Of one key there may be several
         among them, in order, but no other of these is in flight."""
-        items = self._pick_due(count) or self._pick_fresh(count)
+        suspect = next((item for item in self._due.values() if item.attempts >= self._attempts), None)
+        if self._suspected or (suspect is not None and self._in_flight):
+            return []
+        items = self._pick_due(count, suspect) or self._pick_fresh(count)
         items.sort(key=attrgetter("id"))
-        together = 0 if len(items) == 1 else max(1, len(items) // 10)
+        together = max(1, len(items) // 10)
+        self._suspected = suspect is not None
+        self._in_flight += len(items)
         for item in items:
             item.attempts += 1
             if item.key is not None:
@@ -286,9 +293,9 @@ class Share:
                 slot.in_flight.add(item.id)
         return items
 
-    def _pick_due(self, count: int) -> list[Item]:
+    def _pick_due(self, count: int, suspect: Item | None) -> list[Item]:
         picked: list[Item] = []
-        for item in self._due.values():
+        for item in self._due.values() if suspect is None else (suspect,):
             limit = min(count, max(1, item.together))
             if len(picked) >= limit:
                 break
@@ -304,20 +311,20 @@ class Share:
         while len(picked) < count:
             if self._ready:
                 item = self._ready.popleft()
-            elif self._fresh and self._held < HELD:
+            elif self._fresh:
                 item = self._fresh.popleft()
                 self._changed(item).queue.popleft()
             else:
                 break
             if item.key is None or not (item.key in self._busy or item.key in self._blocked):
                 picked.append(item)
-            elif item.key in self._blocked:
+            elif item.key in self._blocked or len(self._lanes.get(item.key, ())) >= LANE:
                 self._slots[item.slot].held.discard(item.id)
+                self._blocked.add(item.key)
                 self._park(item, Parked(item.id, 0))
             else:
                 self._slots[item.slot].held.add(item.id)
                 self._lanes.setdefault(item.key, deque()).append(item)
-                self._held += 1
         return picked
 
     # -- what became of it
@@ -414,6 +421,8 @@ class Share:
         self._changed(item)
         if item.key is not None:
             self._next.keys.add(item.key)
+            # What is behind it may have been due, as long as it was not parked.
+            self._due = {id: one for id, one in self._due.items() if one.key != item.key or id < item.id}
 
     def _land(self, item: Item) -> None:
         """It is not in flight any more."""
@@ -426,7 +435,6 @@ class Share:
         if key is None or key in self._busy or key not in self._lanes:
             return
         held = self._lanes.pop(key)
-        self._held -= len(held)
         if key not in self._blocked:
             self._ready.extend(held)
             return
@@ -435,6 +443,8 @@ class Share:
             self._park(other, Parked(other.id, 0))
 
     def _uncount(self, item: Item) -> None:
+        self._in_flight -= 1
+        self._suspected = False
         if item.key is not None:
             self._busy[item.key] -= 1
             if not self._busy[item.key]:

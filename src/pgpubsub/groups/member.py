@@ -313,7 +313,6 @@ class Member:
             member=NAME.format(os.getpid()),
             lease=self._settings.lease,
             pid=session.pid,
-            batch=self._settings.batch,
             former=self._former,
             **parameters_of_place(place),
         )

@@ -48,7 +48,7 @@ class GroupStatements:
         """Become a member. Returns its id."""
         return f"""
         SELECT {self._in}.join_group(%(stream)s::text, %(name)s::text, %(member)s::text, %(lease)s::double precision,
-                                     %(pid)s::int, %(batch)s::int, %(former)s::uuid, %(below)s::bigint,
+                                     %(pid)s::int, %(former)s::uuid, %(below)s::bigint,
                                      %(open)s::bigint[], %(target)s::bigint, %(target_open)s::bigint[],
                                      %(last)s::bigint)::text
         """

@@ -8,6 +8,9 @@
 -- member then is none any more. What they last wrote down without waiting for the disk may be lost, so nothing that they
 -- say later may count.
 --
+-- Locks are taken in this order: the group's row, members, slots. Who sends dead letters again, or sets the group
+-- elsewhere, has the group's row for himself; whoever changes what is parked, or who has which slots, shares it.
+--
 -- Whoever consumes needs USAGE on the schema, SELECT on its tables, and INSERT, UPDATE and DELETE on the five here.
 
 CREATE TABLE IF NOT EXISTS {schema}.consumer_group (
@@ -23,7 +26,6 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.member (
     consumer_group bigint NOT NULL,
     name text NOT NULL,
     pid int,  -- of its server process, unless something stands between
-    batch int NOT NULL,  -- how many entries it hands out together
     until timestamptz NOT NULL,
     since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 50);
@@ -55,7 +57,8 @@ CREATE TABLE IF NOT EXISTS {schema}.parked (
     headers jsonb,
     appended_at timestamptz NOT NULL,
     attempts int NOT NULL,
-    together int NOT NULL,  -- with how many it may be handed out; 0: it was in hand alone, and nobody said how it went
+    together int NOT NULL,  -- with how many it may be handed out; 0: it alone was in hand when its member ended
+    in_hand boolean NOT NULL DEFAULT false,
     due_at timestamptz,  -- null: not before an earlier one of its key
     error text,
     dead_at timestamptz,
@@ -103,7 +106,7 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_tem
     SELECT 'pgpubsub.group.' || to_hex($1)
 $body$;
 
--- Let the first waiting entry of each of these keys be due, where none is. Returns the keys that have any.
+-- Let the first waiting entry of each of these keys be due, and no other of them. Returns the keys that have any.
 CREATE OR REPLACE FUNCTION {schema}.promote(its_group bigint, keys text[]) RETURNS text[]
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     WITH first AS MATERIALIZED (
@@ -116,7 +119,11 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
              ORDER BY id LIMIT 1) AS line),
     promoted AS (
         UPDATE {schema}.parked SET due_at = clock_timestamp() FROM first
-         WHERE parked.consumer_group = $1 AND parked.id = first.id AND first.due_at IS NULL)
+         WHERE parked.consumer_group = $1 AND parked.id = first.id AND first.due_at IS NULL),
+    not_yet AS (
+        UPDATE {schema}.parked SET due_at = NULL FROM first
+         WHERE parked.consumer_group = $1 AND hashtextextended(parked.key, 0) = hashtextextended(first.key, 0)
+           AND parked.key = first.key AND parked.id > first.id AND parked.due_at IS NOT NULL AND parked.dead_at IS NULL)
     SELECT coalesce(array_agg(key), '{}') FROM first
 $body$;
 
@@ -126,14 +133,23 @@ CREATE OR REPLACE FUNCTION {schema}.end_member(its_group bigint, its_id uuid) RE
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
-    alone boolean := (SELECT batch = 1 FROM {schema}.member WHERE id = $2);
     its_stream bigint := (SELECT stream FROM {schema}.consumer_group WHERE id = $1);
     settled bigint[] := ARRAY(SELECT unnest(ids) FROM {schema}.acknowledged WHERE member = $2);
+    its_slots smallint[] := ARRAY(SELECT slot FROM {schema}.slot WHERE consumer_group = $1 AND member = $2);
+    alone boolean;
     keys text[];
 BEGIN
+    SELECT count(*) = 1 INTO alone FROM (
+        SELECT unnest(in_flight) AS id FROM {schema}.slot WHERE consumer_group = $1 AND member = $2
+        UNION ALL
+        SELECT id FROM {schema}.parked WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand) AS had
+     WHERE id <> ALL (settled);
     WITH gone AS (
         DELETE FROM {schema}.parked WHERE consumer_group = $1 AND id = ANY (settled) AND dead_at IS NULL
         RETURNING key),
+    dropped AS (
+        UPDATE {schema}.parked SET in_hand = false, together = CASE WHEN alone THEN 0 ELSE together END
+         WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand AND id <> ALL (settled)),
     back AS (
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at, error)
@@ -146,7 +162,8 @@ BEGIN
             SELECT unnest(in_flight) AS id, 1 AS attempts UNION ALL SELECT unnest(held), 0) AS taken
           JOIN {schema}.entry ON entry.stream = its_stream AND entry.id = taken.id
          WHERE slot.consumer_group = $1 AND slot.member = $2 AND taken.id <> ALL (settled)
-        ON CONFLICT DO NOTHING
+        ON CONFLICT (consumer_group, id) DO UPDATE  -- a dead letter, which the group was set back to
+            SET attempts = EXCLUDED.attempts, together = EXCLUDED.together, due_at = EXCLUDED.due_at, dead_at = NULL
         RETURNING key)
     SELECT array_agg(key) INTO keys FROM (SELECT key FROM gone UNION SELECT key FROM back) AS concerned
      WHERE key IS NOT NULL;
@@ -160,7 +177,7 @@ $body$;
 
 -- Become a member, and no longer be another one. A group that is new begins at the place that is given.
 CREATE OR REPLACE FUNCTION {schema}.join_group(
-    stream text, name text, member_name text, lease double precision, pid int, batch int, former uuid,
+    stream text, name text, member_name text, lease double precision, pid int, former uuid,
     below bigint, open bigint[], target_below bigint, target_open bigint[], last bigint
 ) RETURNS uuid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
@@ -174,16 +191,17 @@ BEGIN
         INSERT INTO {schema}.consumer_group (id, stream, name) VALUES (its_id, its_stream, $2) ON CONFLICT DO NOTHING;
         IF FOUND THEN
             INSERT INTO {schema}.slot (consumer_group, slot, below, open, target_below, target_open, last)
-            SELECT its_id, number, $8::text::xid8, $9::text::xid8[], $10::text::xid8, $11::text::xid8[], $12
+            SELECT its_id, number, $7::text::xid8, $8::text::xid8[], $9::text::xid8, $10::text::xid8[], $11
               FROM generate_series(0, 31) AS number;
         END IF;
     END IF;
-    PERFORM FROM {schema}.member WHERE id = $7 FOR UPDATE SKIP LOCKED;
+    PERFORM FROM {schema}.consumer_group WHERE id = its_id FOR KEY SHARE;
+    PERFORM FROM {schema}.member WHERE id = $6 FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
-        PERFORM {schema}.end_member(its_id, $7);
+        PERFORM {schema}.end_member(its_id, $6);
     END IF;
-    INSERT INTO {schema}.member (consumer_group, name, pid, batch, until)
-    VALUES (its_id, $3, $5, $6, clock_timestamp() + make_interval(secs => $4))
+    INSERT INTO {schema}.member (consumer_group, name, pid, until)
+    VALUES (its_id, $3, $5, clock_timestamp() + make_interval(secs => $4))
     RETURNING id INTO member_id;
     RETURN member_id;
 END
@@ -195,9 +213,10 @@ CREATE OR REPLACE FUNCTION {schema}.tick(its_id uuid, lease double precision)
 RETURNS TABLE (members uuid[], free bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
-    its_group bigint;
+    its_group bigint := (SELECT consumer_group FROM {schema}.member WHERE id = $1);
     gone uuid;
 BEGIN
+    PERFORM FROM {schema}.consumer_group WHERE id = its_group FOR KEY SHARE;
     UPDATE {schema}.member SET until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1
     RETURNING consumer_group INTO its_group;
     IF its_group IS NULL THEN
@@ -230,6 +249,8 @@ $body$;
 -- Take free slots.
 CREATE OR REPLACE FUNCTION {schema}.take(its_id uuid, wanted int) RETURNS SETOF {schema}.slot
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT FROM {schema}.consumer_group
+     WHERE id = (SELECT consumer_group FROM {schema}.member WHERE id = $1) FOR KEY SHARE;
     WITH me AS MATERIALIZED (SELECT id, consumer_group FROM {schema}.member WHERE id = $1 FOR KEY SHARE),
     free AS MATERIALIZED (
         SELECT slot.consumer_group, slot.slot FROM {schema}.slot
@@ -255,6 +276,10 @@ DECLARE
     its_stream bigint;
     keys text[];
 BEGIN
+    IF cardinality($12) + cardinality($17) > 0 THEN
+        SELECT known.id, known.stream INTO its_group, its_stream FROM {schema}.consumer_group AS known
+         WHERE id = (SELECT consumer_group FROM {schema}.member WHERE id = $1) FOR KEY SHARE;
+    END IF;
     SELECT consumer_group INTO its_group FROM {schema}.member WHERE id = $1 FOR KEY SHARE;
     IF its_group IS NULL THEN
         RETURN;
@@ -271,7 +296,7 @@ BEGIN
      WHERE slot.consumer_group = its_group AND slot.slot = given.slot;
     IF cardinality($14) > 0 THEN
         UPDATE {schema}.parked
-           SET attempts = parked.attempts + 1, together = given.together,
+           SET attempts = parked.attempts + 1, together = given.together, in_hand = true,
                due_at = clock_timestamp() + make_interval(secs => given.delay)
           FROM unnest($14, $15, $16) AS given (id, delay, together)
          WHERE parked.consumer_group = its_group AND parked.id = given.id;
@@ -282,7 +307,6 @@ BEGIN
     waiting := '{}';
     missing := '{}';
     IF cardinality($12) + cardinality($17) > 0 THEN
-        SELECT stream INTO its_stream FROM {schema}.consumer_group WHERE id = its_group;
         WITH gone AS (
             DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($12) RETURNING key),
         given AS MATERIALIZED (
@@ -291,7 +315,7 @@ BEGIN
               FROM unnest($17, $18, $19, $20, $21, $22) AS given (id, attempts, together, delay, dead, error)),
         again AS (
             UPDATE {schema}.parked
-               SET attempts = given.attempts, together = given.together, due_at = given.due_at,
+               SET attempts = given.attempts, together = given.together, in_hand = false, due_at = given.due_at,
                    dead_at = given.dead_at, error = coalesce(given.error, parked.error)
               FROM given WHERE parked.consumer_group = its_group AND parked.id = given.id
             RETURNING parked.id, key),
@@ -318,9 +342,10 @@ $body$;
 CREATE OR REPLACE FUNCTION {schema}.leave_group(its_id uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    its_group bigint;
+    its_group bigint := (SELECT consumer_group FROM {schema}.member WHERE id = $1);
 BEGIN
-    SELECT consumer_group INTO its_group FROM {schema}.member WHERE id = $1 FOR UPDATE;
+    PERFORM FROM {schema}.consumer_group WHERE id = its_group FOR KEY SHARE;
+    PERFORM FROM {schema}.member WHERE id = $1 FOR UPDATE;
     IF FOUND THEN
         PERFORM {schema}.end_member(its_group, $1);
     END IF;
@@ -337,7 +362,8 @@ BEGIN
     PERFORM FROM {schema}.member AS its WHERE its.id = $1 FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the lease on these entries has ended, and they come again to another member'
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Roll back.';
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Roll back. (So it seems, too, to a transaction whose snapshot is older than the membership.)';
     END IF;
     INSERT INTO {schema}.acknowledged (member, ids) VALUES ($1, $2) RETURNING id INTO its_number;
     RETURN its_number || ' ' || pg_current_xact_id();
@@ -352,9 +378,10 @@ DECLARE
     keys text[];
     count bigint;
 BEGIN
+    PERFORM FROM {schema}.consumer_group WHERE id = $1 FOR UPDATE;
     WITH back AS (
         UPDATE {schema}.parked
-           SET dead_at = NULL, attempts = 0, together = 1, due_at = CASE WHEN key IS NULL THEN clock_timestamp() END
+           SET dead_at = NULL, attempts = 0, together = 1, in_hand = false, due_at = CASE WHEN key IS NULL THEN clock_timestamp() END
          WHERE consumer_group = $1 AND dead_at IS NOT NULL AND ($2 IS NULL OR id = ANY ($2))
         RETURNING key)
     SELECT count(*), array_agg(key) FILTER (WHERE key IS NOT NULL) INTO count, keys FROM back;
@@ -371,6 +398,7 @@ CREATE OR REPLACE FUNCTION {schema}.seek_group(
 DECLARE
     gone uuid;
 BEGIN
+    PERFORM FROM {schema}.consumer_group WHERE id = $1 FOR UPDATE;
     FOR gone IN SELECT id FROM {schema}.member WHERE consumer_group = $1 FOR UPDATE LOOP
         PERFORM {schema}.end_member($1, gone);
     END LOOP;
