@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -56,10 +58,11 @@ class _InHand:
     """What an `async with` statement says of what it has in hand."""
 
     _claim: Claim[Any]
+    _handed: int
     _consumer: AsyncConsumer[Any]
 
     def __del__(self) -> None:
-        if hasattr(self, "_consumer") and not self._claim.settled:
+        if hasattr(self, "_consumer") and not self._claim.settled and self._claim.handed == self._handed:
             self._consumer._abandon(self._claim)
 
     async def __aenter__(self) -> Self:
@@ -124,12 +127,14 @@ class _InHand:
                 yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim)
                 said = noted_in(await run_async(conn, statement, ""))
+            if said is None:
+                raise PubSubError("the handler has rolled back")
         except BaseException as error:
             if said is None:
                 handled = await self._failed(error)
             else:  # the commit failed, or was not answered
                 self._claim.error = explained(self._claim, error)
-                handled = isinstance(error, Exception)
+                handled = _is_failure(error)
             if not handled:
                 raise
         finally:
@@ -141,15 +146,23 @@ class _InHand:
         """`error` has left the block; whether it goes no further."""
         if self._claim.in_doubt:  # and if its transaction is rolled back, this is why
             self._claim.error = explained(self._claim, error)
-            return isinstance(error, Exception)
+            return _is_failure(error)
         if self._claim.settled:
             return is_loss(self._claim, error)
         settling = self._consumer._fail(self._claim, error)
-        if not isinstance(error, Exception):
+        if not _is_failure(error):
             return False
         with log_loss(self._claim):
             await settling.outcome
         return True
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether `error` is the handler's own: not if this task is being cancelled, but if one is for which it waited."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)
 
 
 class AsyncDelivery(_InHand, Delivered[T]):
@@ -288,21 +301,34 @@ class AsyncConsumer(AsyncReceiver[Handed]):
         async with self:
             member = self._joined()
             loop = asyncio.get_running_loop()
-            with finishing_on_sigterm(partial(loop.call_soon_threadsafe, member.finish)):
-                async with asyncio.TaskGroup() as workers:
-                    for _ in range(concurrency):
-                        workers.create_task(self._work(handler))
+            call = handler if _is_asynchronous(handler) else _in_threads(handler, concurrency)
+            with (
+                finishing_on_sigterm(partial(loop.call_soon_threadsafe, member.finish)),
+                self._streams.to_finish(member),
+            ):
+                try:
+                    async with asyncio.TaskGroup() as workers:
+                        for _ in range(concurrency):
+                            workers.create_task(self._work(call))
+                except BaseExceptionGroup as group:
+                    raise group.exceptions[0] from None
 
-    async def _work(self, handler: Callable[[Any], Any]) -> None:
+    async def _work(self, call: Callable[[Any], Awaitable[Any]]) -> None:
         async for delivery in self:
             in_hand: Any = delivery
             async with in_hand:
-                await _call(handler, in_hand.entries if self._batches else in_hand.entry)
+                await call(in_hand.entries if self._batches else in_hand.entry)
 
 
-def _call(handler: Callable[[Any], Any], subject: Any) -> Awaitable[Any]:
-    """Call a coroutine function here, and any other function in a thread."""
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
-        awaitable: Awaitable[Any] = handler(subject)
-        return awaitable
-    return asyncio.to_thread(handler, subject)
+def _is_asynchronous(handler: Callable[[Any], Any]) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _in_threads(handler: Callable[[Any], Any], concurrency: int) -> Callable[[Any], Awaitable[Any]]:
+    """A function that may block, called in as many threads as there may be."""
+    pool = ThreadPoolExecutor(concurrency, "pgpubsub handler")
+
+    def call(subject: Any) -> Awaitable[Any]:
+        return asyncio.get_running_loop().run_in_executor(pool, partial(copy_context().run, handler, subject))
+
+    return call

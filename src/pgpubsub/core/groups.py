@@ -10,7 +10,7 @@ is due; later entries of its key are parked behind it. So it holds up nothing bu
 
 A batch that failed does not say which of its entries is to blame. They come again by tenths, and at last alone: only
 what fails alone can be set aside. Nor does a member that died say which of the entries that it had in hand killed it.
-One that has had all its attempts comes once more, with nothing else in hand at its member: if that dies again, it was it.
+One that has had all its attempts comes once more, with nothing else in hand at its member: if that dies too, it was it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ __all__ = ["SLOTS", "Item", "Lane", "Parked", "Place", "Share", "SlotState", "St
 
 SLOTS = 32
 """Of every group. The schema says so too."""
+
+MANY = 1_000_000
+"""With so many may be handed out what has never been before."""
 
 LANE = 100
 """Entries of a key that are held back at most, while one is in flight; more are parked."""
@@ -321,7 +324,7 @@ class Share:
             elif item.key in self._blocked or len(self._lanes.get(item.key, ())) >= LANE:
                 self._slots[item.slot].held.discard(item.id)
                 self._blocked.add(item.key)
-                self._park(item, Parked(item.id, 0))
+                self._park(item, Parked(item.id, 0, MANY))
             else:
                 self._slots[item.slot].held.add(item.id)
                 self._lanes.setdefault(item.key, deque()).append(item)
@@ -440,7 +443,7 @@ class Share:
             return
         for other in held:
             self._slots[other.slot].held.discard(other.id)
-            self._park(other, Parked(other.id, 0))
+            self._park(other, Parked(other.id, 0, MANY))
 
     def _uncount(self, item: Item) -> None:
         self._in_flight -= 1

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import psycopg
+
 from pgpubsub.core.groups import Place
 from pgpubsub.core.position import BEGINNING, END, Covered, Start, stream_id
-from pgpubsub.errors import PubSubError
+from pgpubsub.errors import ConnectionLost, PositionError, PubSubError
 from pgpubsub.groups.claims import Apart
-from pgpubsub.groups.member import end_of, group_channel, group_id, tell
+from pgpubsub.groups.member import group_channel, group_id, place_at, tell
 from pgpubsub.groups.service import check_group
 from pgpubsub.groups.statements import GroupStatements, parameters_of_place
 from pgpubsub.groups.status import DeadLetter, GroupInfo, GroupMember, HeldUp
@@ -74,18 +76,19 @@ class Groups:
         tell(self._engine, group_channel(self._id(group)))
 
     async def _place(self, to: str | Start | datetime) -> Place:
-        if to is BEGINNING:
+        if isinstance(to, datetime):
+            if to.tzinfo is None:
+                raise ValueError(f"{to!r} has no time zone: which moment that is depends on where one is")
+            end, _ = await place_at(self._streams, self._description, END)
+            ((last,),) = await self._ask(self._statements.before, 0, time=to)
+            return Place(Covered(), end.covered, last)
+        start = self._description.start(to)
+        if start is BEGINNING:
             return Place(Covered())
-        if to is END:
-            return Place(await end_of(self._streams, self._description))
-        if not isinstance(to, datetime):
-            position: Any = self._description.start(to)
-            return Place(position.covered, position.target, position.last)
-        if to.tzinfo is None:
-            raise ValueError(f"{to!r} has no time zone: which moment that is depends on where one is")
-        target = await end_of(self._streams, self._description)
-        ((last,),) = await self._ask(self._statements.before, 0, time=to)
-        return Place(Covered(), target, last)
+        place, gaps = await place_at(self._streams, self._description, start)
+        if gaps:
+            raise PositionError(f"the position cannot be gone to: {gaps[0].detail}")
+        return place
 
     def _id(self, group: str) -> int:
         check_group(group)
@@ -100,8 +103,16 @@ class Groups:
     async def _do(self, statement: str, group: str, **parameters: Any) -> int:
         self._engine.start()
         named = {name: value if value is None else str(value) for name, value in parameters.items()}
-        async with self._streams.desk(self._description.schema) as session:
-            ((count,),) = await session.rows(statement, {"group": str(self._id(group)), **named})
+        try:
+            async with self._streams.desk(self._description.schema) as session:
+                ((count,),) = await session.rows(statement, {"group": str(self._id(group)), **named})
+        except ConnectionLost as error:
+            if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                raise PubSubError(
+                    f"a transaction that acknowledges entries of group {group!r} is still open: try again when it has"
+                    " ended"
+                ) from error
+            raise
         return int(count or 0)
 
 

@@ -42,6 +42,8 @@ class Claim(Generic[T]):
         self.entries = entries
         self.since = monotonic()
         """When it was handed out."""
+        self.handed = 0
+        """Changes when it is handed over, and when it is put back: whoever was to have it has not got it."""
         self.settled = False
         """Whether it was said what became of them."""
         self.in_doubt = False

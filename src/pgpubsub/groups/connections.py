@@ -32,6 +32,7 @@ class AsyncConnections:
     def __init__(self, address: Callable[[], Awaitable[str]]) -> None:
         self._address = address
         self._idle: list[psycopg.AsyncConnection[Any]] = []
+        self._closed = False
 
     async def take(self) -> psycopg.AsyncConnection[Any]:
         """One of them, in autocommit mode, that works. Raises `ConnectionFailed`."""
@@ -67,13 +68,14 @@ class AsyncConnections:
 
     async def give_back(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """It is not used any more."""
-        if _usable(conn) and len(self._idle) < KEPT:
+        if _usable(conn) and len(self._idle) < KEPT and not self._closed:
             self._idle.append(conn)
         else:
             await conn.close()
 
     def close(self) -> None:
-        """Close those that nobody uses."""
+        """Close those that nobody uses, and the others when they are given back."""
+        self._closed = True
         while self._idle:
             conn = self._idle.pop()
             conn.pgconn.finish()
@@ -89,6 +91,7 @@ class Connections:
     def __init__(self, address: Callable[[], str]) -> None:
         self._address = address
         self._idle: list[psycopg.Connection[Any]] = []
+        self._closed = False
 
     def take(self) -> psycopg.Connection[Any]:
         """One of them, in autocommit mode, that works. Raises `ConnectionFailed`."""
@@ -123,13 +126,14 @@ class Connections:
 
     def give_back(self, conn: psycopg.Connection[Any]) -> None:
         """It is not used any more."""
-        if _usable(conn) and len(self._idle) < KEPT:
+        if _usable(conn) and len(self._idle) < KEPT and not self._closed:
             self._idle.append(conn)
         else:
             conn.close()
 
     def close(self) -> None:
-        """Close those that nobody uses."""
+        """Close those that nobody uses, and the others when they are given back."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 

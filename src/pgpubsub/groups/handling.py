@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.drivers.borrowed import Statement
-from pgpubsub.errors import LeaseLost
+from pgpubsub.errors import Closed, LeaseLost
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.claims import Claim
 
@@ -30,6 +30,7 @@ class Delivered(Generic[T]):
 
     def __init__(self, claim: Claim[Any], entry: Entry[T] | Undecodable) -> None:
         self._claim = claim
+        self._handed = claim.handed
         self.event = entry
         """The entry, or the `Undecodable` that it is."""
 
@@ -85,6 +86,7 @@ class DeliveredBatch(Generic[T]):
 
     def __init__(self, claim: Claim[Any], entries: list[Entry[T] | Undecodable]) -> None:
         self._claim = claim
+        self._handed = claim.handed
         self.entries = entries
         """The entries, in order. Any of them may be `Undecodable`, which raises where its payload is used."""
 
@@ -110,13 +112,13 @@ def log_loss(claim: Claim[Any]) -> Iterator[None]:
     """Log it if `claim` is somebody else's by now: it will be handled, and whoever handled it here goes on."""
     try:
         yield
-    except LeaseLost as error:
+    except (LeaseLost, Closed) as error:
         is_loss(claim, error)
 
 
 def is_loss(claim: Claim[Any], error: BaseException) -> bool:
     """Whether `error` says that `claim` is somebody else's. If so, it is logged."""
-    if not isinstance(error, LeaseLost):
+    if not isinstance(error, LeaseLost | Closed):
         return False
     logger.warning("what became of %s was not written down, and it comes again: %s", _named(claim), error)
     return True

@@ -47,6 +47,7 @@ class Ready:
 
     def restore(self, claim: Claim[Any]) -> None:
         """Put back what was taken, and could not be handed over."""
+        claim.handed += 1
         self._queue.appendleft(claim)
 
     def __len__(self) -> int:
@@ -97,6 +98,7 @@ class Makes:
         """What the consumer gets."""
         make = self._make()
         assert make is not None  # who takes something out has it
+        claim.handed += 1
         return make(claim, [self._payloads.decoded(entry) for entry in claim.entries])
 
     def decoded(self, event: Any) -> Any:

@@ -19,13 +19,20 @@ from typing import Any, NamedTuple
 from pgpubsub.core import sender
 from pgpubsub.core.entries import hint_channel
 from pgpubsub.core.groups import Item, Lane, Place, Share, Write, quota
-from pgpubsub.core.position import END, Covered, Position, Start, stream_id
+from pgpubsub.core.position import BEGINNING, END, Covered, Position, Start, stream_id
 from pgpubsub.core.reading import Batch
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, GapReason
 from pgpubsub.groups.claims import Apart, Claim, Settling
 from pgpubsub.groups.inbox import GROUP, ClaimInbox
-from pgpubsub.groups.statements import GroupStatements, SlotStatements, parameters_of, parameters_of_place, place_of
+from pgpubsub.groups.statements import (
+    GroupStatements,
+    SlotStatements,
+    parameters_of_parked,
+    parameters_of_place,
+    parameters_of_slots,
+    place_of,
+)
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Happening, Observation
@@ -36,7 +43,7 @@ from pgpubsub.streams.service import Streams
 from pgpubsub.streams.source import Session
 from pgpubsub.streams.statements import as_array
 
-__all__ = ["Member", "Settings", "end_of", "group_channel", "group_id", "tell"]
+__all__ = ["Member", "Settings", "group_channel", "group_id", "place_at", "tell"]
 
 logger = logging.getLogger("pgpubsub.groups")
 
@@ -112,6 +119,7 @@ class Member:
         self.loop = asyncio.get_running_loop()
         """In which all of it happens."""
         self._woken = asyncio.Event()
+        self._settled = asyncio.Event()  # when nothing is in hand any more
         self._stopped = False
         self._finishing = False
         self.error: PubSubError | None = None
@@ -130,6 +138,7 @@ class Member:
     def _forget(self) -> None:
         self._id = ""
         self._share = Share(self._settings.attempts, self._settings.backoff, self._settings.batch)
+        self._places: dict[int, str] = {}  # of the slots' rows
         self._lanes: list[_Lane] = []
         self._lanes_due = False
         self._starting: list[Claim[Any]] = []  # when it is written down
@@ -167,6 +176,12 @@ class Member:
         self._give_back()
         self._inbox.finish()
         self.wake()
+
+    async def finished(self) -> None:
+        """Wait until nothing is in hand, when nothing more is handed out."""
+        self.finish()
+        while self._claims and not self._stopped:
+            await self._settled.wait()
 
     def stop(self) -> None:
         """Leave."""
@@ -284,6 +299,7 @@ class Member:
             claim.lost = error
         self._inbox.withdraw()
         telling = self._telling
+        self._settled.set()
         self._forget()
         for settling in telling:
             settling.tell(LeaseLost(str(error)))
@@ -300,11 +316,11 @@ class Member:
     # -- members and slots
 
     async def _join(self, session: Session) -> None:
-        start, place = self._settings.start, Place(Covered())
-        if start is END and not (await self._first(session, self._statements.exists))[0]:
-            place = Place(await end_of(self._streams, self._description))
-        elif isinstance(start, Position):
-            place = Place(start.covered, start.target, start.last)
+        place = Place(Covered())
+        if self._settings.start is not BEGINNING and not (await self._first(session, self._statements.exists))[0]:
+            place, gaps = await place_at(self._streams, self._description, self._settings.start)
+            for gap in gaps:
+                self._settings.on_gap(gap)
         (self._id,) = await self._first(
             session,
             self._statements.join,
@@ -445,19 +461,29 @@ class Member:
         starting, self._starting = self._starting, []
         self._claims.update(dict.fromkeys(starting))
         try:
-            rows = await self._run(session, self._statements.write_down, {"member": self._id, **parameters_of(write)})
+            rows = await self._run(session, *self._statement_for(write))
             row = rows[0] if rows else None
             if row is None:
                 raise _Ended
         except BaseException:
             self._telling = telling + self._telling  # whoever ends this tells them
             raise
-        waiting, missing = row
+        waiting, missing, places = row
+        self._places.update(zip([slot.number for slot in write.slots], places or (), strict=True))
         self._share.on_written(write, waiting)
         self._after_writing(write, missing, starting)
         for settling in telling:
             settling.tell(None)
+        if not self._claims:
+            self._settled.set()
+            self._settled = asyncio.Event()
         return True
+
+    def _statement_for(self, write: Write) -> tuple[str, Mapping[str, Any]]:
+        parameters = {"member": self._id, **parameters_of_slots(write, self._places)}
+        if write.done or write.noted or write.started or write.parked:
+            return self._statements.write_down, {**parameters, **parameters_of_parked(write)}
+        return self._statements.write_slots, parameters
 
     def _after_writing(self, write: Write, missing: Sequence[int], starting: Sequence[Claim[Any]]) -> None:
         if missing:
@@ -547,12 +573,16 @@ class _Lane:
                 self._member._inbox.end(why)
 
 
-async def end_of(streams: Streams, description: Description[Any]) -> Covered:
-    """What a stream has at present."""
-    reader = streams.reader(description, None, _Nowhere())
+async def place_at(
+    streams: Streams, description: Description[Any], start: Position | Start
+) -> tuple[Place, Sequence[Gap]]:
+    """Where a reader stands that begins there, and what it is told of at once: `start` may be of another history."""
+    sink = _Nowhere()
+    reader = streams.reader(description, start if isinstance(start, Position) else None, sink)
     try:
-        await reader.begin(at_end=True)
-        return reader.position.covered
+        await reader.begin(at_end=start is END)
+        position = reader.position
+        return Place(position.covered, position.target, position.last), sink.gaps
     finally:
         reader.stop()
         streams.forget(reader)
@@ -563,11 +593,14 @@ class _Nowhere:
 
     has_enough = False
 
+    def __init__(self) -> None:
+        self.gaps: list[Gap] = []
+
     def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
         pass
 
     def deliver_gap(self, gap: Gap) -> None:
-        pass
+        self.gaps.append(gap)
 
     def end(self, why: Exception) -> None:
         pass

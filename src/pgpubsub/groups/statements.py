@@ -11,7 +11,25 @@ from pgpubsub.core.position import Covered
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.streams.statements import Statements, as_array
 
-__all__ = ["GroupStatements", "SlotStatements", "parameters_of", "parameters_of_place", "place_of"]
+__all__ = [
+    "GroupStatements",
+    "SlotStatements",
+    "parameters_of_parked",
+    "parameters_of_place",
+    "parameters_of_slots",
+    "place_of",
+]
+
+
+OF_SLOTS = """
+          %(member)s::uuid, %(durable)s::boolean, %(slots)s::smallint[], %(places)s::tid[], %(belows)s::bigint[],
+          %(opens)s::text[], %(target_belows)s::bigint[], %(target_opens)s::text[], %(lasts)s::bigint[],
+          %(in_flights)s::text[], %(helds)s::text[], %(kept)s::boolean[]"""
+
+OF_PARKED = """
+          %(done)s::bigint[], %(noted)s::bigint[], %(started)s::bigint[], %(started_delays)s::double precision[],
+          %(started_togethers)s::int[], %(parked)s::bigint[], %(attempts)s::int[], %(togethers)s::int[],
+          %(delays)s::double precision[], %(dead)s::boolean[], %(errors)s::text[]"""
 
 
 class SlotStatements(Statements):
@@ -96,18 +114,14 @@ class GroupStatements:
         """
 
     @cached_property
+    def write_slots(self) -> str:
+        """See `core.groups.Write`, where nothing is parked. No row: the membership has ended."""
+        return f"SELECT waiting, missing, written::text[] FROM {self._in}.write_down({OF_SLOTS})"
+
+    @cached_property
     def write_down(self) -> str:
-        """See `core.groups.Write`. No row: the membership has ended."""
-        return f"""
-        SELECT waiting, missing FROM {self._in}.write_down(
-          %(member)s::uuid, %(durable)s::boolean,
-          %(slots)s::smallint[], %(belows)s::bigint[], %(opens)s::text[], %(target_belows)s::bigint[],
-          %(target_opens)s::text[], %(lasts)s::bigint[], %(in_flights)s::text[], %(helds)s::text[],
-          %(kept)s::boolean[], %(done)s::bigint[], %(noted)s::bigint[], %(started)s::bigint[],
-          %(started_delays)s::double precision[], %(started_togethers)s::int[], %(parked)s::bigint[],
-          %(attempts)s::int[], %(togethers)s::int[],
-          %(delays)s::double precision[], %(dead)s::boolean[], %(errors)s::text[])
-        """
+        """The same, where something is."""
+        return f"SELECT waiting, missing, written::text[] FROM {self._in}.write_down({OF_SLOTS}, {OF_PARKED})"
 
     @cached_property
     def groups(self) -> str:
@@ -205,13 +219,14 @@ class GroupStatements:
         """
 
 
-def parameters_of(write: Write) -> Mapping[str, Any]:
-    """Those of `write_down`, all but the member."""
+def parameters_of_slots(write: Write, places: Mapping[int, str]) -> Mapping[str, Any]:
+    """Those of `write_slots`, all but the member. `places`: where the slots' rows were last."""
     slots = write.slots
     targets = [slot.place.target for slot in slots]
-    parameters = {
+    return {
         "durable": str(write.durable),
         "slots": as_array([slot.number for slot in slots]),
+        "places": as_array([f'"{places[slot.number]}"' if slot.number in places else "NULL" for slot in slots]),
         "belows": as_array([slot.place.covered.below for slot in slots]),
         "opens": _arrays([slot.place.covered.open for slot in slots]),
         "target_belows": as_array([_or_null(target and target.below) for target in targets]),
@@ -221,11 +236,10 @@ def parameters_of(write: Write) -> Mapping[str, Any]:
         "helds": _arrays([slot.held for slot in slots]),
         "kept": as_array([str(slot.kept) for slot in slots]),
     }
-    rest = _of_parked(write) if write.done or write.noted or write.started or write.parked else NO_PARKED
-    return {**parameters, **rest}
 
 
-def _of_parked(write: Write) -> Mapping[str, Any]:
+def parameters_of_parked(write: Write) -> Mapping[str, Any]:
+    """Those that `write_down` has beside."""
     parked = write.parked
     return {
         "done": as_array(write.done),
@@ -240,9 +254,6 @@ def _of_parked(write: Write) -> Mapping[str, Any]:
         "dead": as_array([str(one.dead) for one in parked]),
         "errors": [one.error for one in parked],
     }
-
-
-NO_PARKED = _of_parked(Write())
 
 
 def parameters_of_place(place: Place) -> Mapping[str, Any]:

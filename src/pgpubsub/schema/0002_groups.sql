@@ -106,24 +106,31 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_tem
     SELECT 'pgpubsub.group.' || to_hex($1)
 $body$;
 
--- Let the first waiting entry of each of these keys be due, and no other of them. Returns the keys that have any.
+-- Let the first waiting entry of each of these keys be due, and unless that is in hand or has to wait, up to 99 that
+-- follow it, as far as none has to wait; and no other of them. Returns the keys that have any.
 CREATE OR REPLACE FUNCTION {schema}.promote(its_group bigint, keys text[]) RETURNS text[]
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    WITH first AS MATERIALIZED (
-        SELECT given.key, line.id, line.due_at
+    WITH line AS MATERIALIZED (
+        SELECT given.key, one.*, row_number() OVER its_line AS place,
+               bool_and(due_at IS NULL OR due_at <= statement_timestamp()) OVER its_line AS goes_on
           FROM (SELECT DISTINCT unnest($2) AS key) AS given
          CROSS JOIN LATERAL (
-            SELECT id, due_at FROM {schema}.parked
+            SELECT id, due_at, in_hand FROM {schema}.parked
              WHERE consumer_group = $1 AND hashtextextended(key, 0) = hashtextextended(given.key, 0)
                AND key = given.key AND dead_at IS NULL
-             ORDER BY id LIMIT 1) AS line),
+             ORDER BY id LIMIT 200) AS one
+        WINDOW its_line AS (PARTITION BY given.key ORDER BY one.id)),
+    first AS MATERIALIZED (SELECT key, in_hand OR NOT goes_on AS waits FROM line WHERE place = 1),
     promoted AS (
-        UPDATE {schema}.parked SET due_at = clock_timestamp() FROM first
-         WHERE parked.consumer_group = $1 AND parked.id = first.id AND first.due_at IS NULL),
+        UPDATE {schema}.parked SET due_at = statement_timestamp()
+          FROM line JOIN first ON first.key = line.key
+         WHERE parked.consumer_group = $1 AND parked.id = line.id AND line.due_at IS NULL
+           AND (place = 1 OR place <= 100 AND goes_on AND NOT first.waits)),
     not_yet AS (
-        UPDATE {schema}.parked SET due_at = NULL FROM first
-         WHERE parked.consumer_group = $1 AND hashtextextended(parked.key, 0) = hashtextextended(first.key, 0)
-           AND parked.key = first.key AND parked.id > first.id AND parked.due_at IS NOT NULL AND parked.dead_at IS NULL)
+        UPDATE {schema}.parked SET due_at = NULL
+          FROM line JOIN first ON first.key = line.key
+         WHERE parked.consumer_group = $1 AND parked.id = line.id AND line.due_at IS NOT NULL
+           AND place > 1 AND (first.waits OR NOT goes_on AND line.due_at <= statement_timestamp()))
     SELECT coalesce(array_agg(key), '{}') FROM first
 $body$;
 
@@ -154,7 +161,7 @@ BEGIN
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at, error)
         SELECT $1, entry.id, slot.slot, key, payload, payload_bytes, headers, appended_at, taken.attempts,
-               CASE WHEN alone AND taken.attempts > 0 THEN 0 ELSE 1 END,
+               CASE WHEN taken.attempts = 0 THEN 1000000 WHEN alone THEN 0 ELSE 1 END,
                CASE WHEN key IS NULL THEN clock_timestamp() END,
                CASE WHEN taken.attempts > 0 THEN 'the member that had it ended, or lost its lease' END
           FROM {schema}.slot
@@ -262,21 +269,26 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
 $body$;
 
 -- Write down what a member has decided: where its slots stand, what was handled, what failed. Returns the keys concerned
--- for which entries still wait, and failed entries that retention has removed; nothing if the membership has ended.
+-- for which entries still wait, failed entries that retention has removed, and where the slots' rows are now, by which
+-- they are found the next time; nothing if the membership has ended.
 CREATE OR REPLACE FUNCTION {schema}.write_down(
     its_id uuid, durable boolean,
-    slots smallint[], belows bigint[], opens text[], target_belows bigint[], target_opens text[], lasts bigint[],
-    in_flights text[], helds text[], kept boolean[],
-    done bigint[], noted bigint[], started bigint[], started_delays double precision[], started_togethers int[],
-    parked bigint[], attempts int[], togethers int[], delays double precision[], dead boolean[], errors text[]
-) RETURNS TABLE (waiting text[], missing bigint[]) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+    slots smallint[], places tid[], belows bigint[], opens text[], target_belows bigint[], target_opens text[],
+    lasts bigint[], in_flights text[], helds text[], kept boolean[],
+    done bigint[] DEFAULT '{}', noted bigint[] DEFAULT '{}', started bigint[] DEFAULT '{}',
+    started_delays double precision[] DEFAULT '{}', started_togethers int[] DEFAULT '{}',
+    parked bigint[] DEFAULT '{}', attempts int[] DEFAULT '{}', togethers int[] DEFAULT '{}',
+    delays double precision[] DEFAULT '{}', dead boolean[] DEFAULT '{}', errors text[] DEFAULT '{}'
+) RETURNS TABLE (waiting text[], missing bigint[], written tid[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
     its_group bigint;
     its_stream bigint;
+    place tid;
     keys text[];
 BEGIN
-    IF cardinality($12) + cardinality($17) > 0 THEN
+    IF cardinality($13) + cardinality($18) > 0 THEN
         SELECT known.id, known.stream INTO its_group, its_stream FROM {schema}.consumer_group AS known
          WHERE id = (SELECT consumer_group FROM {schema}.member WHERE id = $1) FOR KEY SHARE;
     END IF;
@@ -287,32 +299,41 @@ BEGIN
     IF NOT $2 THEN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
-    UPDATE {schema}.slot
-       SET below = given.below::text::xid8, open = given.open::xid8[], target_below = given.target_below::text::xid8,
-           target_open = given.target_open::xid8[], last = given.last, in_flight = given.in_flight::bigint[],
-           held = given.held::bigint[], member = CASE WHEN given.kept THEN $1 END
-      FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11)
-           AS given (slot, below, open, target_below, target_open, last, in_flight, held, kept)
-     WHERE slot.consumer_group = its_group AND slot.slot = given.slot;
-    IF cardinality($14) > 0 THEN
+    FOR number IN 1 .. cardinality($3) LOOP
+        -- By its place: as long as an old snapshot is held, there are as many versions of it as it was written.
+        UPDATE {schema}.slot
+           SET below = $5[number]::text::xid8, open = $6[number]::xid8[], target_below = $7[number]::text::xid8,
+               target_open = $8[number]::xid8[], last = $9[number], in_flight = $10[number]::bigint[],
+               held = $11[number]::bigint[], member = CASE WHEN $12[number] THEN $1 END
+         WHERE ctid = $4[number] AND consumer_group = its_group AND slot = $3[number] RETURNING ctid INTO place;
+        IF NOT FOUND THEN
+            UPDATE {schema}.slot
+               SET below = $5[number]::text::xid8, open = $6[number]::xid8[], target_below = $7[number]::text::xid8,
+                   target_open = $8[number]::xid8[], last = $9[number], in_flight = $10[number]::bigint[],
+                   held = $11[number]::bigint[], member = CASE WHEN $12[number] THEN $1 END
+             WHERE consumer_group = its_group AND slot = $3[number] RETURNING ctid INTO place;
+        END IF;
+        written := written || place;
+    END LOOP;
+    IF cardinality($15) > 0 THEN
         UPDATE {schema}.parked
            SET attempts = parked.attempts + 1, together = given.together, in_hand = true,
                due_at = clock_timestamp() + make_interval(secs => given.delay)
-          FROM unnest($14, $15, $16) AS given (id, delay, together)
+          FROM unnest($15, $16, $17) AS given (id, delay, together)
          WHERE parked.consumer_group = its_group AND parked.id = given.id;
     END IF;
-    IF cardinality($13) > 0 THEN
-        DELETE FROM {schema}.acknowledged WHERE id = ANY ($13);
+    IF cardinality($14) > 0 THEN
+        DELETE FROM {schema}.acknowledged WHERE id = ANY ($14);
     END IF;
     waiting := '{}';
     missing := '{}';
-    IF cardinality($12) + cardinality($17) > 0 THEN
+    IF cardinality($13) + cardinality($18) > 0 THEN
         WITH gone AS (
-            DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($12) RETURNING key),
+            DELETE FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($13) RETURNING key),
         given AS MATERIALIZED (
             SELECT id, attempts, together, CASE WHEN dead THEN now() END AS dead_at, error,
                    clock_timestamp() + make_interval(secs => delay) AS due_at
-              FROM unnest($17, $18, $19, $20, $21, $22) AS given (id, attempts, together, delay, dead, error)),
+              FROM unnest($18, $19, $20, $21, $22, $23) AS given (id, attempts, together, delay, dead, error)),
         again AS (
             UPDATE {schema}.parked
                SET attempts = given.attempts, together = given.together, in_hand = false, due_at = given.due_at,
@@ -325,7 +346,7 @@ BEGIN
             SELECT its_group, entry.id, entry.slot, key, payload, payload_bytes, headers, appended_at, given.attempts,
                    given.together, given.due_at, given.dead_at, given.error
               FROM given JOIN {schema}.entry ON entry.stream = its_stream AND entry.id = given.id
-             WHERE given.id NOT IN (SELECT id FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($17))
+             WHERE given.id NOT IN (SELECT id FROM {schema}.parked WHERE consumer_group = its_group AND id = ANY ($18))
             RETURNING id, key)
         SELECT (SELECT array_agg(key) FROM (
                     SELECT key FROM gone UNION SELECT key FROM again UNION SELECT key FROM fresh) AS concerned

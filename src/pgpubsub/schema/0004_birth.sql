@@ -10,7 +10,7 @@ BEGIN
            FROM (SELECT DISTINCT consumer_group, member FROM {schema}.slot WHERE member IS NOT NULL) AS known;
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at)
-        SELECT known.id, entry.id, entry.slot, key, payload, payload_bytes, headers, appended_at, 0, 1,
+        SELECT known.id, entry.id, entry.slot, key, payload, payload_bytes, headers, appended_at, 0, 1000000,
                CASE WHEN key IS NULL THEN pg_catalog.clock_timestamp() END
           FROM {schema}.consumer_group AS known
           JOIN {schema}.slot ON slot.consumer_group = known.id

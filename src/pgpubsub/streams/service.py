@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 from pgpubsub.core.entries import NewEntry, hint_channel
 from pgpubsub.core.grouping import Call
@@ -30,6 +30,13 @@ PATIENCE = 1.0
 """Seconds that a page may take to be read when the hub is closed, before its connection is broken."""
 
 
+class Finishing(Protocol):
+    """Somebody who has something in hand."""
+
+    async def finished(self) -> None:
+        """Take no more, and wait until that is done."""
+
+
 class Streams:
     """See the module. A `Part` of `engine`'s hub, in whose event loop all of it happens."""
 
@@ -42,6 +49,7 @@ class Streams:
         self._watches: dict[tuple[Conninfo | None, str, float], Watch] = {}
         self._readers: dict[int, set[Reader]] = {}  # by stream
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: list[Finishing] = []
         self._trimmers: dict[str, Trimmer] = {}  # by schema
         engine.attach(self)
 
@@ -198,7 +206,18 @@ class Streams:
 
     # -- a part of the hub
 
+    @contextmanager
+    def to_finish(self, one: Finishing) -> Iterator[None]:
+        """When the hub is closed, what it has in hand is to be finished first."""
+        self._finishing.append(one)
+        try:
+            yield
+        finally:
+            self._finishing.remove(one)
+
     async def drain(self) -> None:
+        for one in list(self._finishing):
+            await one.finished()
         for appending in self._appending.values():
             await appending.drain()
 

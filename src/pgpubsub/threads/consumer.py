@@ -68,10 +68,11 @@ class _InHand:
     """What a `with` statement says of what it has in hand."""
 
     _claim: Claim[Any]
+    _handed: int
     _consumer: Consumer[Any]
 
     def __del__(self) -> None:
-        if hasattr(self, "_consumer") and not self._claim.settled:
+        if hasattr(self, "_consumer") and not self._claim.settled and self._claim.handed == self._handed:
             self._consumer._abandon(self._claim)
 
     def __enter__(self) -> Self:
@@ -134,6 +135,8 @@ class _InHand:
                 yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim)
                 said = noted_in(run(conn, statement, ""))
+            if said is None:
+                raise PubSubError("the handler has rolled back")
         except BaseException as error:
             if said is None:
                 handled = self._failed(error)
@@ -299,8 +302,9 @@ class Consumer(Receiver[Handed]):
         with self:
             member = self._joined()
             work = _Work(lambda: self._work(handler), concurrency)
-            with finishing_on_sigterm(partial(self._hub._post, member.finish)):
-                work.run(partial(self._hub._post, member.finish))
+            finish = partial(self._hub._post, member.finish)
+            with finishing_on_sigterm(finish), self._streams.to_finish(member):
+                work.run(finish)
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
         for delivery in self:
@@ -320,7 +324,8 @@ class _Work:
         ]
 
     def run(self, finish: Callable[[], object]) -> None:
-        """Do it. When the caller's thread is interrupted, the others finish."""
+        """Do it. When one of them is interrupted, all finish."""
+        self._finish = finish
         for thread in self._others:
             thread.start()
         try:
@@ -337,3 +342,4 @@ class _Work:
             self._work()
         except BaseException as error:
             self._errors.append(error)
+            self._finish()
