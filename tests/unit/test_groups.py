@@ -308,16 +308,61 @@ def test_what_was_held_goes_on_in_order_and_before_what_was_not_looked_at(share:
     assert ids(share.start(1)) == [3]
 
 
-def test_no_more_are_held_than_a_limit_and_then_none_is_looked_at(
+def test_no_more_of_a_key_are_held_than_a_limit_and_others_go_past_them(
     share: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "HELD", 2)
-    share.read(entry(1, "a"), entry(2, "a"), entry(3, "a"), entry(4, "b"))
-    [first] = share.start(1)
+    monkeypatch.setattr(groups, "LANE", 2)
+    share.read(*[entry(id, "a") for id in (1, 2, 3, 4, 5)], entry(6, "b"))
+    assert ids(share.start(1)) == [1]
+    assert ids(share.start(1)) == [6]
+    write = share.write(["a"])
+    assert write.slots == [SlotState(1, Place(AFTER), [1, 6], [2, 3], True)]
+    assert write.parked == [Parked(4, 0), Parked(5, 0)]
+    assert write.keys == {"a"}
+    assert not write.durable
+
+
+def test_each_key_has_a_limit_of_its_own(share: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "LANE", 1)
+    share.read(entry(1, "a"), entry(2, "b"), entry(3, "a"), entry(4, "b"))
+    assert ids(share.start(2)) == [1, 2]
     assert share.start(1) == []
-    assert share.waiting == 1
-    share.acknowledge([first])
-    assert [ids(share.start(1)) for _ in range(2)] == [[2], [4]]
+    assert share.slot() == SlotState(1, Place(AFTER), [1, 2], [3, 4], True)
+
+
+def test_what_was_held_is_parked_before_what_was_beyond_the_limit(
+    share: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "LANE", 1)
+    share.read(entry(1, "a"), entry(2, "a"), entry(3, "a"))
+    first = share.start(1)
+    assert share.start(1) == []
+    assert ids_parked(share.write(["a"])) == [3]
+    share.on_due([parked(3, "a", attempts=0)])
+    assert share.start(1) == [], "it is the first of those that are parked, but not of its key"
+    share.acknowledge(first)
+    assert share.due == 0
+    assert share.start(1) == []
+    write = share.write(["a"])
+    assert write.parked == [Parked(2, 0)]
+    assert write.slots == [SlotState(1, Place(AFTER), [], [], True)]
+    share.on_due([parked(2, "a", attempts=0)])
+    assert ids(share.start(1)) == [2]
+
+
+def test_what_was_held_and_is_beyond_the_limit_when_it_is_looked_at_again_is_held_no_more(
+    share: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share.read(*[entry(id, "a") for id in (1, 2, 3, 4)])
+    first = share.start(1)
+    assert share.start(1) == []
+    share.acknowledge(first)
+    assert ids(share.start(1)) == [2]
+    monkeypatch.setattr(groups, "LANE", 1)
+    assert share.start(1) == []
+    write = share.write(["a"])
+    assert write.slots == [SlotState(1, Place(AFTER), [2], [3], True)]
+    assert write.parked == [Parked(4, 0)]
 
 
 def test_what_is_in_flight_and_what_is_held_are_the_exceptions_to_where_a_slot_stands(share: Subject) -> None:
@@ -345,9 +390,9 @@ def test_what_is_due_goes_first_and_comes_back_later_should_nobody_say_more(shar
     share.read(entry(1))
     share.on_due([parked(7, "a", attempts=1), parked(8, "b", attempts=2)])
     assert ids(share.start(1)) == [7]
-    assert share.write().started == [Started(7, 20.0, 0)]
+    assert share.write().started == [Started(7, 20.0, 1)]
     assert ids(share.start(1)) == [8]
-    assert share.write().started == [Started(8, 30.0, 0)]
+    assert share.write().started == [Started(8, 30.0, 1)]
     assert ids(share.start(1)) == [1]
 
 
@@ -441,6 +486,85 @@ def test_what_was_not_in_hand_alone_or_not_often_enough_gets_another_attempt(att
     share = Subject(attempts=2)
     share.on_due([parked(1, attempts=attempts, together=together)])
     assert ids(share.start(9)) == [1]
+
+
+# -- those that may have killed their member
+
+
+def test_what_has_had_all_its_attempts_comes_once_more_with_nothing_else_in_hand() -> None:
+    share = Subject(attempts=2)
+    share.read(entry(1), entry(2))
+    share.on_due([parked(7, attempts=2, together=9), parked(8, attempts=1, together=9)])
+    [item] = share.start(9)
+    assert (item.id, item.attempts) == (7, 3)
+    assert share.write().started == [Started(7, 30.0, 1)]
+    assert share.start(9) == []
+    share.acknowledge([item])
+    assert ids(share.start(9)) == [8]
+    assert ids(share.start(9)) == [1, 2]
+
+
+def test_it_goes_before_others_that_were_due_earlier() -> None:
+    share = Subject(attempts=2)
+    share.on_due([parked(1, attempts=1), parked(2, "a", attempts=2), parked(3, attempts=1)])
+    assert ids(share.begin()) == [2]
+
+
+def test_it_waits_for_what_is_in_flight_and_nothing_else_is_started_meanwhile() -> None:
+    share = Subject(attempts=2)
+    share.read(entry(1), entry(2), entry(3))
+    share.on_due([parked(6, attempts=1)])
+    sixth, first, second = share.begin(), share.begin(), share.begin()
+    share.on_due([parked(7, attempts=2), parked(8, attempts=1)])
+    assert share.start(1) == []
+    share.acknowledge(first)
+    share.fail(second, "no")
+    assert share.start(1) == []
+    share.acknowledge(sixth)
+    assert ids(share.begin()) == [7]
+    assert share.start(1) == []
+
+
+def test_those_that_may_have_done_it_come_one_at_a_time() -> None:
+    share = Subject(attempts=1)
+    share.on_due([parked(id, attempts=1) for id in (1, 2, 3)])
+    for id in (1, 2, 3):
+        items = share.begin()
+        assert ids(items) == [id]
+        assert share.start(1) == []
+        share.acknowledge(items)
+    assert share.start(1) == []
+
+
+def test_others_go_on_when_it_has_failed_and_is_set_aside() -> None:
+    share = Subject(attempts=2)
+    share.read(entry(1))
+    share.on_due([parked(7, attempts=2)])
+    items = share.begin()
+    assert share.start(1) == []
+    share.fail(items, "no")
+    assert ids(share.start(1)) == [1]
+    assert share.write().parked == [Parked(7, 3, 1, None, True, "no")]
+
+
+def test_others_go_on_when_it_is_given_back() -> None:
+    share = Subject(attempts=2)
+    share.read(entry(1))
+    share.on_due([parked(7, attempts=2)])
+    share.give_back(share.begin())
+    assert ids(share.start(1)) == [1]
+    assert share.write().parked == [Parked(7, 2, 1, 0.0)]
+
+
+def test_others_go_on_when_it_was_in_a_slot_that_is_being_left() -> None:
+    share = Subject(1, 2, attempts=2)
+    share.read(entry(1, slot=2), entry(2, slot=2))
+    first = share.begin()
+    share.on_due([parked(7, slot=1, attempts=2)])
+    assert share.start(1) == []
+    share.leave(1)
+    assert ids(share.start(1)) == [2]
+    assert ids(first) == [1]
 
 
 # -- what became of it
@@ -564,7 +688,7 @@ def test_a_parked_entry_that_is_given_back_is_due_again(share: Subject) -> None:
     share.on_due([parked(1, "a", attempts=1, together=4)])
     share.give_back(share.start(1))
     write = share.write(["a"])
-    assert write.started == [Started(1, 20.0, 0)]
+    assert write.started == [Started(1, 20.0, 1)]
     assert write.parked == [Parked(1, 1, 4, 0.0)], "which is what counts, since it is written after that"
 
 
@@ -590,6 +714,45 @@ def test_it_is_not_idle_while_parked_entries_are_due_or_in_flight(share: Subject
     share.acknowledge(items)
     found.append(share.idle)
     assert found == [False, False, True]
+
+
+# -- lines of parked entries
+
+
+def test_what_was_due_is_no_more_when_something_before_it_is_parked(share: Subject) -> None:
+    share.read(entry(1, "a"))
+    first = share.begin()
+    share.on_due([parked(2, "a"), parked(3, "b"), parked(4)])
+    share.fail(first, "no")
+    assert share.due == 2
+    assert [ids(share.start(1)) for _ in range(3)] == [[3], [4], []]
+
+
+def test_what_was_due_stays_so_when_something_behind_it_is_parked(share: Subject) -> None:
+    share.on_due([parked(1, "a")])
+    share.read(entry(2, "a"), entry(3))
+    assert ids(share.start(1)) == [1]
+    share.on_due([parked(0, "a")])
+    assert ids(share.start(1)) == [3]
+    assert share.due == 1
+    assert ids_parked(share.write(["a"])) == [2]
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_was_read_of_a_key_before_something_of_it_is_written_down_may_not_be_due(
+    share: Subject, done: bool
+) -> None:
+    share.on_due([parked(1, "a")])
+    items = share.begin()
+    if done:
+        share.acknowledge(items)
+    else:
+        share.fail(items, "no")
+    share.on_due([parked(2, "a"), parked(3, "b"), parked(4)])
+    assert share.due == 2
+    share.write(["a"])
+    share.on_due([parked(2, "a")])
+    assert share.due == 3
 
 
 # -- blocked keys

@@ -42,8 +42,7 @@ CREATE TABLE IF NOT EXISTS {schema}.slot (
     target_open xid8[],
     last bigint NOT NULL DEFAULT 0,
     in_flight bigint[] NOT NULL DEFAULT '{}',  -- handed out
-    held bigint[] NOT NULL DEFAULT '{}',  -- not yet, since an earlier entry of the key is in flight
-    PRIMARY KEY (consumer_group, slot)
+    held bigint[] NOT NULL DEFAULT '{}'  -- not yet, since an earlier entry of the key is in flight
 ) WITH (fillfactor = 30);
 
 -- Entries that wait to be handed out again, or behind one that does; and dead letters.
@@ -77,6 +76,10 @@ DO $do$
 BEGIN
     IF pg_catalog.to_regclass({member_group_literal}) IS NULL THEN
         CREATE INDEX member_group ON {schema}.member (consumer_group);
+    END IF;
+    -- Not unique: to make sure of that, all versions of a row would be looked at that an old snapshot keeps.
+    IF pg_catalog.to_regclass({slot_group_literal}) IS NULL THEN
+        CREATE INDEX slot_group ON {schema}.slot (consumer_group, slot);
     END IF;
     IF pg_catalog.to_regclass({parked_due_literal}) IS NULL THEN
         CREATE INDEX parked_due ON {schema}.parked (consumer_group, slot, due_at) WHERE due_at IS NOT NULL;
