@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgpubsub
-from pgpubsub import Entry, Hub, StreamsNotInstalled
+from pgpubsub import Entry, Gap, Hub, PositionError, StreamsNotInstalled
 from pgpubsub.testing import Proxy, TemporaryServer
 from pgpubsub.testing.server import find_binaries
 from tests.system.standby import Standby
@@ -261,6 +261,9 @@ def test_a_group_of_a_dump_goes_on_with_what_it_had_not_handled(stream_server: T
         with late.transaction():
             pgpubsub.append(late, "s", "late")
             stream.append_many(numbers(10), key=lambda value: str(int(value) % 3))
+            *_, last = stream.read(follow=False)
+            assert isinstance(last, Entry)
+            old = last.position
             with stream.consume("billing", attempts=2, backoff=1000) as consumer:
                 for _ in range(4):
                     consumer.get(20).acknowledge()
@@ -283,6 +286,12 @@ def test_a_group_of_a_dump_goes_on_with_what_it_had_not_handled(stream_server: T
         assert sorted(handled) == [("4", 2), ("5", 2), ("6", 1), ("7", 1), ("8", 1), ("9", 1), ("new", 1)]
         assert [payload for payload, _ in handled if payload in ("4", "7", "new")] == ["4", "7", "new"]
         assert [(group.lag, group.dead) for group in stream.groups()] == [(0, 0)]
+        with pytest.raises(PositionError, match="restored from a dump"):
+            stream.seek("billing", old)
+        gaps: list[Gap] = []
+        stream.process("new", lambda entry: None, start=old, on_gap=gaps.append, follow=False)
+        assert [gap.reason for gap in gaps] == ["restored"]
+        assert {group.name: group.lag for group in stream.groups()} == {"billing": 0, "new": 0}
 
 
 def test_appends_to_a_dump_that_is_not_repaired_are_not_lost(stream_server: TemporaryServer, elsewhere: str) -> None:

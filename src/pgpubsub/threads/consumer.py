@@ -225,7 +225,8 @@ class Consumer(Receiver[Handed]):
         """
         if self._closed:
             raise SubscriptionClosed("the consumer was closed")
-        self._member = self._hub._running_thread().call(
+        self._thread = self._hub._running_thread()  # which takes what is said as long as it lives, also when it closes
+        self._member = self._thread.call(
             begin, self._engine, self._streams, self._description, self._settings, self._inbox
         )
         return self
@@ -284,11 +285,11 @@ class Consumer(Receiver[Handed]):
 
     def _acknowledge(self, claim: Claim[Any]) -> None:
         member = self._joined()
-        self._hub._running_thread().run(_Settling(lambda settling: member.acknowledge(claim, settling)))
+        self._thread.run(_Settling(lambda settling: member.acknowledge(claim, settling)))
 
     def _fail(self, claim: Claim[Any], error: BaseException) -> None:
         member, words = self._joined(), explained(claim, error)
-        self._hub._running_thread().run(_Settling(lambda settling: member.fail(claim, words, settling)))
+        self._thread.run(_Settling(lambda settling: member.fail(claim, words, settling)))
 
     def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
         claim.settled = claim.in_doubt = True

@@ -1,0 +1,162 @@
+"""What `process` does beside calling the handler: tasks and threads, what ends it, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgpubsub import AsyncHub, StreamsNotInstalled
+from tests.contract.faces import PATIENCE, AnyHub, Worker
+from tests.contract.groups import administer, consume, info, process
+from tests.contract.sending import wait_until, words
+from tests.contract.streams import KINDS, AnyStream, open_stream
+
+NewHub = Callable[..., AnyHub]
+
+
+@pytest.fixture(params=KINDS)
+def hub_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_what_is_in_hand_is_finished_when_the_hub_is_closed(new_hub: NewHub, installed: str, channel: str) -> None:
+    hub, other = new_hub(installed), open_stream(new_hub(installed), channel)
+    other.append_many(words(3))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def handler(entry: Any) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    working = Worker(lambda: process(open_stream(hub, channel), "billing", handler))
+    assert begun.wait(PATIENCE)
+    closing = Worker(lambda: hub.close(PATIENCE))
+    assert closing.busy
+    go_on.set()
+    assert working.outcome() is None
+    assert closing.outcome() is None
+    assert info(other, "billing").lag == 2
+    with consume(other, "billing") as consumer:
+        assert [consumer.get(PATIENCE).attempt for _ in range(2)] == [1, 1]
+
+
+def test_as_many_handlers_may_block_as_are_asked_for(stream: AnyStream) -> None:
+    stream.append_many(words(40))
+    together = threading.Barrier(40)
+    process(stream, "billing", lambda entry: together.wait(PATIENCE), concurrency=40, follow=False)
+    assert info(stream, "billing").lag == 0
+
+
+def test_what_stands_in_the_way_is_raised_as_it_is(hub: AnyHub, dsn: str, channel: str) -> None:
+    stream = open_stream(hub, channel, schema="nowhere")
+    with pytest.raises(StreamsNotInstalled):
+        process(stream, "billing", print, concurrency=3)
+
+
+@pytest.mark.parametrize("hub_kind", ["Hub"])  # a loop ends at once with it
+def test_what_is_no_exception_ends_all_workers(stream: AnyStream) -> None:
+    stream.append_many(words(5))
+
+    def handler(entry: Any) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        process(stream, "billing", handler, concurrency=3, attempts=100)
+
+
+def roll_back() -> None:
+    raise psycopg.Rollback
+
+
+def test_a_handler_that_rolls_back_has_failed(stream: AnyStream) -> None:
+    stream.append("a")
+    with consume(stream, "billing", attempts=1) as consumer:
+        with consumer.get(PATIENCE).transaction():
+            roll_back()
+        wait_until(lambda: info(stream, "billing").dead == 1)
+    assert administer(stream, "dead", "billing")[0].error == "pgpubsub.errors.PubSubError: the handler has rolled back"
+
+
+def test_a_handler_that_waits_for_a_cancelled_task_has_failed(installed: str, channel: str) -> None:
+    """That is not this task's end."""
+
+    async def main() -> None:
+        async with AsyncHub(installed) as hub:
+            stream = hub.stream(channel)
+            await stream.append_many(words(3))
+            handled: list[str] = []
+
+            async def handler(entry: Any) -> None:
+                if not handled:
+                    handled.append("")
+                    task = asyncio.ensure_future(asyncio.sleep(60))
+                    task.cancel()
+                    await task
+                handled.append(entry.payload)
+
+            await stream.process("billing", handler, follow=False, backoff=0)
+            assert sorted(handled[1:]) == sorted(words(3))
+            assert [(group.lag, group.dead) for group in await stream.groups()] == [(0, 0)]
+
+    asyncio.run(main())
+
+
+def test_a_processing_that_is_cancelled_leaves_what_it_had_to_others(installed: str, channel: str) -> None:
+    async def main() -> None:
+        async with AsyncHub(installed) as hub:
+            stream = hub.stream(channel)
+            await stream.append("a")
+            begun = asyncio.Event()
+
+            async def handler(entry: Any) -> None:
+                begun.set()
+                await asyncio.sleep(60)
+
+            task = asyncio.ensure_future(stream.process("billing", handler, backoff=0))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with stream.consume("billing") as consumer, asyncio.timeout(PATIENCE):
+                assert (await consumer.get()).attempt == 2
+
+    asyncio.run(main())
+
+
+def test_dead_letters_that_are_sent_again_while_others_are_handled_come_and_in_order(
+    new_hub: NewHub, installed: str, channel: str
+) -> None:
+    """Each of them changes the line that the consumer is working on."""
+    stream = open_stream(new_hub(installed), channel)
+    stream.append_many(map(str, range(60)), key="a")
+    with consume(stream, "billing", attempts=1, backoff=0) as consumer:
+        for _ in range(30):
+            consumer.get(PATIENCE).fail("dead")
+    letters = [letter.entry.id for letter in administer(stream, "dead", "billing")]
+    assert len(letters) == 30
+    seen: list[str] = []
+    again = open_stream(new_hub(installed), channel)
+    with consume(again, "billing", attempts=100, backoff=0) as consumer:
+
+        def handle() -> None:
+            for number in range(90):
+                delivery = consumer.get(PATIENCE)
+                if delivery.attempt == 1 and number % 3 == 0:
+                    delivery.fail("once")
+                else:
+                    delivery.acknowledge()
+                    seen.append(delivery.payload)
+                if len(seen) == 60:
+                    return
+
+        worker = Worker(handle)
+        for letter in letters:
+            assert administer(stream, "redrive", "billing", [letter]) == 1
+        assert worker.outcome() is None
+    assert sorted(seen, key=int) == [str(number) for number in range(60)]
+    assert [payload for payload in seen if int(payload) >= 30] == [str(number) for number in range(30, 60)]
