@@ -110,31 +110,30 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_tem
 $body$;
 
 -- Let the first waiting entry of each of these keys be due, and unless that is in hand or has to wait, up to 99 that
--- follow it, as far as none has to wait; and no other of them. Returns the keys that have any.
+-- follow it, as far as none has to wait; and no others of them. All of a key get one time, so that they are found in the
+-- order of their ids. Returns the keys that have any.
 CREATE OR REPLACE FUNCTION {schema}.promote(its_group bigint, keys text[]) RETURNS text[]
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    WITH line AS MATERIALIZED (
-        SELECT given.key, one.*, row_number() OVER its_line AS place,
-               bool_and(due_at IS NULL OR due_at <= statement_timestamp()) OVER its_line AS goes_on
-          FROM (SELECT DISTINCT unnest($2) AS key) AS given
+    WITH now AS MATERIALIZED (SELECT clock_timestamp() AS time),
+    line AS MATERIALIZED (
+        SELECT given.key, one.id, row_number() OVER its_line AS place,
+               coalesce(first_value(one.due_at) OVER its_line, now.time) AS due_at,
+               bool_and(NOT one.in_hand AND coalesce(one.due_at <= now.time, true)) OVER its_line AS goes_on
+          FROM now CROSS JOIN (SELECT DISTINCT unnest($2) AS key) AS given
          CROSS JOIN LATERAL (
             SELECT id, due_at, in_hand FROM {schema}.parked
              WHERE consumer_group = $1 AND hashtextextended(key, 0) = hashtextextended(given.key, 0)
                AND key = given.key AND dead_at IS NULL
-             ORDER BY id LIMIT 200) AS one
+             ORDER BY id LIMIT 100) AS one
         WINDOW its_line AS (PARTITION BY given.key ORDER BY one.id)),
-    first AS MATERIALIZED (SELECT key, in_hand OR NOT goes_on AS waits FROM line WHERE place = 1),
+    due AS MATERIALIZED (SELECT id, due_at FROM line WHERE place = 1 OR goes_on),
     promoted AS (
-        UPDATE {schema}.parked SET due_at = statement_timestamp()
-          FROM line JOIN first ON first.key = line.key
-         WHERE parked.consumer_group = $1 AND parked.id = line.id AND line.due_at IS NULL
-           AND (place = 1 OR place <= 100 AND goes_on AND NOT first.waits)),
+        UPDATE {schema}.parked SET due_at = due.due_at FROM due
+         WHERE parked.consumer_group = $1 AND parked.id = due.id AND parked.due_at IS DISTINCT FROM due.due_at),
     not_yet AS (
         UPDATE {schema}.parked SET due_at = NULL
-          FROM line JOIN first ON first.key = line.key
-         WHERE parked.consumer_group = $1 AND parked.id = line.id AND line.due_at IS NOT NULL
-           AND place > 1 AND (first.waits OR NOT goes_on AND line.due_at <= statement_timestamp()))
-    SELECT coalesce(array_agg(key), '{}') FROM first
+         WHERE consumer_group = $1 AND due_at IS NOT NULL AND key = ANY ($2) AND id NOT IN (SELECT id FROM due))
+    SELECT coalesce(array_agg(key), '{}') FROM line WHERE place = 1
 $body$;
 
 -- End a membership, when its row is locked or not there any more: its slots are free, and what it had not settled comes
@@ -159,7 +158,8 @@ BEGIN
         RETURNING key),
     dropped AS (
         UPDATE {schema}.parked SET in_hand = false, together = CASE WHEN alone THEN 0 ELSE together END
-         WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand AND id <> ALL (settled)),
+         WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand AND id <> ALL (settled)
+        RETURNING key),
     back AS (
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at, error)
@@ -175,7 +175,8 @@ BEGIN
         ON CONFLICT (consumer_group, id) DO UPDATE  -- a dead letter, which the group was set back to
             SET attempts = EXCLUDED.attempts, together = EXCLUDED.together, due_at = EXCLUDED.due_at, dead_at = NULL
         RETURNING key)
-    SELECT array_agg(key) INTO keys FROM (SELECT key FROM gone UNION SELECT key FROM back) AS concerned
+    SELECT array_agg(key) INTO keys FROM (
+        SELECT key FROM gone UNION SELECT key FROM dropped UNION SELECT key FROM back) AS concerned
      WHERE key IS NOT NULL;
     PERFORM {schema}.promote($1, keys);
     UPDATE {schema}.slot SET member = NULL, in_flight = '{}', held = '{}'
