@@ -565,6 +565,33 @@ def test_what_was_begun_before_a_crash_counts_once_after_it(
         assert handled(admin, "own_transaction") == ids
 
 
+def test_a_prepared_transaction_that_acknowledges_outlives_a_crash(stream_server: TemporaryServer) -> None:
+    """The membership has ended with the server, but what was prepared in its name may still be committed."""
+    dsn = stream_server.dsn()
+    with pgpubsub.Hub(dsn) as hub:
+        stream = hub.stream("s")
+        stream.append("a")
+        with stream.consume("billing", lease=1) as consumer:
+            delivery = consumer.get(20)
+            with connect(dsn) as user:
+                user.execute("CREATE TABLE effects (consumer text, id bigint)")
+                user.execute("BEGIN")
+                user.execute("INSERT INTO effects (consumer, id) VALUES ('the handler', %s)", [delivery.id])
+                delivery.acknowledge(user)
+                user.execute("PREPARE TRANSACTION 'handled'")
+            stream_server.restart("immediate")
+            stream.append("b")
+            with pytest.raises(TimeoutError):  # that member's slots are free when it is known what became of it
+                consumer.get(3)
+            with connect(dsn) as admin:
+                admin.execute("COMMIT PREPARED 'handled'")
+                found = consumer.get(20)
+                found.acknowledge()
+                assert found.payload == "b"
+                until(lambda: lag(admin) == 0, "the end")
+                assert one(admin, "SELECT count(*) FROM effects") == 1
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_what_is_in_hand_upon_sigterm_is_finished(
     stream_server: TemporaryServer, start: Callable[..., Program], concurrency: int

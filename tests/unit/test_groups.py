@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from pgpubsub.core import groups
-from pgpubsub.core.groups import SLOTS, Item, Lane, Parked, Place, Share, SlotState, Started, Write, quota
+from pgpubsub.core.groups import MANY, SLOTS, Item, Lane, Parked, Place, Share, SlotState, Started, Write, quota
 from pgpubsub.core.position import Covered, Position
 from pgpubsub.core.reading import Batch
 
@@ -317,7 +317,7 @@ def test_no_more_of_a_key_are_held_than_a_limit_and_others_go_past_them(
     assert ids(share.start(1)) == [6]
     write = share.write(["a"])
     assert write.slots == [SlotState(1, Place(AFTER), [1, 6], [2, 3], True)]
-    assert write.parked == [Parked(4, 0), Parked(5, 0)]
+    assert write.parked == [Parked(4, 0, MANY), Parked(5, 0, MANY)]
     assert write.keys == {"a"}
     assert not write.durable
 
@@ -344,7 +344,7 @@ def test_what_was_held_is_parked_before_what_was_beyond_the_limit(
     assert share.due == 0
     assert share.start(1) == []
     write = share.write(["a"])
-    assert write.parked == [Parked(2, 0)]
+    assert write.parked == [Parked(2, 0, MANY)]
     assert write.slots == [SlotState(1, Place(AFTER), [], [], True)]
     share.on_due([parked(2, "a", attempts=0)])
     assert ids(share.start(1)) == [2]
@@ -362,7 +362,7 @@ def test_what_was_held_and_is_beyond_the_limit_when_it_is_looked_at_again_is_hel
     assert share.start(1) == []
     write = share.write(["a"])
     assert write.slots == [SlotState(1, Place(AFTER), [2], [3], True)]
-    assert write.parked == [Parked(4, 0)]
+    assert write.parked == [Parked(4, 0, MANY)]
 
 
 def test_what_is_in_flight_and_what_is_held_are_the_exceptions_to_where_a_slot_stands(share: Subject) -> None:
@@ -377,7 +377,7 @@ def test_entries_whose_key_is_blocked_are_parked_behind_those_that_block_it() ->
     share.read(entry(1, "a"), entry(2, "b"))
     assert ids(share.start(9)) == [2]
     write = share.write(["a"])
-    assert write.parked == [Parked(1, 0)]
+    assert write.parked == [Parked(1, 0, MANY)]
     assert write.keys == {"a"}
     assert write.slots == [SlotState(1, Place(AFTER), [2], [], True)]
     assert not write.durable
@@ -434,7 +434,7 @@ def test_what_is_due_blocks_its_key(share: Subject) -> None:
     share.read(entry(2, "a"))
     share.begin()
     assert share.start(1) == []
-    assert share.write(["a"]).parked == [Parked(2, 0)]
+    assert share.write(["a"]).parked == [Parked(2, 0, MANY)]
 
 
 def test_it_tells_how_many_parked_entries_are_due_and_not_in_flight(share: Subject) -> None:
@@ -476,7 +476,7 @@ def test_what_was_in_hand_alone_at_its_last_attempt_and_is_due_again_is_set_asid
     share.on_due([parked(1, "a", attempts=2, together=0)])
     assert share.start(1) == []
     write = share.write()
-    assert write.parked == [Parked(1, 2, dead=True)]
+    assert write.parked == [Parked(1, 2, dead=True, error="the member that had it ended, or lost its lease")]
     assert write.keys == {"a"}
     assert write.durable
 
@@ -615,7 +615,7 @@ def test_an_entry_that_failed_blocks_its_key_and_what_was_held_is_parked_behind_
     [third] = share.start(1)
     share.fail([first], "no")
     write = share.write(["a"])
-    assert write.parked == [Parked(1, 1, 1, 10.0, False, "no"), Parked(2, 0)]
+    assert write.parked == [Parked(1, 1, 1, 10.0, False, "no"), Parked(2, 0, MANY)]
     assert write.keys == {"a"}
     assert write.slots == [SlotState(1, Place(AFTER), [third.id], [], True)]
 

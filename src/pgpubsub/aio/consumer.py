@@ -10,9 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import psycopg
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pgpubsub.aio.receiving import AsyncMailbox, AsyncReceiver
 from pgpubsub.drivers.borrowed import run_async
@@ -27,6 +25,9 @@ from pgpubsub.groups.termination import finishing_on_sigterm
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["AsyncBatch", "AsyncConsumer", "AsyncDelivery"]
 
@@ -118,6 +119,8 @@ class _InHand:
         Raises:
             ConnectionFailed: there was no connection to be had for 30 seconds.
         """
+        if self._claim.settled:
+            self._claim.check()
         connections = self._consumer._connections
         conn, transaction = await connections.begin()
         said: tuple[int, int] | None = None
@@ -125,7 +128,7 @@ class _InHand:
             async with AsyncExitStack() as stack:
                 stack.push_async_exit(transaction)
                 yield conn
-                statement = acknowledgement(self._consumer._description.schema, self._claim)
+                statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(await run_async(conn, statement, ""))
             if said is None:
                 raise PubSubError("the handler has rolled back")
@@ -328,7 +331,14 @@ def _in_threads(handler: Callable[[Any], Any], concurrency: int) -> Callable[[An
     """A function that may block, called in as many threads as there may be."""
     pool = ThreadPoolExecutor(concurrency, "pgpubsub handler")
 
-    def call(subject: Any) -> Awaitable[Any]:
-        return asyncio.get_running_loop().run_in_executor(pool, partial(copy_context().run, handler, subject))
+    async def call(subject: Any) -> None:
+        running = asyncio.get_running_loop().run_in_executor(pool, partial(copy_context().run, handler, subject))
+        try:
+            result = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})  # nobody else is to have the entry as long as the thread is at work
+            raise
+        if inspect.isawaitable(result):  # it only looked like one that may block
+            await result
 
     return call

@@ -33,6 +33,8 @@ SLOTS = 32
 MANY = 1_000_000
 """With so many may be handed out what has never been before."""
 
+DIED = "the member that had it ended, or lost its lease"
+
 LANE = 100
 """Entries of a key that are held back at most, while one is in flight; more are parked."""
 
@@ -259,7 +261,7 @@ class Share:
             if item.key is not None:
                 self._blocked.add(item.key)
             if item.attempts >= self._attempts and not item.together:
-                self._park(item, Parked(item.id, item.attempts, dead=True))
+                self._park(item, Parked(item.id, item.attempts, dead=True, error=DIED))
                 self._next.durable = True
             else:
                 self._due[item.id] = item

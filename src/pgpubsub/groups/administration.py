@@ -57,7 +57,9 @@ class Groups:
 
     async def redrive(self, group: str, ids: Iterable[int] | None) -> int:
         """Let what was set aside be handed out again."""
-        count = await self._do(self._statements.redrive, group, ids=_ids(ids))
+        given, count = _ids(ids), 0
+        while some := await self._do(self._statements.redrive, group, ids=given):
+            count += some
         tell(self._engine, group_channel(self._id(group)))
         return count
 

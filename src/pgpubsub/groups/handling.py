@@ -128,17 +128,17 @@ def _named(claim: Claim[Any]) -> str:
     return f"entry {claim.ids[0]}" if len(claim.ids) == 1 else f"a batch of {len(claim.ids)} entries"
 
 
-def acknowledgement(schema: str, claim: Claim[Any]) -> Statement:
-    """What acknowledges `claim` in the transaction in which it is run."""
+def acknowledgement(schema: str, claim: Claim[Any], *, bounded: bool = False) -> Statement:
+    """What acknowledges `claim` in the transaction in which it is run. `bounded`: which may not idle then."""
     claim.check()
     function = f"{quote_identifier(schema)}.acknowledge"
     ids = "{" + ",".join(map(str, claim.ids)) + "}"
-    return Statement(
-        lambda member, ids: (
-            f"SELECT {function}(CAST(CAST({member} AS text) AS uuid), CAST(CAST({ids} AS text) AS bigint[]))"
-        ),
-        (claim.member, ids),
-    )
+
+    def text(member: str, ids: str) -> str:
+        arguments = f"CAST(CAST({member} AS text) AS uuid), CAST(CAST({ids} AS text) AS bigint[])"
+        return f"SELECT {function}({arguments}, {bounded})"
+
+    return Statement(text, (claim.member, ids))
 
 
 def noted_in(answer: str) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from pgpubsub.groups.statements import (
     place_of,
 )
 from pgpubsub.hubs.engine import Engine
+from pgpubsub.hubs.mailbox import now
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Happening, Observation
 from pgpubsub.streams.description import Description
@@ -58,6 +59,8 @@ DUE = 100
 
 ANSWER = 30.0
 """Seconds that the server may take for a statement."""
+
+ENDED = "the membership has ended: its lease was over, the server crashed, or the group was set elsewhere"
 
 NAME = f"{socket.gethostname()} {{}}"
 
@@ -146,6 +149,7 @@ class Member:
         self._telling: list[Settling] = []
         self._doubtful: dict[Claim[Any], _Doubt] = {}
         self._rewritten = False
+        self._expected = 0  # more slots, when it looked last
         self._to_come = False  # whether parked entries will be due within a day
         self._tick_at = self._due_at = 0.0
 
@@ -239,7 +243,7 @@ class Member:
                     async with self._streams.desk(self._description.schema) as session:
                         await self._take_part(session)
                 except _Ended:
-                    self._lose(LeaseLost("the lease has ended, since this member did not show itself for so long"))
+                    self._lose(LeaseLost(ENDED))
                 except ConnectionLost as error:
                     self.error = error
                     self._lose(LeaseLost(f"the connection of the group was lost: {error}"))
@@ -308,6 +312,7 @@ class Member:
     def _at_end(self) -> bool:
         return (
             not self._settings.follow
+            and self._expected <= 0
             and all(lane.done for lane in self._lanes)
             and self._share.idle
             and not (self._claims or self._doubtful or self._to_come)
@@ -342,18 +347,20 @@ class Member:
         row = await self._first(session, self._statements.tick, member=self._id, lease=self._settings.lease)
         if row is None:
             raise _Ended
-        members, free = row
+        members, free, removed = row
+        if removed:
+            self._miss(removed)
         self._share.refresh()
-        due = quota(members, self._id) - len(self._share.slots)
+        due = self._expected = quota(members, self._id) - len(self._share.slots)
         if due < 0:
             self._share.leave(-due)
             self._lanes_due = True
         elif due and free:
-            await self._take_slots(session, due)
+            self._expected -= await self._take_slots(session, due)
         if not self.joined.done():
             self.joined.set_result(None)
 
-    async def _take_slots(self, session: Session, wanted: int) -> None:
+    async def _take_slots(self, session: Session, wanted: int) -> int:
         rows = await self._rows(session, self._statements.take, member=self._id, wanted=wanted)
         slots = as_array([row[0] for row in rows])
         blocked = await self._rows(session, self._statements.blocked, group=self._group, slots=slots)
@@ -362,6 +369,7 @@ class Member:
         if rows:
             self._lanes_due = True
             self._due_at = 0.0
+        return len(rows)
 
     async def _leave(self, session: Session) -> None:
         while await self._write_down(session):
@@ -487,8 +495,7 @@ class Member:
 
     def _after_writing(self, write: Write, missing: Sequence[int], starting: Sequence[Claim[Any]]) -> None:
         if missing:
-            gone = "group %r: retention has removed entries before they were handled: %s"
-            logger.warning(gone, self._settings.group, missing)
+            self._miss(len(missing))
         if self._stopped or self._finishing:
             for claim in starting:
                 self._claims.pop(claim, None)
@@ -499,6 +506,11 @@ class Member:
             self._due_at = 0.0
         if not all(slot.kept for slot in write.slots):
             self._tell_others()
+
+    def _miss(self, count: int) -> None:
+        """Retention has removed entries that were in hand, and were to come again."""
+        detail = "retention has removed entries that were in hand, and would have come again"
+        self._settings.on_gap(Gap(GapReason.TRIMMED, (self._description.name,), now(), count, detail))
 
     async def _ask_for_fates(self, session: Session) -> None:
         claims = [claim for claim, doubt in self._doubtful.items() if doubt.ask_at <= monotonic()]

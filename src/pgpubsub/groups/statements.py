@@ -73,8 +73,11 @@ class GroupStatements:
 
     @cached_property
     def tick(self) -> str:
-        """Who the members are, and how many slots are free. No row: the membership has ended."""
-        return f"SELECT members::text[], free FROM {self._in}.tick(%(member)s::uuid, %(lease)s::double precision)"
+        """Who the members are, how many slots are free, and how many entries that others had in hand are gone. No row:
+        the membership has ended."""
+        return (
+            f"SELECT members::text[], free, removed FROM {self._in}.tick(%(member)s::uuid, %(lease)s::double precision)"
+        )
 
     @cached_property
     def take(self) -> str:

@@ -4,9 +4,9 @@
 -- is parked in it, in transactions that hold the member's row. Whoever finds that a member's lease has ended deletes
 -- that row, which waits for such transactions, and for those that acknowledge in the member's name: they hold it too.
 --
--- The members' table is not logged. So it is empty after a crash, and on a standby that was promoted: whoever was a
--- member then is none any more. What they last wrote down without waiting for the disk may be lost, so nothing that they
--- say later may count.
+-- A membership does not outlive the server: the table `life` is not logged, so that it is empty after a crash, and on a
+-- standby that was promoted. What members last wrote down without waiting for the disk may be lost then, so nothing that
+-- they say later may count. Their rows are logged, since prepared transactions, which outlive a crash, hold them.
 --
 -- Locks are taken in this order: the group's row, members, slots. Who sends dead letters again, or sets the group
 -- elsewhere, has the group's row for himself; whoever changes what is parked, or who has which slots, shares it.
@@ -21,8 +21,14 @@ CREATE TABLE IF NOT EXISTS {schema}.consumer_group (
     UNIQUE (stream, name)
 );
 
-CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.member (
+CREATE UNLOGGED TABLE IF NOT EXISTS {schema}.life (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    token uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
+);
+
+CREATE TABLE IF NOT EXISTS {schema}.member (
     id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+    life uuid NOT NULL,  -- of the server, in which it joined
     consumer_group bigint NOT NULL,
     name text NOT NULL,
     pid int,  -- of its server process, unless something stands between
@@ -136,9 +142,9 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     SELECT coalesce(array_agg(key), '{}') FROM line WHERE place = 1
 $body$;
 
--- End a membership, when its row is locked or not there any more: its slots are free, and what it had not settled comes
--- again.
-CREATE OR REPLACE FUNCTION {schema}.end_member(its_group bigint, its_id uuid) RETURNS void
+-- End a membership, when its row is locked: its slots are free, and what it had not settled comes again. Returns how much
+-- of that retention has removed.
+CREATE OR REPLACE FUNCTION {schema}.end_member(its_group bigint, its_id uuid) RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
@@ -147,6 +153,10 @@ DECLARE
     its_slots smallint[] := ARRAY(SELECT slot FROM {schema}.slot WHERE consumer_group = $1 AND member = $2);
     alone boolean;
     keys text[];
+    missing int := (
+        SELECT count(*) FROM {schema}.slot CROSS JOIN LATERAL unnest(in_flight || held) AS taken (id)
+         WHERE consumer_group = $1 AND member = $2 AND taken.id <> ALL (settled)
+           AND NOT EXISTS (SELECT FROM {schema}.entry WHERE entry.stream = its_stream AND entry.id = taken.id));
 BEGIN
     SELECT count(*) = 1 INTO alone FROM (
         SELECT unnest(in_flight) AS id FROM {schema}.slot WHERE consumer_group = $1 AND member = $2
@@ -183,6 +193,7 @@ BEGIN
      WHERE consumer_group = $1 AND member = $2;
     DELETE FROM {schema}.acknowledged WHERE member = $2;
     DELETE FROM {schema}.member WHERE id = $2;
+    RETURN missing;
 END
 $body$;
 
@@ -211,24 +222,28 @@ BEGIN
     IF FOUND THEN
         PERFORM {schema}.end_member(its_id, $6);
     END IF;
-    INSERT INTO {schema}.member (consumer_group, name, pid, until)
-    VALUES (its_id, $3, $5, clock_timestamp() + make_interval(secs => $4))
+    INSERT INTO {schema}.life DEFAULT VALUES ON CONFLICT DO NOTHING;
+    INSERT INTO {schema}.member (life, consumer_group, name, pid, until)
+    SELECT token, its_id, $3, $5, clock_timestamp() + make_interval(secs => $4) FROM {schema}.life
     RETURNING id INTO member_id;
     RETURN member_id;
 END
 $body$;
 
--- Prolong a lease, and end those of members that are gone. Returns who the members are, and how many slots are free; no
--- row if the membership has ended.
+-- Prolong a lease, and end those of members that are gone. Returns who the members are, how many slots are free, and how
+-- many entries retention had removed that the others had in hand; no row if the membership has ended.
 CREATE OR REPLACE FUNCTION {schema}.tick(its_id uuid, lease double precision)
-RETURNS TABLE (members uuid[], free bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+RETURNS TABLE (members uuid[], free bigint, removed int)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
+    missing int := 0;
     its_group bigint := (SELECT consumer_group FROM {schema}.member WHERE id = $1);
     gone uuid;
 BEGIN
     PERFORM FROM {schema}.consumer_group WHERE id = its_group FOR KEY SHARE;
-    UPDATE {schema}.member SET until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1
+    UPDATE {schema}.member SET until = clock_timestamp() + make_interval(secs => $2)
+     WHERE id = $1 AND life = (SELECT token FROM {schema}.life)
     RETURNING consumer_group INTO its_group;
     IF its_group IS NULL THEN
         RETURN;
@@ -236,24 +251,16 @@ BEGIN
     FOR gone IN
         SELECT id FROM {schema}.member
          WHERE consumer_group = its_group AND id <> $1
-           AND (until < clock_timestamp()
+           AND (until < clock_timestamp() OR life <> (SELECT token FROM {schema}.life)
                 OR pid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_stat_get_activity(member.pid)))
            FOR UPDATE SKIP LOCKED
     LOOP
-        PERFORM {schema}.end_member(its_group, gone);
-    END LOOP;
-    FOR gone IN  -- in a crash
-        SELECT DISTINCT member FROM {schema}.slot
-         WHERE consumer_group = its_group AND member NOT IN (SELECT id FROM {schema}.member)
-    LOOP
-        IF pg_try_advisory_xact_lock(hashtextextended(gone::text, its_group)) THEN
-            PERFORM {schema}.end_member(its_group, gone);
-        END IF;
+        missing := missing + {schema}.end_member(its_group, gone);
     END LOOP;
     RETURN QUERY
         SELECT array_agg(id ORDER BY id),
-               (SELECT count(*) FROM {schema}.slot WHERE consumer_group = its_group AND member IS NULL)
-          FROM {schema}.member WHERE consumer_group = its_group;
+               (SELECT count(*) FROM {schema}.slot WHERE consumer_group = its_group AND member IS NULL), missing
+          FROM {schema}.member WHERE consumer_group = its_group AND life = (SELECT token FROM {schema}.life);
 END
 $body$;
 
@@ -262,7 +269,9 @@ CREATE OR REPLACE FUNCTION {schema}.take(its_id uuid, wanted int) RETURNS SETOF 
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     SELECT FROM {schema}.consumer_group
      WHERE id = (SELECT consumer_group FROM {schema}.member WHERE id = $1) FOR KEY SHARE;
-    WITH me AS MATERIALIZED (SELECT id, consumer_group FROM {schema}.member WHERE id = $1 FOR KEY SHARE),
+    WITH me AS MATERIALIZED (
+        SELECT id, consumer_group FROM {schema}.member
+         WHERE id = $1 AND life = (SELECT token FROM {schema}.life) FOR KEY SHARE),
     free AS MATERIALIZED (
         SELECT slot.consumer_group, slot.slot FROM {schema}.slot
          WHERE consumer_group = (SELECT consumer_group FROM me) AND member IS NULL
@@ -296,7 +305,8 @@ BEGIN
         SELECT known.id, known.stream INTO its_group, its_stream FROM {schema}.consumer_group AS known
          WHERE id = (SELECT consumer_group FROM {schema}.member WHERE id = $1) FOR KEY SHARE;
     END IF;
-    SELECT consumer_group INTO its_group FROM {schema}.member WHERE id = $1 FOR KEY SHARE;
+    SELECT consumer_group INTO its_group FROM {schema}.member
+     WHERE id = $1 AND life = (SELECT token FROM {schema}.life) FOR KEY SHARE;
     IF its_group IS NULL THEN
         RETURN;
     END IF;
@@ -378,14 +388,21 @@ END
 $body$;
 
 -- Acknowledge entries in the present transaction. Returns the number of the acknowledgement and the transaction's id. If
--- the lease has ended, this raises; it cannot end before the transaction.
-CREATE OR REPLACE FUNCTION {schema}.acknowledge(member uuid, ids bigint[]) RETURNS text
+-- the lease has ended, this raises; it cannot end before the transaction. So one that is `bounded` may not stay open for
+-- longer than the lease, doing nothing.
+CREATE OR REPLACE FUNCTION {schema}.acknowledge(member uuid, ids bigint[], bounded boolean DEFAULT false) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     its_number bigint;
+    its_end timestamptz;
 BEGIN
-    PERFORM FROM {schema}.member AS its WHERE its.id = $1 FOR KEY SHARE;
-    IF NOT FOUND THEN
+    SELECT its.until INTO its_end FROM {schema}.member AS its
+     WHERE its.id = $1 AND its.life = (SELECT token FROM {schema}.life) FOR KEY SHARE;
+    IF $3 THEN
+        PERFORM set_config('idle_in_transaction_session_timeout', greatest(
+            1000, 1000 * extract(epoch FROM its_end - clock_timestamp()))::int::text, true);
+    END IF;
+    IF its_end IS NULL THEN
         RAISE EXCEPTION 'the lease on these entries has ended, and they come again to another member'
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Roll back. (So it seems, too, to a transaction whose snapshot is older than the membership.)';
@@ -395,8 +412,10 @@ BEGIN
 END
 $body$;
 
--- Let dead letters be handed out again, as if they never had been. None given: all of the group. Returns how many.
-CREATE OR REPLACE FUNCTION {schema}.redrive(its_group bigint, ids bigint[] DEFAULT NULL) RETURNS bigint
+-- Let dead letters be handed out again, as if they never had been, the first ones of these, or of the group. Returns how
+-- many: if there may be more, call it again. The group's members wait meanwhile.
+CREATE OR REPLACE FUNCTION {schema}.redrive(its_group bigint, ids bigint[] DEFAULT NULL, most int DEFAULT 1000)
+RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
@@ -407,7 +426,10 @@ BEGIN
     WITH back AS (
         UPDATE {schema}.parked
            SET dead_at = NULL, attempts = 0, together = 1, in_hand = false, due_at = CASE WHEN key IS NULL THEN clock_timestamp() END
-         WHERE consumer_group = $1 AND dead_at IS NOT NULL AND ($2 IS NULL OR id = ANY ($2))
+         WHERE consumer_group = $1 AND id IN (
+            SELECT id FROM {schema}.parked
+             WHERE consumer_group = $1 AND dead_at IS NOT NULL AND ($2 IS NULL OR id = ANY ($2))
+             ORDER BY id LIMIT $3)
         RETURNING key)
     SELECT count(*), array_agg(key) FILTER (WHERE key IS NOT NULL) INTO count, keys FROM back;
     PERFORM {schema}.promote($1, keys);
@@ -441,7 +463,7 @@ CREATE OR REPLACE FUNCTION {schema}.group_lag(its_group bigint) RETURNS TABLE (e
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     WITH its AS MATERIALIZED (SELECT * FROM {schema}.slot WHERE consumer_group = $1),
     its_stream AS MATERIALIZED (SELECT stream FROM {schema}.consumer_group WHERE id = $1),
-    lowest AS MATERIALIZED (SELECT min(least(below, open[1])) AS xid FROM its),
+    lowest AS MATERIALIZED (SELECT least(below, open[1]) AS xid FROM its ORDER BY xid LIMIT 1),  -- min() is of 15
     unsettled AS (
         SELECT entry.appended_at
           FROM {schema}.entry JOIN its ON its.slot = entry.slot

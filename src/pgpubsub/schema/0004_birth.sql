@@ -8,6 +8,7 @@ BEGIN
                     WHERE xid >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())) THEN
         PERFORM {schema}.end_member(consumer_group, member)
            FROM (SELECT DISTINCT consumer_group, member FROM {schema}.slot WHERE member IS NOT NULL) AS known;
+        DELETE FROM {schema}.member;
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at)
         SELECT known.id, entry.id, entry.slot, key, payload, payload_bytes, headers, appended_at, 0, 1000000,

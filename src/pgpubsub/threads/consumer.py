@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-import psycopg
 
 from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
@@ -27,6 +26,8 @@ from pgpubsub.threads.receiving import Receiver, ThreadMailbox
 from pgpubsub.threads.sending import Told
 
 if TYPE_CHECKING:
+    import psycopg
+
     from pgpubsub.threads.hub import Hub
 
 __all__ = ["Batch", "Consumer", "Delivery"]
@@ -126,6 +127,8 @@ class _InHand:
         Raises:
             ConnectionFailed: there was no connection to be had for 30 seconds.
         """
+        if self._claim.settled:
+            self._claim.check()
         connections = self._consumer._connections
         conn, transaction = connections.begin()
         said: tuple[int, int] | None = None
@@ -133,7 +136,7 @@ class _InHand:
             with ExitStack() as stack:
                 stack.push(transaction)
                 yield conn
-                statement = acknowledgement(self._consumer._description.schema, self._claim)
+                statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(run(conn, statement, ""))
             if said is None:
                 raise PubSubError("the handler has rolled back")
@@ -300,6 +303,8 @@ class Consumer(Receiver[Handed]):
 
     def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError(f"{handler!r} is a coroutine function, which has to be awaited: use an AsyncHub")
         with self:
             member = self._joined()
             work = _Work(lambda: self._work(handler), concurrency)
@@ -311,7 +316,10 @@ class Consumer(Receiver[Handed]):
         for delivery in self:
             in_hand: Any = delivery
             with in_hand:
-                handler(in_hand.entries if self._batches else in_hand.entry)
+                result = handler(in_hand.entries if self._batches else in_hand.entry)
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise TypeError("the handler has returned a coroutine, which has to be awaited: use an AsyncHub")
 
 
 class _Work:
