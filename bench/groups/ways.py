@@ -13,7 +13,7 @@ from bench.streams.lines import Desk, Sends
 from bench.streams.places import QUEUE
 from pgpubsub.core.entries import hint_channel
 from pgpubsub.core.position import stream_id
-from pgpubsub.groups.member import group_id
+from pgpubsub.groups.hints import group_id
 
 __all__ = ["BY_HAND", "GROUP", "OURS", "PGMQ", "PGQUEUER", "PROCRASTINATE", "Queue", "Way"]
 

@@ -505,9 +505,9 @@ class Truth:
             self.blamed |= claim.ids
 
     def on_killed(self, claim: Claim) -> None:
-        """It has ended its process."""
+        """It has ended its process, which may have lost its lease, and then it does not count."""
         for row in claim.rows:
-            if row.fault == "kill":
+            if row.fault == "kill" and claim in self.started:
                 self.deaths[row.id] += 1
                 most = self.schedule.attempts + 1
                 assert self.schedule.crashes or self.deaths[row.id] <= most, f"{row.id} has killed too often"

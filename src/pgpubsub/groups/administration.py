@@ -12,7 +12,8 @@ from pgpubsub.core.groups import Place
 from pgpubsub.core.position import BEGINNING, END, Covered, Start, stream_id
 from pgpubsub.errors import ConnectionLost, PositionError, PubSubError
 from pgpubsub.groups.claims import Apart
-from pgpubsub.groups.member import group_channel, group_id, place_at, tell
+from pgpubsub.groups.hints import group_channel, group_id, tell
+from pgpubsub.groups.lanes import place_at
 from pgpubsub.groups.service import check_group
 from pgpubsub.groups.statements import GroupStatements, parameters_of_place
 from pgpubsub.groups.status import DeadLetter, GroupInfo, GroupMember, HeldUp

@@ -10,13 +10,11 @@ from weakref import WeakMethod
 from pgpubsub.errors import SubscriptionClosed
 from pgpubsub.events import Notify
 from pgpubsub.groups.claims import Claim
+from pgpubsub.groups.hints import GROUP
 from pgpubsub.streams.description import Payloads
 from pgpubsub.streams.inbox import Hinted
 
-__all__ = ["GROUP", "ClaimInbox", "Makes", "Ready"]
-
-GROUP = "pgpubsub.group."
-"""How the channels begin on which members are told that others came or went."""
+__all__ = ["ClaimInbox", "Makes", "Ready"]
 
 
 class Ready:

@@ -12,22 +12,21 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Any, NamedTuple
 
-from pgpubsub.core import sender
 from pgpubsub.core.entries import hint_channel
 from pgpubsub.core.groups import Item, Lane, Place, Share, Write, quota
-from pgpubsub.core.position import BEGINNING, END, Covered, Position, Start, stream_id
+from pgpubsub.core.position import BEGINNING, Covered, Position, Start, stream_id
 from pgpubsub.core.reading import Batch
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, GapReason
 from pgpubsub.groups.claims import Apart, Claim, Settling
-from pgpubsub.groups.inbox import GROUP, ClaimInbox
+from pgpubsub.groups.hints import group_channel, group_id, tell
+from pgpubsub.groups.inbox import ClaimInbox
+from pgpubsub.groups.lanes import Lanes, place_at
 from pgpubsub.groups.statements import (
     GroupStatements,
-    SlotStatements,
     parameters_of_parked,
     parameters_of_place,
     parameters_of_slots,
@@ -38,13 +37,12 @@ from pgpubsub.hubs.mailbox import now
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Happening, Observation
 from pgpubsub.streams.description import Description
-from pgpubsub.streams.reader import Reader
 from pgpubsub.streams.rows import event
 from pgpubsub.streams.service import Streams
 from pgpubsub.streams.source import Session
 from pgpubsub.streams.statements import as_array
 
-__all__ = ["Member", "Settings", "group_channel", "group_id", "place_at", "tell"]
+__all__ = ["Member", "Settings"]
 
 logger = logging.getLogger("pgpubsub.groups")
 
@@ -63,16 +61,6 @@ ANSWER = 30.0
 ENDED = "the membership has ended: its lease was over, the server crashed, or the group was set elsewhere"
 
 NAME = f"{socket.gethostname()} {{}}"
-
-
-def group_id(stream: int, name: str) -> int:
-    """The number under which a group is stored. The schema's function of the same name says the same."""
-    return stream_id(f"{stream & 0xFFFF_FFFF_FFFF_FFFF:x} {name}")
-
-
-def group_channel(group: int) -> str:
-    """The channel on which members are told that others came or went."""
-    return f"{GROUP}{group & 0xFFFF_FFFF_FFFF_FFFF:x}"
 
 
 class Settings(NamedTuple):
@@ -116,6 +104,7 @@ class Member:
         self._description = description.at_home()
         self._settings = settings
         self._inbox = inbox
+        self._lanes = Lanes(streams, self._description, settings.follow, self)
         self._statements = GroupStatements(description.schema)
         self._stream = stream_id(description.name)
         self._group = group_id(self._stream, settings.group)
@@ -142,7 +131,6 @@ class Member:
         self._id = ""
         self._share = Share(self._settings.attempts, self._settings.backoff, self._settings.batch)
         self._places: dict[int, str] = {}  # of the slots' rows
-        self._lanes: list[_Lane] = []
         self._lanes_due = False
         self._starting: list[Claim[Any]] = []  # when it is written down
         self._claims: dict[Claim[Any], None] = {}  # that are in hand, or ready to be
@@ -165,13 +153,11 @@ class Member:
             self._tick_at = self._due_at = 0.0
             self.wake()
         if hint_channel(self._stream) in channels:
-            for lane in self._lanes:
-                lane.reader.wake()
+            self._lanes.wake()
 
     def retry(self) -> None:
         """The server can be reached again."""
-        for lane in self._lanes:
-            lane.reader.retry()
+        self._lanes.retry()
         self.wake()
 
     def finish(self) -> None:
@@ -272,7 +258,8 @@ class Member:
             if monotonic() >= self._tick_at:
                 await self._tick(session)
             if self._lanes_due:
-                self._read_on(here)
+                self._lanes_due = False
+                self._lanes.read(self._share.lanes(), here)
             if monotonic() >= self._due_at:
                 await self._fetch_due(session)
             if self._doubtful:
@@ -295,8 +282,7 @@ class Member:
             pass
 
     def _lose(self, error: LeaseLost) -> None:
-        for lane in self._lanes:
-            self._end_lane(lane)
+        self._lanes.end()
         if self._claims:
             self._engine.observe(Observation("lease_lost", (self._description.name,), detail=str(error)))
         for claim in self._claims:
@@ -313,7 +299,7 @@ class Member:
         return (
             not self._settings.follow
             and self._expected <= 0
-            and all(lane.done for lane in self._lanes)
+            and self._lanes.done
             and self._share.idle
             and not (self._claims or self._doubtful or self._to_come)
         )
@@ -382,31 +368,18 @@ class Member:
 
     # -- reading
 
-    def _read_on(self, here: Position) -> None:
-        self._lanes_due = False
-        for lane in self._lanes:
-            self._end_lane(lane)
-        self._lanes = [_Lane(self, lane) for lane in self._share.lanes()]
-        for one in self._lanes:
-            place = one.lane.start
-            start = replace(here, covered=place.covered, target=place.target, last=place.last)
-            statements = SlotStatements(self._description.schema, one.lane.slots)
-            one.reader = self._streams.reader(self._description, start, one, statements)
-            self._streams.spawn(one.reader.run(self._settings.follow))
-
-    def _end_lane(self, lane: _Lane) -> None:
-        lane.current = False
-        lane.reader.stop()
-        self._streams.forget(lane.reader)
-
-    def on_read(self, lane: _Lane, rows: Sequence[Any], batch: Batch) -> None:
+    def on_read(self, lane: Lane, rows: Sequence[Any], batch: Batch) -> None:
         """The next entries of a lane."""
         apart = Apart(self._stream)
         items = [Item(row[0], row[7], row[1], event(row, apart), row[6]) for row in rows]
-        self._share.on_read(lane.lane, items, batch)
-        if lane.lane.start.target is not None and batch.after.target is None:
+        self._share.on_read(lane, items, batch)
+        if lane.start.target is not None and batch.after.target is None:
             self._lanes_due = True  # it goes on with the others
         self.wake()
+
+    def on_failed(self, why: Exception) -> None:
+        """A lane cannot be read."""
+        self._inbox.end(why)
 
     @property
     def has_enough(self) -> bool:
@@ -449,8 +422,7 @@ class Member:
             self._starting.append(Claim(self._id, items, [item.entry for item in items]))
             wanted -= 1
         if not self.has_enough:
-            for lane in self._lanes:
-                lane.reader.feed()
+            self._lanes.feed()
 
     def _give_back(self) -> None:
         """What is ready to be taken, and was not."""
@@ -553,71 +525,6 @@ class Member:
         return rows[0] if rows else None
 
 
-class _Lane:
-    """Where a reader of some of the slots puts what it has read."""
-
-    reader: Reader
-
-    def __init__(self, member: Member, lane: Lane) -> None:
-        self._member = member
-        self.lane = lane
-        self.current = True
-        self.done = False
-
-    @property
-    def has_enough(self) -> bool:
-        return self._member.has_enough
-
-    def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
-        if self.current:
-            self._member.on_read(self, rows, batch)
-
-    def deliver_gap(self, gap: Gap) -> None:
-        if self.current:
-            self._member.on_gap(gap)
-
-    def end(self, why: Exception) -> None:
-        if self.current:
-            self.done = True
-            if isinstance(why, SubscriptionClosed):
-                self._member.wake()
-            else:
-                self._member._inbox.end(why)
-
-
-async def place_at(
-    streams: Streams, description: Description[Any], start: Position | Start
-) -> tuple[Place, Sequence[Gap]]:
-    """Where a reader stands that begins there, and what it is told of at once: `start` may be of another history."""
-    sink = _Nowhere()
-    reader = streams.reader(description, start if isinstance(start, Position) else None, sink)
-    try:
-        await reader.begin(at_end=start is END)
-        position = reader.position
-        return Place(position.covered, position.target, position.last), sink.gaps
-    finally:
-        reader.stop()
-        streams.forget(reader)
-
-
-class _Nowhere:
-    """For a reader whose position alone is wanted."""
-
-    has_enough = False
-
-    def __init__(self) -> None:
-        self.gaps: list[Gap] = []
-
-    def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
-        pass
-
-    def deliver_gap(self, gap: Gap) -> None:
-        self.gaps.append(gap)
-
-    def end(self, why: Exception) -> None:
-        pass
-
-
 class _Nobody:
     def tell(self, error: PubSubError | None) -> None:
         pass
@@ -639,21 +546,3 @@ class _Doubt:
         if not over:
             self.ask_at = monotonic() + self._pause
             self._pause = min(0.5, self._pause * 2)
-
-
-def tell(engine: Engine, channel: str) -> None:
-    """Send a notification on `channel` that nobody waits for."""
-    engine.submit(_Hint(channel))
-
-
-class _Hint(sender.Call):
-    """A notification for which nobody waits."""
-
-    counted = False
-    __slots__ = ()
-
-    def __init__(self, channel: str) -> None:
-        super().__init__([(channel, "")])
-
-    def tell(self, error: PubSubError | None) -> None:
-        pass

@@ -151,6 +151,8 @@ DECLARE
     its_stream bigint := (SELECT stream FROM {schema}.consumer_group WHERE id = $1);
     settled bigint[] := ARRAY(SELECT unnest(ids) FROM {schema}.acknowledged WHERE member = $2);
     its_slots smallint[] := ARRAY(SELECT slot FROM {schema}.slot WHERE consumer_group = $1 AND member = $2);
+    taken_ids bigint[] := ARRAY(
+        SELECT unnest(in_flight || held) FROM {schema}.slot WHERE consumer_group = $1 AND member = $2);
     alone boolean;
     keys text[];
     missing int := (
@@ -168,7 +170,7 @@ BEGIN
         RETURNING key),
     dropped AS (
         UPDATE {schema}.parked SET in_hand = false, together = CASE WHEN alone THEN 0 ELSE together END
-         WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand AND id <> ALL (settled)
+         WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand AND id <> ALL (settled || taken_ids)
         RETURNING key),
     back AS (
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
