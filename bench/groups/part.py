@@ -131,7 +131,8 @@ def _name(members: int, batch: int) -> str:
 
 
 def _members(effort: Effort) -> Sequence[int]:
-    return [number for number in WHOLE_LOT if number <= effort.most_connections]
+    most = effort.most_connections if effort.stream_rounds > 1 else 1  # a single round shows that it works
+    return [number for number in WHOLE_LOT if number <= most]
 
 
 def _handling(members: int, batch: int) -> Sequence[Contestant[Way]]:
