@@ -373,10 +373,9 @@ def test_the_users_own_transaction_acknowledges_when_it_is_committed(
 ) -> None:
     stream.append_many(["rolled back", "committed"])
     with consume(stream, "billing", backoff=0) as consumer, OwnConnection(stream, installed) as conn:
-        delivery = consumer.get(PATIENCE)
-        delivery.acknowledge(conn.raw)
+        undone, delivery = consumer.get(PATIENCE), consumer.get(PATIENCE)
+        undone.acknowledge(conn.raw)
         conn.rollback()
-        delivery = consumer.get(PATIENCE)
         assert delivery.payload == "committed"
         conn.execute(f"INSERT INTO {effects} VALUES (%s)", [delivery.payload])
         delivery.acknowledge(conn.raw)
