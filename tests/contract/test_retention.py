@@ -584,6 +584,7 @@ def handle(hub: Hub, name: str, group: str, count: int | None = None) -> list[st
                 found.append(delivery.payload)
             if len(found) == count:
                 break
+    wait_until(lambda: not any(one.members for one in hub.stream(name).groups()))  # it leaves by itself
     return found
 
 
