@@ -17,7 +17,16 @@ from pgpubsub.drivers.borrowed import run_async
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import AsyncConnections
-from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, is_loss, log_loss, noted_in
+from pgpubsub.groups.handling import (
+    Delivered,
+    DeliveredBatch,
+    InHand,
+    acknowledgement,
+    explained,
+    is_loss,
+    log_loss,
+    noted_in,
+)
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
@@ -55,16 +64,10 @@ class _Settling:
             self.outcome.exception()  # it is known, even if nobody waits any more
 
 
-class _InHand:
+class _InHand(InHand):
     """What an `async with` statement says of what it has in hand."""
 
-    _claim: Claim[Any]
-    _handed: int
     _consumer: AsyncConsumer[Any]
-
-    def __del__(self) -> None:
-        if hasattr(self, "_consumer") and not self._claim.settled and self._claim.handed == self._handed:
-            self._consumer._abandon(self._claim)
 
     async def __aenter__(self) -> Self:
         """Handle it."""
@@ -171,17 +174,9 @@ def _is_failure(error: BaseException) -> bool:
 class AsyncDelivery(_InHand, Delivered[T]):
     """An entry to be handled: leaving `async with delivery:` acknowledges it, or lets it come again."""
 
-    def __init__(self, consumer: AsyncConsumer[Any], claim: Claim[Any], entry: Any) -> None:
-        super().__init__(claim, entry)
-        self._consumer = consumer
-
 
 class AsyncBatch(_InHand, DeliveredBatch[T]):
     """Entries to be handled together: leaving `async with batch:` acknowledges all, or lets all come again."""
-
-    def __init__(self, consumer: AsyncConsumer[Any], claim: Claim[Any], entries: Any) -> None:
-        super().__init__(claim, entries)
-        self._consumer = consumer
 
 
 class AsyncConsumer(AsyncReceiver[Handed]):

@@ -10,7 +10,7 @@ from pgpubsub.core.position import stream_id
 from pgpubsub.core.sql import CHANNEL_LIMIT, text_fault, utf8_length
 from pgpubsub.errors import PayloadError, PayloadTooLarge
 
-__all__ = ["NAME_LIMIT", "NewEntry", "check_schema", "check_stream", "hint_channel", "new_entry"]
+__all__ = ["NAME_LIMIT", "NewEntry", "check_name", "check_schema", "check_stream", "hint_channel", "new_entry"]
 
 NAME_LIMIT = 1000
 """Bytes in the name of a stream, and in an idempotency key: they stand in an index, which takes 2,704."""
@@ -106,39 +106,34 @@ def _as_json(stream: str, headers: Mapping[str, Any] | None) -> str | None:
 
 
 def check_stream(name: str) -> None:
-    """Raise unless a stream can have this name.
-
-    Raises:
-        TypeError: it is not a `str`.
-        ValueError: it is empty, longer than 1,000 bytes, contains NUL or a lone surrogate.
+    """Raise unless a stream can have this name. See `check_name`.
 
     >>> check_stream("")
     Traceback (most recent call last):
     ValueError: the name of a stream is text of 1 to 1000 bytes, and this one is empty
     """
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a stream is a str, not {type(name).__name__}: {name!r}")
-    fault = "is empty" if not name else text_fault(name)
-    if fault is None and len(name) * 4 > NAME_LIMIT and (size := utf8_length(name)) > NAME_LIMIT:
-        fault = f"has {size}"
-    if fault is not None:
-        raise ValueError(f"the name of a stream is text of 1 to {NAME_LIMIT} bytes, and this one {fault}")
+    check_name("stream", name, NAME_LIMIT)
 
 
 def check_schema(name: str) -> None:
-    """Raise unless a schema can have this name, which is quoted, and so may be any text.
+    """Raise unless a schema can have this name, which is quoted, and so may be any text. See `check_name`."""
+    check_name("schema", name, CHANNEL_LIMIT)
+
+
+def check_name(what: str, name: str, limit: int) -> None:
+    """Raise unless this can be the name of a `what`, of up to `limit` bytes.
 
     Raises:
         TypeError: it is not a `str`.
-        ValueError: it is empty, longer than 63 bytes, contains NUL or a lone surrogate.
+        ValueError: it is empty, too long, contains NUL or a lone surrogate.
     """
     if not isinstance(name, str):
-        raise TypeError(f"the name of a schema is a str, not {type(name).__name__}: {name!r}")
+        raise TypeError(f"the name of a {what} is a str, not {type(name).__name__}: {name!r}")
     fault = "is empty" if not name else text_fault(name)
-    if fault is None and (size := len(name.encode())) > CHANNEL_LIMIT:
+    if fault is None and len(name) * 4 > limit and (size := utf8_length(name)) > limit:
         fault = f"has {size}"
     if fault is not None:
-        raise ValueError(f"the name of a schema is text of 1 to {CHANNEL_LIMIT} bytes, and this one {fault}")
+        raise ValueError(f"the name of a {what} is text of 1 to {limit} bytes, and this one {fault}")
 
 
 def hint_channel(stream: int) -> str:

@@ -400,13 +400,13 @@ class Share:
         """All that has changed since the last time, if anything has."""
         write, self._next = self._next, Write()
         retried = {item.slot for item in self._retried.values()}
-        for slot in list(self._slots.values()):
+        for slot in [slot for slot in self._slots.values() if slot.dirty or slot.leaving]:
             gone = slot.leaving and not slot.in_flight and not slot.held and slot.number not in retried
             if slot.dirty or gone:
                 slot.dirty = False
                 slot.written = slot.place
                 write.slots.append(
-                    SlotState(slot.number, slot.place, sorted(slot.in_flight), sorted(slot.held), not gone)
+                    SlotState(slot.number, slot.written, sorted(slot.in_flight), sorted(slot.held), not gone)
                 )
             if gone:
                 del self._slots[slot.number]

@@ -9,6 +9,7 @@ documented `pq` layer.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "Connection",
     "Psycopg3Connection",
     "decode",
+    "let_go",
     "open_connection",
     "parse_conninfo",
     "psycopg",
@@ -66,6 +68,17 @@ DEFAULTS: Mapping[str, str] = {
 }
 """libpq keywords used where the caller does not say otherwise. What the environment or a service file says
 comes first too, but for `client_encoding`: it is there for terminals, and we speak Unicode."""
+
+
+_inherited: list[object] = []
+
+
+def let_go(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """After `fork()`, in the child: close its copy of the parent's socket, or the server would not notice the end of a
+    parent that its child outlives. The connection is kept: its destructor would say goodbye, or complain."""
+    if not conn.closed:
+        os.close(conn.pgconn.socket)
+        _inherited.append(conn)
 
 
 class Connection(psycopg.Connection[Any]):

@@ -9,7 +9,6 @@ can watch a socket (`loop.add_reader`), which asyncio's and uvloop's can and Win
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
 from pgpubsub.drivers.arrays import Question
 from pgpubsub.drivers.interface import LOST, Answer, encoding_error, parameters, statement_error, statement_name
-from pgpubsub.drivers.psycopg3 import decode, psycopg, remember_fatal_notice
+from pgpubsub.drivers.psycopg3 import decode, let_go, psycopg, remember_fatal_notice
 from pgpubsub.errors import ConnectionLost, PubSubError, ServerRefused
 from pgpubsub.events import Notify
 
@@ -51,9 +50,6 @@ INVALID_SQL_STATEMENT_NAME = "26000"
 IN_ONE_TURN = 500
 """Notifications handed out in one turn of the loop, at most, so that subscribers come to take them in between: fewer
 than a subscription's buffer holds by default. One reading of the socket may bring thousands."""
-
-_inherited: list[object] = []
-
 
 ONE, ALL = NOTIFY.encode(), NOTIFY_ALL.encode()
 
@@ -285,8 +281,7 @@ class Psycopg3LoopConnection:
     def disown(self) -> None:
         if not self._closed:
             self._closed = True
-            os.close(self._fd)  # or the server would not notice the end of a parent that its child outlives
-            _inherited.append(self._conn)  # its destructor would complain
+            let_go(self._conn)
 
     async def _execute(
         self, what: str, script: str, timeout: float, on_success: Callable[[], None] = lambda: None

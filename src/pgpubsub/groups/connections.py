@@ -6,8 +6,7 @@ To have one takes as long as the server cannot be reached, up to 30 seconds: a l
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from pgpubsub.drivers.psycopg3 import let_go
 from pgpubsub.errors import ConnectionFailed
 from pgpubsub.randomness import new_delays
 
@@ -82,7 +82,8 @@ class AsyncConnections:
 
     def disown(self) -> None:
         """After `fork()`, in the child."""
-        _disown(self._idle)
+        for conn in self._idle:
+            let_go(conn)
 
 
 class Connections:
@@ -139,21 +140,12 @@ class Connections:
 
     def disown(self) -> None:
         """After `fork()`, in the child."""
-        _disown(self._idle)
+        for conn in self._idle:
+            let_go(conn)
 
 
 def _usable(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     return not conn.closed and conn.autocommit and conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
-
-
-_inherited: list[object] = []
-
-
-def _disown(idle: Sequence[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]]) -> None:
-    for conn in idle:
-        if not conn.closed:
-            os.close(conn.pgconn.socket)  # which the parent has too; to close the connection would be to say so
-            _inherited.append(conn)  # its destructor would
 
 
 def _failed(error: Exception) -> ConnectionFailed:

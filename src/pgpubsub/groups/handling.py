@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.drivers.borrowed import Statement
@@ -15,7 +15,7 @@ from pgpubsub.errors import Closed, LeaseLost
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.claims import Claim
 
-__all__ = ["Delivered", "DeliveredBatch", "acknowledgement", "explained", "is_loss", "log_loss", "noted_in"]
+__all__ = ["Delivered", "DeliveredBatch", "InHand", "acknowledgement", "explained", "is_loss", "log_loss", "noted_in"]
 
 T = TypeVar("T")
 
@@ -25,12 +25,31 @@ LONGEST = 2000
 """Characters of an error that are stored with an entry."""
 
 
-class Delivered(Generic[T]):
-    """An entry that a consumer has in hand."""
+class Consuming(Protocol):
+    """A consumer, which is told."""
 
-    def __init__(self, claim: Claim[Any], entry: Entry[T] | Undecodable) -> None:
+    def _abandon(self, claim: Claim[Any]) -> None:
+        """Whoever had `claim` has dropped it. For destructors, which run in any thread."""
+
+
+class InHand:
+    """What a consumer has in hand. Whoever drops it without a word has failed."""
+
+    def __init__(self, consumer: Consuming, claim: Claim[Any]) -> None:
+        self._consumer: Any = consumer
         self._claim = claim
         self._handed = claim.handed
+
+    def __del__(self) -> None:
+        if not self._claim.settled and self._claim.handed == self._handed:
+            self._consumer._abandon(self._claim)
+
+
+class Delivered(InHand, Generic[T]):
+    """An entry that a consumer has in hand."""
+
+    def __init__(self, consumer: Consuming, claim: Claim[Any], entry: Entry[T] | Undecodable) -> None:
+        super().__init__(consumer, claim)
         self.event = entry
         """The entry, or the `Undecodable` that it is."""
 
@@ -81,12 +100,11 @@ class Delivered(Generic[T]):
         return f"<{type(self).__name__} of {self._stored!r}, attempt {self.attempt}>"
 
 
-class DeliveredBatch(Generic[T]):
+class DeliveredBatch(InHand, Generic[T]):
     """Entries that a consumer has in hand together. It is iterated, and has a length."""
 
-    def __init__(self, claim: Claim[Any], entries: list[Entry[T] | Undecodable]) -> None:
-        self._claim = claim
-        self._handed = claim.handed
+    def __init__(self, consumer: Consuming, claim: Claim[Any], entries: list[Entry[T] | Undecodable]) -> None:
+        super().__init__(consumer, claim)
         self.entries = entries
         """The entries, in order. Any of them may be `Undecodable`, which raises where its payload is used."""
 

@@ -74,8 +74,7 @@ class Ready:
 
     def clear(self) -> None:
         """Drop everything: there is no consumer any more."""
-        self._put = self.delivered
-        self._queue.clear()
+        self.withdraw()
 
 
 class Makes:

@@ -111,7 +111,7 @@ class Member:
         self.loop = asyncio.get_running_loop()
         """In which all of it happens."""
         self._woken = asyncio.Event()
-        self._settled = asyncio.Event()  # when nothing is in hand any more
+        self._finished = asyncio.Event()  # and nothing is in hand any more
         self._stopped = False
         self._finishing = False
         self.error: PubSubError | None = None
@@ -170,8 +170,12 @@ class Member:
     async def finished(self) -> None:
         """Wait until nothing is in hand, when nothing more is handed out."""
         self.finish()
-        while self._claims and not self._stopped:
-            await self._settled.wait()
+        self._check_finished()
+        await self._finished.wait()
+
+    def _check_finished(self) -> None:
+        if self._finishing and not self._claims:
+            self._finished.set()
 
     def stop(self) -> None:
         """Leave."""
@@ -289,8 +293,8 @@ class Member:
             claim.lost = error
         self._inbox.withdraw()
         telling = self._telling
-        self._settled.set()
         self._forget()
+        self._check_finished()
         for settling in telling:
             settling.tell(LeaseLost(str(error)))
 
@@ -454,9 +458,7 @@ class Member:
         self._after_writing(write, missing, starting)
         for settling in telling:
             settling.tell(None)
-        if not self._claims:
-            self._settled.set()
-            self._settled = asyncio.Event()
+        self._check_finished()
         return True
 
     def _statement_for(self, write: Write) -> tuple[str, Mapping[str, Any]]:

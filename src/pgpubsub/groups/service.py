@@ -6,11 +6,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypedDict
 
-from pgpubsub.core.entries import NAME_LIMIT
+from pgpubsub.core.entries import NAME_LIMIT, check_name
 from pgpubsub.core.position import BEGINNING, Start
-from pgpubsub.core.sql import text_fault, utf8_length
 from pgpubsub.core.timeouts import FOR_EVER, check_seconds
 from pgpubsub.errors import NotLive, SubscriptionClosed, again
 from pgpubsub.events import Gap
@@ -122,19 +122,8 @@ def _check_number(name: str, number: Any, most: int) -> None:
 
 
 def check_group(name: str) -> None:
-    """Raise unless a group can have this name.
-
-    Raises:
-        TypeError: it is not a `str`.
-        ValueError: it is empty, longer than 1,000 bytes, contains NUL or a lone surrogate.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a group is a str, not {type(name).__name__}: {name!r}")
-    fault = "is empty" if not name else text_fault(name)
-    if fault is None and (size := utf8_length(name)) > NAME_LIMIT:
-        fault = f"has {size}"
-    if fault is not None:
-        raise ValueError(f"the name of a group is text of 1 to {NAME_LIMIT} bytes, and this one {fault}")
+    """Raise unless a group can have this name. See `core.entries.check_name`."""
+    check_name("group", name, NAME_LIMIT)
 
 
 def _exponential(attempts: int) -> float:
@@ -154,10 +143,8 @@ async def begin(
     loop = asyncio.get_running_loop()
 
     def on_low() -> None:
-        try:
+        with suppress(RuntimeError):  # the loop has ended, and so has the member
             loop.call_soon_threadsafe(member.wake)
-        except RuntimeError:  # the loop has ended, and so has the member
-            pass
 
     def on_gap() -> None:
         streams.cut()

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import pq
 
 from pgpubsub.drivers.interface import statement_error
+from pgpubsub.drivers.psycopg3 import let_go
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.streams.installation import check_version, missing_schema, not_installed
 from pgpubsub.streams.statements import Statements
@@ -190,9 +191,7 @@ class Source:
     def disown(self) -> None:
         """After `fork()`, in the child."""
         for session in [*self._idle, *self._lent]:
-            if not session.conn.closed:
-                os.close(session.conn.pgconn.socket)
-                _inherited.append(session.conn)  # its destructor would complain
+            let_go(session.conn)
         self._idle.clear()
 
     async def _lend(self) -> Session:
@@ -233,6 +232,3 @@ class Source:
         if sqlstate is None or sqlstate.startswith(TRY_AGAIN):
             return ConnectionLost(f"a stream could not be read: {' '.join(str(error).split())}")
         return statement_error("reading a stream", error, lost=False, sqlstate=sqlstate)
-
-
-_inherited: list[object] = []

@@ -14,7 +14,16 @@ from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import Connections
-from pgpubsub.groups.handling import Delivered, DeliveredBatch, acknowledgement, explained, is_loss, log_loss, noted_in
+from pgpubsub.groups.handling import (
+    Delivered,
+    DeliveredBatch,
+    InHand,
+    acknowledgement,
+    explained,
+    is_loss,
+    log_loss,
+    noted_in,
+)
 from pgpubsub.groups.inbox import ClaimInbox, Makes
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.groups.service import begin
@@ -65,16 +74,10 @@ class _Settling(Told[None]):
         pass
 
 
-class _InHand:
+class _InHand(InHand):
     """What a `with` statement says of what it has in hand."""
 
-    _claim: Claim[Any]
-    _handed: int
     _consumer: Consumer[Any]
-
-    def __del__(self) -> None:
-        if hasattr(self, "_consumer") and not self._claim.settled and self._claim.handed == self._handed:
-            self._consumer._abandon(self._claim)
 
     def __enter__(self) -> Self:
         """Handle it."""
@@ -168,17 +171,9 @@ class _InHand:
 class Delivery(_InHand, Delivered[T]):
     """An entry to be handled: leaving `with delivery:` acknowledges it, or lets it come again."""
 
-    def __init__(self, consumer: Consumer[Any], claim: Claim[Any], entry: Any) -> None:
-        super().__init__(claim, entry)
-        self._consumer = consumer
-
 
 class Batch(_InHand, DeliveredBatch[T]):
     """Entries to be handled together: leaving `with batch:` acknowledges all, or lets all come again."""
-
-    def __init__(self, consumer: Consumer[Any], claim: Claim[Any], entries: Any) -> None:
-        super().__init__(claim, entries)
-        self._consumer = consumer
 
 
 class Consumer(Receiver[Handed]):
