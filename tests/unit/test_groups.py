@@ -838,6 +838,7 @@ def test_a_slot_stays_until_nothing_of_it_is_in_flight_or_held(share: Subject) -
     share.leave(1)
     assert share.slots == {}
     assert share.slot() == SlotState(1, Place(AFTER), [1, 3], [2], True)
+    assert share.plan_write() is None, "it is written down as it stands, until something of it is settled"
     share.acknowledge(first)
     share.acknowledge(third)
     assert share.slot() == SlotState(1, Place(AFTER), [], [2], True)

@@ -109,12 +109,6 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_tem
     SELECT {schema}.stream_id(to_hex($1) || ' ' || $2)
 $body$;
 
--- The channel on which members are told that others came or went.
-CREATE OR REPLACE FUNCTION {schema}.group_channel(consumer_group bigint) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT 'pgpubsub.group.' || to_hex($1)
-$body$;
-
 -- Let the first waiting entry of each of these keys be due, and unless that is in hand or has to wait, up to 99 that
 -- follow it, as far as none has to wait; and no others of them. All of a key get one time, so that they are found in the
 -- order of their ids. Returns the keys that have any.
@@ -317,18 +311,16 @@ BEGIN
     END IF;
     FOR number IN 1 .. cardinality($3) LOOP
         -- By its place: as long as an old snapshot is held, there are as many versions of it as it was written.
+        SELECT ctid INTO place FROM {schema}.slot
+         WHERE ctid = $4[number] AND consumer_group = its_group AND slot = $3[number];
+        IF NOT FOUND THEN
+            SELECT ctid INTO place FROM {schema}.slot WHERE consumer_group = its_group AND slot = $3[number];
+        END IF;
         UPDATE {schema}.slot
            SET below = $5[number]::text::xid8, open = $6[number]::xid8[], target_below = $7[number]::text::xid8,
                target_open = $8[number]::xid8[], last = $9[number], in_flight = $10[number]::bigint[],
                held = $11[number]::bigint[], member = CASE WHEN $12[number] THEN $1 END
-         WHERE ctid = $4[number] AND consumer_group = its_group AND slot = $3[number] RETURNING ctid INTO place;
-        IF NOT FOUND THEN
-            UPDATE {schema}.slot
-               SET below = $5[number]::text::xid8, open = $6[number]::xid8[], target_below = $7[number]::text::xid8,
-                   target_open = $8[number]::xid8[], last = $9[number], in_flight = $10[number]::bigint[],
-                   held = $11[number]::bigint[], member = CASE WHEN $12[number] THEN $1 END
-             WHERE consumer_group = its_group AND slot = $3[number] RETURNING ctid INTO place;
-        END IF;
+         WHERE ctid = place RETURNING ctid INTO place;
         written := written || place;
     END LOOP;
     IF cardinality($15) > 0 THEN
