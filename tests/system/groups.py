@@ -30,7 +30,7 @@ import psycopg
 
 import pgpubsub
 from pgpubsub import AsyncHub, Hub, LeaseLost, PubSubError, SendUncertain
-from pgpubsub.groups import member
+from pgpubsub.groups import membership
 from pgpubsub.streams import source
 from tests.system.streams import until
 
@@ -144,7 +144,7 @@ class Consumer:
             conn.close()
 
     def run(self) -> None:
-        member.ANSWER = source.ANSWER = ANSWER
+        membership.ANSWER = source.ANSWER = ANSWER
         settings = self._settings
         options: Any = {name: getattr(settings, name) for name in ("batch", "lease", "attempts", "backoff", "follow")}
         options["on_gap"] = lambda gap: self._journal.write("gap")

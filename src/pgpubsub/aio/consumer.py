@@ -278,21 +278,21 @@ class AsyncConsumer(AsyncReceiver[Handed]):
 
     async def _acknowledge(self, claim: Claim[Any]) -> None:
         settling = _Settling()
-        self._joined().acknowledge(claim, settling)
+        self._joined().deliveries.acknowledge(claim, settling)
         await settling.outcome
 
     def _fail(self, claim: Claim[Any], error: BaseException) -> _Settling:
         settling = _Settling()
-        self._joined().fail(claim, explained(claim, error), settling)
+        self._joined().deliveries.fail(claim, explained(claim, error), settling)
         return settling
 
     def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
         claim.settled = claim.in_doubt = True
-        self._joined().doubt(claim, xid, noted)
+        self._joined().deliveries.doubt(claim, xid, noted)
 
     def _abandon(self, claim: Claim[Any]) -> None:
         with suppress(RuntimeError):  # the loop is closed, and so is everything
-            self._joined().loop.call_soon_threadsafe(self._joined().abandon, claim)
+            self._joined().loop.call_soon_threadsafe(self._joined().deliveries.abandon, claim)
 
     async def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""

@@ -9,38 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
 from pgpubsub.core.entries import hint_channel
-from pgpubsub.core.groups import Item, Lane, Place, Share, Write, quota
+from pgpubsub.core.groups import Item, Lane, Place, Share, quota
 from pgpubsub.core.position import BEGINNING, Covered, Position, Start, stream_id
 from pgpubsub.core.reading import Batch
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, GapReason
-from pgpubsub.groups.claims import Apart, Claim, Settling
+from pgpubsub.groups.claims import Apart
+from pgpubsub.groups.deliveries import Deliveries
 from pgpubsub.groups.hints import group_channel, group_id, tell
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.lanes import Lanes, place_at
-from pgpubsub.groups.statements import (
-    GroupStatements,
-    parameters_of_parked,
-    parameters_of_place,
-    parameters_of_slots,
-    place_of,
-)
+from pgpubsub.groups.membership import Ended, Membership
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import now
 from pgpubsub.randomness import new_delays
-from pgpubsub.status import Happening, Observation
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.rows import event
 from pgpubsub.streams.service import Streams
 from pgpubsub.streams.source import Session
-from pgpubsub.streams.statements import as_array
 
 __all__ = ["Member", "Settings"]
 
@@ -55,12 +46,7 @@ TICK = 2.0
 DUE = 100
 """Parked entries that are fetched at a time."""
 
-ANSWER = 30.0
-"""Seconds that the server may take for a statement."""
-
 ENDED = "the membership has ended: its lease was over, the server crashed, or the group was set elsewhere"
-
-NAME = f"{socket.gethostname()} {{}}"
 
 
 class Settings(NamedTuple):
@@ -74,10 +60,6 @@ class Settings(NamedTuple):
     lease: float
     start: Position | Start
     on_gap: Callable[[Gap], object]
-
-
-class _Ended(Exception):
-    """The membership has ended."""
 
 
 class Member:
@@ -104,42 +86,42 @@ class Member:
         self._description = description.at_home()
         self._settings = settings
         self._inbox = inbox
+        self.deliveries = Deliveries(engine, description.name, inbox, self.wake, self._new_share)
+        """What consumers have of it."""
         self._lanes = Lanes(streams, self._description, settings.follow, self)
-        self._statements = GroupStatements(description.schema)
-        self._stream = stream_id(description.name)
-        self._group = group_id(self._stream, settings.group)
+        self._apart = Apart(stream_id(description.name))
+        self._hint_channel = hint_channel(self._apart.stream)
+        self._group_channel = group_channel(group_id(self._apart.stream, settings.group))
         self.loop = asyncio.get_running_loop()
         """In which all of it happens."""
         self._woken = asyncio.Event()
-        self._finished = asyncio.Event()  # and nothing is in hand any more
         self._stopped = False
-        self._finishing = False
         self.error: PubSubError | None = None
         """Why it could not take part when it tried last."""
         self.joined: asyncio.Future[None] = self.loop.create_future()
         """Done when it takes part for the first time."""
         self._delays = new_delays()
         self._former: str | None = None  # whose membership we know to have ended
-        self._forget()
+        self._begin()
 
     @property
     def channels(self) -> Sequence[str]:
         """On which it is told that there is something to do."""
-        return hint_channel(self._stream), group_channel(self._group)
+        return self._hint_channel, self._group_channel
 
-    def _forget(self) -> None:
-        self._id = ""
-        self._share = Share(self._settings.attempts, self._settings.backoff, self._settings.batch)
-        self._places: dict[int, str] = {}  # of the slots' rows
+    def _new_share(self) -> Share:
+        return Share(self._settings.attempts, self._settings.backoff, self._settings.batch)
+
+    def _begin(self) -> None:
         self._lanes_due = False
-        self._starting: list[Claim[Any]] = []  # when it is written down
-        self._claims: dict[Claim[Any], None] = {}  # that are in hand, or ready to be
-        self._telling: list[Settling] = []
-        self._doubtful: dict[Claim[Any], _Doubt] = {}
         self._rewritten = False
         self._expected = 0  # more slots, when it looked last
         self._to_come = False  # whether parked entries will be due within a day
         self._tick_at = self._due_at = 0.0
+
+    @property
+    def _share(self) -> Share:
+        return self.deliveries.share
 
     # -- what others tell it
 
@@ -149,10 +131,10 @@ class Member:
 
     def on_hint(self, channels: Sequence[str]) -> None:
         """Something has come on these channels."""
-        if group_channel(self._group) in channels:
+        if self._group_channel in channels:
             self._tick_at = self._due_at = 0.0
             self.wake()
-        if hint_channel(self._stream) in channels:
+        if self._hint_channel in channels:
             self._lanes.wake()
 
     def retry(self) -> None:
@@ -162,66 +144,18 @@ class Member:
 
     def finish(self) -> None:
         """Hand out nothing more; what is in hand will be settled."""
-        self._finishing = True
-        self._give_back()
+        self.deliveries.finish()
         self._inbox.finish()
-        self.wake()
 
     async def finished(self) -> None:
         """Wait until nothing is in hand, when nothing more is handed out."""
         self.finish()
-        self._check_finished()
-        await self._finished.wait()
-
-    def _check_finished(self) -> None:
-        if self._finishing and not self._claims:
-            self._finished.set()
+        await self.deliveries.finished()
 
     def stop(self) -> None:
         """Leave."""
         self._stopped = True
-        self._give_back()
-        self.wake()
-
-    def acknowledge(self, claim: Claim[Any], settling: Settling) -> None:
-        """`claim` was handled. `settling` is told when it is written down."""
-        if self._settle(claim, settling):
-            self._share.acknowledge(claim.items)
-            self._observe("handled", claim)
-
-    def fail(self, claim: Claim[Any], error: str, settling: Settling) -> None:
-        """`claim` was not."""
-        if self._settle(claim, settling):
-            self._share.fail(claim.items, error)
-            self._observe("handling_failed", claim, error)
-
-    def abandon(self, claim: Claim[Any]) -> None:
-        """Whoever had `claim` has dropped it without a word."""
-        if not claim.settled and claim.lost is None:
-            self.fail(claim, "it was dropped, and neither acknowledged nor failed", _Nobody())
-
-    def doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
-        """It was acknowledged in a transaction that may not have ended: `fail`, unless that is committed."""
-        if claim in self._claims:
-            self._doubtful[claim] = _Doubt(xid, noted)
-            self.wake()
-
-    def _settle(self, claim: Claim[Any], settling: Settling) -> bool:
-        try:
-            claim.check()
-        except PubSubError as error:
-            settling.tell(error)
-            return False
-        claim.settled = True
-        del self._claims[claim]
-        self._telling.append(settling)
-        self.wake()
-        return True
-
-    def _observe(self, name: Happening, claim: Claim[Any], error: str = "") -> None:
-        if self._engine.observed:
-            seconds = monotonic() - claim.since
-            self._engine.observe(Observation(name, (self._description.name,), seconds, error))
+        self.deliveries.finish()
 
     # -- its life
 
@@ -232,7 +166,7 @@ class Member:
                 try:
                     async with self._streams.desk(self._description.schema) as session:
                         await self._take_part(session)
-                except _Ended:
+                except Ended:
                     self._lose(LeaseLost(ENDED))
                 except ConnectionLost as error:
                     self.error = error
@@ -253,30 +187,30 @@ class Member:
 
     async def _take_part(self, session: Session) -> None:
         home = await session.home(self._streams.statements(self._description.schema))
-        here = Position(home.birth, self._stream, home.timeline)
-        await self._join(session)
+        here = Position(home.birth, self._apart.stream, home.timeline)
+        membership = await self._join(session)
         while not self._stopped:
             self._woken.clear()
             if self._rewritten:
-                raise _Ended
+                raise Ended
             if monotonic() >= self._tick_at:
-                await self._tick(session)
+                await self._tick(membership)
             if self._lanes_due:
                 self._lanes_due = False
                 self._lanes.read(self._share.lanes(), here)
             if monotonic() >= self._due_at:
-                await self._fetch_due(session)
-            if self._doubtful:
-                await self._ask_for_fates(session)
-            self._fill()
-            if await self._write_down(session):
+                await self._fetch_due(membership)
+            await self._ask_for_fates(membership)
+            self.deliveries.start(membership.id, self._settings.batch)
+            if not self.has_enough:
+                self._lanes.feed()
+            if await self._write_down(membership):
                 continue
             if self._at_end:
                 self._inbox.end(SubscriptionClosed("the consumer has come to the end"))
                 break
-            times = [self._tick_at, self._due_at, *[doubt.ask_at for doubt in self._doubtful.values()]]
-            await self._wait(min(times) - monotonic())
-        await self._leave(session)
+            await self._wait(min(self._tick_at, self._due_at, self.deliveries.doubts.next_at) - monotonic())
+        await self._leave(membership)
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -287,16 +221,8 @@ class Member:
 
     def _lose(self, error: LeaseLost) -> None:
         self._lanes.end()
-        if self._claims:
-            self._engine.observe(Observation("lease_lost", (self._description.name,), detail=str(error)))
-        for claim in self._claims:
-            claim.lost = error
-        self._inbox.withdraw()
-        telling = self._telling
-        self._forget()
-        self._check_finished()
-        for settling in telling:
-            settling.tell(LeaseLost(str(error)))
+        self._begin()
+        self.deliveries.lose(error)
 
     @property
     def _at_end(self) -> bool:
@@ -305,77 +231,64 @@ class Member:
             and self._expected <= 0
             and self._lanes.done
             and self._share.idle
-            and not (self._claims or self._doubtful or self._to_come)
+            and not (self.deliveries.any or self._to_come)
         )
 
     # -- members and slots
 
-    async def _join(self, session: Session) -> None:
-        place = Place(Covered())
-        if self._settings.start is not BEGINNING and not (await self._first(session, self._statements.exists))[0]:
-            place, gaps = await place_at(self._streams, self._description, self._settings.start)
+    async def _join(self, session: Session) -> Membership:
+        description, settings = self._description, self._settings
+        membership = Membership(session, description.schema, description.name, settings.group, settings.lease)
+        start = Place(Covered())
+        if settings.start is not BEGINNING and not await membership.exists():
+            start, gaps = await place_at(self._streams, description, settings.start)
             for gap in gaps:
-                self._settings.on_gap(gap)
-        (self._id,) = await self._first(
-            session,
-            self._statements.join,
-            stream=self._description.name,
-            name=self._settings.group,
-            member=NAME.format(os.getpid()),
-            lease=self._settings.lease,
-            pid=session.pid,
-            former=self._former,
-            **parameters_of_place(place),
-        )
-        self._former = self._id
+                settings.on_gap(gap)
+        await membership.join(start, self._former)
+        self._former = membership.id
         self._tell_others()
         self.error = None
         self._delays = new_delays()
+        return membership
 
-    async def _tick(self, session: Session) -> None:
+    async def _tick(self, membership: Membership) -> None:
         self._tick_at = monotonic() + min(TICK, self._settings.lease / 3)
-        row = await self._first(session, self._statements.tick, member=self._id, lease=self._settings.lease)
-        if row is None:
-            raise _Ended
-        members, free, removed = row
-        if removed:
-            self._miss(removed)
+        members = await membership.tick()
+        if members.removed:
+            self._miss(members.removed)
         self._share.refresh()
-        due = self._expected = quota(members, self._id) - len(self._share.slots)
+        due = self._expected = quota(members.ids, membership.id) - len(self._share.slots)
         if due < 0:
             self._share.leave(-due)
             self._lanes_due = True
-        elif due and free:
-            self._expected -= await self._take_slots(session, due)
+        elif due and members.free:
+            self._expected -= await self._take_slots(membership, due)
         if not self.joined.done():
             self.joined.set_result(None)
 
-    async def _take_slots(self, session: Session, wanted: int) -> int:
-        rows = await self._rows(session, self._statements.take, member=self._id, wanted=wanted)
-        slots = as_array([row[0] for row in rows])
-        blocked = await self._rows(session, self._statements.blocked, group=self._group, slots=slots)
-        for number, *place in rows:
-            self._share.on_taken(number, place_of(*place), [key for (key,) in blocked])
-        if rows:
+    async def _take_slots(self, membership: Membership, wanted: int) -> int:
+        places, blocked = await membership.take(wanted)
+        for number, place in places:
+            self._share.on_taken(number, place, blocked)
+        if places:
             self._lanes_due = True
             self._due_at = 0.0
-        return len(rows)
+        return len(places)
 
-    async def _leave(self, session: Session) -> None:
-        while await self._write_down(session):
+    async def _leave(self, membership: Membership) -> None:
+        while await self._write_down(membership):
             pass
-        await self._rows(session, self._statements.leave, member=self._id)
+        await membership.leave()
         self._tell_others()
 
     def _tell_others(self) -> None:
-        tell(self._engine, group_channel(self._group))
+        tell(self._engine, self._group_channel)
 
     # -- reading
 
     def on_read(self, lane: Lane, rows: Sequence[Any], batch: Batch) -> None:
         """The next entries of a lane."""
-        apart = Apart(self._stream)
-        items = [Item(row[0], row[7], row[1], event(row, apart), row[6]) for row in rows]
+        items = [Item(row[0], row[7], row[1], event(row, self._apart), row[6]) for row in rows]
         self._share.on_read(lane, items, batch)
         if lane.start.target is not None and batch.after.target is None:
             self._lanes_due = True  # it goes on with the others
@@ -398,153 +311,39 @@ class Member:
             self._rewritten = True
             self.wake()
 
-    async def _fetch_due(self, session: Session) -> None:
-        room = DUE - self._share.due
-        slots, known = as_array(self._share.slots), as_array(self._share.known)
-        *rows, following = await self._rows(
-            session, self._statements.due, group=self._group, slots=slots, known=known, rows=max(0, room)
-        )
-        self._to_come = following[8] is not None
-        delay = following[8] / 1000 if self._to_come else 3600.0
-        self._due_at = monotonic() + (0.05 if len(rows) >= room else delay)
-        apart = Apart(self._stream)
-        self._share.on_due(
-            [
-                Item(row[0], row[7], row[1], event(row, apart), 0, row[8], row[9], parked=True)
-                for row in sorted(rows, key=lambda row: int(row[0]))
-            ]
-        )
+    async def _fetch_due(self, membership: Membership) -> None:
+        room = max(0, DUE - self._share.due)
+        items, following = await membership.due(self._share.slots, self._share.known, room)
+        self._to_come = following is not None
+        pause = 0.05 if len(items) >= room else 3600.0 if following is None else following
+        self._due_at = monotonic() + pause
+        self._share.on_due(items)
 
-    # -- handing out, and writing down
+    # -- writing down
 
-    def _fill(self) -> None:
-        """Start as much as somebody waits for, and as much as was just settled: whoever did that comes again."""
-        if self._stopped or self._finishing:
-            return
-        wanted = self._inbox.wanted + len(self._telling)
-        while wanted > 0 and (items := self._share.start(self._settings.batch)):
-            self._starting.append(Claim(self._id, items, [item.entry for item in items]))
-            wanted -= 1
-        if not self.has_enough:
-            self._lanes.feed()
-
-    def _give_back(self) -> None:
-        """What is ready to be taken, and was not."""
-        for claim in [*self._inbox.withdraw(), *self._starting]:
-            claim.lost = LeaseLost("the consumer was closed")
-            self._claims.pop(claim, None)
-            self._share.give_back(claim.items)
-        self._starting.clear()
-
-    async def _write_down(self, session: Session) -> bool:
-        write = self._share.plan_write()
-        telling, self._telling = self._telling, []
-        if write is None:
-            assert not telling
+    async def _write_down(self, membership: Membership) -> bool:
+        writing = self.deliveries.plan_write()
+        if writing is None:
             return False
-        starting, self._starting = self._starting, []
-        self._claims.update(dict.fromkeys(starting))
-        try:
-            rows = await self._run(session, *self._statement_for(write))
-            row = rows[0] if rows else None
-            if row is None:
-                raise _Ended
-        except BaseException:
-            self._telling = telling + self._telling  # whoever ends this tells them
-            raise
-        waiting, missing, places = row
-        self._places.update(zip([slot.number for slot in write.slots], places or (), strict=True))
-        self._share.on_written(write, waiting)
-        self._after_writing(write, missing, starting)
-        for settling in telling:
-            settling.tell(None)
-        self._check_finished()
-        return True
-
-    def _statement_for(self, write: Write) -> tuple[str, Mapping[str, Any]]:
-        parameters = {"member": self._id, **parameters_of_slots(write, self._places)}
-        if write.done or write.noted or write.started or write.parked:
-            return self._statements.write_down, {**parameters, **parameters_of_parked(write)}
-        return self._statements.write_slots, parameters
-
-    def _after_writing(self, write: Write, missing: Sequence[int], starting: Sequence[Claim[Any]]) -> None:
-        if missing:
-            self._miss(len(missing))
-        if self._stopped or self._finishing:
-            for claim in starting:
-                self._claims.pop(claim, None)
-                self._share.give_back(claim.items)
-        elif starting:
-            self._inbox.deliver(starting, 0)
-        if write.parked or write.done:
+        written = await membership.write(writing.write)
+        self.deliveries.on_written(writing, written.waiting)
+        if written.missing:
+            self._miss(written.missing)
+        if writing.write.parked or writing.write.done:
             self._due_at = 0.0
-        if not all(slot.kept for slot in write.slots):
+        if not all(slot.kept for slot in writing.write.slots):
             self._tell_others()
+        return True
 
     def _miss(self, count: int) -> None:
         """Retention has removed entries that were in hand, and were to come again."""
         detail = "retention has removed entries that were in hand, and would have come again"
         self._settings.on_gap(Gap(GapReason.TRIMMED, (self._description.name,), now(), count, detail))
 
-    async def _ask_for_fates(self, session: Session) -> None:
-        claims = [claim for claim, doubt in self._doubtful.items() if doubt.ask_at <= monotonic()]
-        doubts = [self._doubtful[claim] for claim in claims]
-        rows = await self._rows(
-            session,
-            self._statements.fates,
-            xids=as_array([doubt.xid for doubt in doubts]),
-            ids=as_array([doubt.noted for doubt in doubts]),
-        )
-        for number, over, there in rows:
-            claim, doubt = claims[number - 1], doubts[number - 1]
-            if not there and not (over and doubt.over):  # it may have ended after this statement began
-                doubt.wait_longer(over)
-                continue
-            del self._doubtful[claim]
-            del self._claims[claim]
-            if there:
-                self._share.acknowledge(claim.items, doubt.noted)
-                self._observe("handled", claim)
-            else:
-                self._share.fail(claim.items, claim.error)
-                self._observe("handling_failed", claim, claim.error)
-
-    # -- statements
-
-    async def _rows(self, session: Session, statement: str, **parameters: Any) -> list[Any]:
-        named = {name: None if value is None else str(value) for name, value in parameters.items()}
-        return await self._run(session, statement, named)
-
-    async def _run(self, session: Session, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
-        try:
-            async with asyncio.timeout(ANSWER):
-                return await session.rows(statement, parameters)
-        except TimeoutError as error:
-            raise ConnectionLost(f"the server did not answer within {ANSWER:g} s") from error
-
-    async def _first(self, session: Session, statement: str, **parameters: Any) -> Any:
-        rows = await self._rows(session, statement, group=self._group, **parameters)
-        return rows[0] if rows else None
-
-
-class _Nobody:
-    def tell(self, error: PubSubError | None) -> None:
-        pass
-
-
-class _Doubt:
-    """A transaction whose end is awaited."""
-
-    def __init__(self, xid: int, noted: int) -> None:
-        self.xid = xid
-        self.noted = noted
-        self.over = False
-        self.ask_at = 0.0
-        self._pause = 0.001
-
-    def wait_longer(self, over: bool) -> None:
-        """It may still be open; or it is over, and the next look shows how it ended."""
-        self.over = over
-        if not over:
-            self.ask_at = monotonic() + self._pause
-            self._pause = min(0.5, self._pause * 2)
+    async def _ask_for_fates(self, membership: Membership) -> None:
+        doubts = self.deliveries.doubts.to_ask()
+        if not doubts:
+            return
+        for doubt, (over, there) in zip(doubts, await membership.fates(doubts), strict=True):
+            if doubt.has_ended(over, there):
+                self.deliveries.on_fate(doubt, there)

@@ -283,18 +283,18 @@ class Consumer(Receiver[Handed]):
 
     def _acknowledge(self, claim: Claim[Any]) -> None:
         member = self._joined()
-        self._thread.run(_Settling(lambda settling: member.acknowledge(claim, settling)))
+        self._thread.run(_Settling(lambda settling: member.deliveries.acknowledge(claim, settling)))
 
     def _fail(self, claim: Claim[Any], error: BaseException) -> None:
         member, words = self._joined(), explained(claim, error)
-        self._thread.run(_Settling(lambda settling: member.fail(claim, words, settling)))
+        self._thread.run(_Settling(lambda settling: member.deliveries.fail(claim, words, settling)))
 
     def _doubt(self, claim: Claim[Any], noted: int, xid: int) -> None:
         claim.settled = claim.in_doubt = True
-        self._hub._post(self._joined().doubt, claim, xid, noted)
+        self._hub._post(self._joined().deliveries.doubt, claim, xid, noted)
 
     def _abandon(self, claim: Claim[Any]) -> None:
-        self._hub._post(self._joined().abandon, claim)
+        self._hub._post(self._joined().deliveries.abandon, claim)
 
     def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
