@@ -91,6 +91,8 @@ class Effort:
     """Entries in a long stream."""
     stored_too: tuple[int, ...] = ()
     """In longer ones."""
+    hour_seconds: float = 360.0
+    """How long the hour takes in which tables grow."""
 
 
 @dataclass(frozen=True)

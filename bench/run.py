@@ -55,6 +55,7 @@ QUICK = Effort(
     appending_threads={16: (4,)},
     arriving={100: 0.2, 1000: 0.2},
     stored=100_000,
+    hour_seconds=3.0,
 )
 LONGEST_STREAM = 20_000_000
 

@@ -8,11 +8,12 @@ from functools import partial
 from bench.comparison import FASTEST, ITSELF, Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.ground import Effort
-from bench.groups import by_hand, growth, libraries, ours
+from bench.groups import by_hand, growth, kept, libraries, ours
 from bench.groups.called import RATE, Called
 from bench.groups.growth import Aged, Growth
 from bench.groups.handled import RATE as PER_SECOND
 from bench.groups.handled import Handled
+from bench.groups.kept import Kept, Relations
 from bench.groups.ways import BY_HAND, OURS, PGMQ, PGQUEUER, PROCRASTINATE, Way
 from bench.groups.yard import disk
 from bench.rounds import Measurement
@@ -84,6 +85,16 @@ AIMS = {1: 1.0, 100: 5.0}
 FLAT = 1.5
 """How many times as slow as with empty tables."""
 
+OF_THE_GROUP = ("consumer_group", "member", "slot", "parked", "acknowledged")
+KEPT = (
+    Contestant("entries", Role.SUBJECT, lambda: Relations(["entry"])),
+    Contestant("entries, indexes", Role.SUBJECT, lambda: Relations(["entry"], indexes=True)),
+    Contestant("group", Role.SUBJECT, lambda: Relations(OF_THE_GROUP)),
+    Contestant("group, indexes", Role.SUBJECT, lambda: Relations(OF_THE_GROUP, indexes=True)),
+)
+BOUNDED = 1.1
+"""How many times as large the tables are in the second half of an hour, at most."""
+
 
 def measurements(effort: Effort) -> list[Measurement]:
     """What is measured."""
@@ -93,7 +104,12 @@ def measurements(effort: Effort) -> list[Measurement]:
         for batch in AIMS
         for members in _members(effort)
     ]
-    return [*found, Called("groups-call", CALLED, rounds), Growth("groups-growth", _aged(effort), min(rounds, 3))]
+    return [
+        *found,
+        Called("groups-call", CALLED, rounds),
+        Growth("groups-growth", _aged(effort), min(rounds, 3)),
+        Kept("groups-kept", KEPT, 1),
+    ]
 
 
 def metrics(effort: Effort) -> list[Metric]:
@@ -119,6 +135,11 @@ def metrics(effort: Effort) -> list[Metric]:
         what = f"From an append to the handler, {RATE}/s, {AFTER}, p{percent}"
         aims = (Aim(FLAT, ITSELF),)
         found.append(Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims))
+    hour = f"An hour of {kept.RATE} entries/s, of which the last {kept.KEPT / 60:.0f} minutes are kept"
+    found.append(Metric("groups-kept", kept.SIZE, f"{hour}: the most", "bytes"))
+    found.append(Metric("groups-kept", kept.DEAD, f"{hour}: dead rows, the most", "rows"))
+    aims = (Aim(BOUNDED, ITSELF),)
+    found.append(Metric("groups-kept", kept.GREW, f"{hour}: second half", "times the first", aims=aims))
     return found
 
 
