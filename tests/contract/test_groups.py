@@ -257,6 +257,17 @@ def test_dead_letters_are_sent_again_or_forgotten(stream: AnyStream) -> None:
         assert administer(stream, "redrive", "billing") == administer(stream, "discard", "billing") == 0
 
 
+def test_what_is_set_aside_again_meanwhile_is_not_sent_again_by_the_same_call(stream: AnyStream, admin: Admin) -> None:
+    """More than one statement sends at a time."""
+    stream.append_many(words(1500))
+    process(stream, "billing", lambda entry: _raise(ValueError("no")), attempts=1, concurrency=8, follow=False)
+    with consume(stream, "billing", attempts=1) as consumer:
+        worker = Worker(lambda: [fail_one(consumer, ValueError("no")) for _ in range(1500)])
+        assert administer(stream, "redrive", "billing") == 1500
+        assert len(worker.outcome()) == 1500
+        assert consumer.get_nowait() is None
+
+
 # -- batches
 
 
@@ -342,6 +353,26 @@ def test_effects_and_the_acknowledgement_are_committed_together(stream: AnyStrea
     assert stored(admin, effects) == sorted(words(25))
     wait_until(lambda: info_of_nothing(info(stream, "billing")))
     assert rows_of(admin, "acknowledged") == []
+
+
+@pytest.mark.parametrize("how", ["acknowledge", "acknowledge here", "fail"])
+def test_within_a_transaction_nothing_else_is_to_be_said(
+    stream: AnyStream, admin: Admin, effects: str, how: str
+) -> None:
+    stream.append("a")
+    for delivery in consume(stream, "billing", follow=False):
+        with delivery.transaction() as conn:
+            conn.execute(f"INSERT INTO {effects} VALUES (%s)", [delivery.payload])
+            ways: dict[str, Callable[[], None]] = {
+                "acknowledge": delivery.acknowledge,
+                "acknowledge here": partial(delivery.acknowledge, getattr(conn, "conn", conn)),
+                "fail": partial(delivery.fail, "no"),
+            }
+            with pytest.raises(PubSubError, match="leaving the block of transaction.. acknowledges it"):
+                ways[how]()
+            with pytest.raises(PubSubError, match="leaving the block"), delivery.transaction():
+                pass
+    assert stored(admin, effects) == ["a"]
 
 
 def test_effects_of_what_fails_are_rolled_back(stream: AnyStream, admin: Admin, effects: str) -> None:
@@ -590,6 +621,23 @@ def test_what_is_behind_is_known(stream: AnyStream, admin: Admin) -> None:
         handle(consumer, 7)
         assert info(stream, "billing").lag == 0
         assert info(stream, "billing").lag_seconds == 0
+
+
+def test_what_is_in_hand_is_known_with_who_has_it(stream: AnyStream) -> None:
+    first, behind, other = stream.append("a", "key"), stream.append("b", "key"), stream.append("c")
+    with consume(stream, "billing", backoff=0) as consumer:
+        deliveries = [consumer.get(PATIENCE) for _ in range(2)]
+        (member,) = info(stream, "billing").members
+        assert member.in_hand == (first, other)
+        deliveries[0].fail("once")
+        again = consumer.get(PATIENCE)
+        (member,) = info(stream, "billing").members
+        assert member.in_hand == (first, other)
+        again.acknowledge()
+        deliveries[1].acknowledge()
+        last = consumer.get(PATIENCE)
+        (member,) = info(stream, "billing").members
+        assert member.in_hand == (behind,) == (last.id,)
 
 
 # -- types, and what is wrong

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +70,38 @@ def test_what_is_no_exception_ends_all_workers(stream: AnyStream) -> None:
 
     with pytest.raises(SystemExit):
         process(stream, "billing", handler, concurrency=3, attempts=100)
+
+
+def test_sigterm_ends_a_program_in_which_nothing_is_processed_any_more(installed: str, channel: str) -> None:
+    """Also if the last one was in another thread, where nobody may say what a signal does."""
+    program = """if True:
+        import os, signal, sys, threading
+        import pgpubsub
+
+        other_has_begun, main_is_done = threading.Event(), threading.Event()
+
+        def wait(entry):
+            other_has_begun.set()
+            main_is_done.wait()
+
+        with pgpubsub.Hub(sys.argv[1]) as hub:
+            stream = hub.stream(sys.argv[2])
+            stream.append("a")
+            other = threading.Thread(target=lambda: stream.process("other", wait, follow=False))
+
+            def begin(entry):
+                other.start()
+                other_has_begun.wait()
+
+            stream.process("main", begin, follow=False)
+            main_is_done.set()
+            other.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(1)
+        """
+    command = [sys.executable, "-c", program, installed, channel]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
 
 
 def roll_back() -> None:

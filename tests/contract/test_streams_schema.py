@@ -27,7 +27,8 @@ from pgpubsub import ServerRefused, StreamsNotInstalled, UnsupportedConnection
 from pgpubsub.core.entries import hint_channel
 from pgpubsub.core.position import stream_id
 from pgpubsub.streams.statements import Statements, as_array
-from tests.contract.faces import AnyHub, Covered, Worker, together
+from tests.contract.faces import PATIENCE, AnyHub, Covered, Worker, together
+from tests.contract.groups import administer, consume, info
 from tests.contract.owners import OWNERS, connected, engine_of
 from tests.contract.streams import (
     KINDS,
@@ -502,6 +503,39 @@ def test_a_role_with_fewer_reads_and_is_told_that_it_may_not_append(
                     call()
                 assert caught.value.sqlstate == "42501"
         assert all_payloads(orders) == ["1"]
+
+
+def consuming_rights(schema: str) -> list[str]:
+    """As the groups' file says, at its head."""
+    of = identifier(schema)
+    tables = ", ".join(f"{of}.{table}" for table in ("consumer_group", "slot", "member", "parked", "acknowledged"))
+    return [
+        *reading_rights(schema),
+        f"INSERT ON {of}.life, {of}.stream",
+        f"INSERT, UPDATE, DELETE ON {tables}",
+    ]
+
+
+def test_a_role_with_few_rights_consumes_and_looks_after_its_group(
+    dsn: str, admin: Admin, new_hub: NewHub, schema: str, role: str
+) -> None:
+    install(dsn, schema)
+    new_role(admin, role, *consuming_rights(schema))
+    with new_hub(as_role(dsn, role)) as hub:
+        orders = open_stream(hub, "orders", schema=schema)
+        for payload in ("handled", "fails", "in a transaction"):
+            pgpubsub.append(admin, "orders", payload, schema=schema)
+        with consume(orders, "billing", attempts=1) as consumer:
+            with consumer.get(PATIENCE):
+                pass
+            consumer.get(PATIENCE).fail("no")
+            with consumer.get(PATIENCE).transaction():
+                pass
+            assert administer(orders, "redrive", "billing") == 1
+            consumer.get(PATIENCE).fail("no")
+            assert administer(orders, "discard", "billing") == 1
+        administer(orders, "seek", "billing", pgpubsub.BEGINNING)
+        assert info(orders, "billing").lag == 3
 
 
 def test_a_role_without_rights_is_told_that_it_may_not_read(

@@ -122,7 +122,7 @@ class _InHand(InHand):
         Raises:
             ConnectionFailed: there was no connection to be had for 30 seconds.
         """
-        if self._claim.settled:
+        if self._claim.settled or self._claim.in_transaction:
             self._claim.check()
         connections = self._consumer._connections
         conn, transaction = await connections.begin()
@@ -130,7 +130,8 @@ class _InHand(InHand):
         try:
             async with AsyncExitStack() as stack:
                 stack.push_async_exit(transaction)
-                yield conn
+                with self._claim.within_transaction():
+                    yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(await run_async(conn, statement, ""))
             if said is None:

@@ -43,7 +43,10 @@ class Groups:
                 name,
                 lag,
                 seconds,
-                tuple(GroupMember(*member) for member in await self._ask(self._statements.members, id)),
+                tuple(
+                    GroupMember(name, since, slots, tuple(in_hand))
+                    for name, since, slots, in_hand in await self._ask(self._statements.members, id)
+                ),
                 tuple(HeldUp(*one) for one in await self._ask(self._statements.held_up, id)),
                 dead,
             )
@@ -59,14 +62,17 @@ class Groups:
     async def redrive(self, group: str, ids: Iterable[int] | None) -> int:
         """Let what was set aside be handed out again."""
         given, count = _ids(ids), 0
-        while some := await self._do(self._statements.redrive, group, ids=given):
+        last: int | None = 0
+        while last is not None:  # upwards once: what is set aside again meanwhile stays so
+            some, last = await self._do(self._statements.redrive, group, ids=given, behind=last)
             count += some
         tell(self._engine, group_channel(self._id(group)))
         return count
 
     async def discard(self, group: str, ids: Iterable[int] | None) -> int:
         """Forget what was set aside."""
-        return await self._do(self._statements.discard, group, ids=_ids(ids))
+        (count,) = await self._do(self._statements.discard, group, ids=_ids(ids))
+        return int(count)
 
     async def seek(self, group: str, to: str | Start | datetime) -> None:
         """Let a group go on elsewhere."""
@@ -103,12 +109,12 @@ class Groups:
         async with self._streams.lent(self._description.schema) as session:
             return await session.rows(statement, named)
 
-    async def _do(self, statement: str, group: str, **parameters: Any) -> int:
+    async def _do(self, statement: str, group: str, **parameters: Any) -> Sequence[Any]:
         self._engine.start()
         named = {name: value if value is None else str(value) for name, value in parameters.items()}
         try:
             async with self._streams.desk(self._description.schema) as session:
-                ((count,),) = await session.rows(statement, {"group": str(self._id(group)), **named})
+                row: Sequence[Any] = await session.first(statement, {"group": str(self._id(group)), **named})
         except ConnectionLost as error:
             if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
                 raise PubSubError(
@@ -116,7 +122,7 @@ class Groups:
                     " ended"
                 ) from error
             raise
-        return int(count or 0)
+        return row
 
 
 def _ids(ids: Iterable[int] | None) -> str | None:

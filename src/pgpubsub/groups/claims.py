@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -50,6 +51,8 @@ class Claim(Generic[T]):
         """Whether that was said in a transaction which may not have ended."""
         self.error = "the transaction that acknowledged it was rolled back"
         """What to say of it, if that turns out."""
+        self.in_transaction = False
+        """Whether it is being handled in a transaction of ours, at whose end it is acknowledged."""
         self.lost: LeaseLost | None = None
         """Set when the membership has ended."""
 
@@ -64,6 +67,19 @@ class Claim(Generic[T]):
             raise LeaseLost(str(self.lost))
         if self.settled:
             raise PubSubError("it was acknowledged, or has failed, before")
+        if self.in_transaction:
+            raise PubSubError(
+                "leaving the block of transaction() acknowledges it; to have it fail, raise an exception in there"
+            )
+
+    @contextmanager
+    def within_transaction(self) -> Iterator[None]:
+        """Nothing is said of it meanwhile, but at the end."""
+        self.in_transaction = True
+        try:
+            yield
+        finally:
+            self.in_transaction = False
 
     @property
     def ids(self) -> list[int]:

@@ -141,11 +141,20 @@ class GroupStatements:
 
     @cached_property
     def members(self) -> str:
-        """Those of a group: name, since when, and how many slots."""
+        """Those of a group: name, since when, how many slots, and the first 100 entries that they have in hand."""
         return f"""
-        SELECT name, since, (SELECT count(*) FROM {self._in}.slot
-                              WHERE slot.consumer_group = %(group)s::bigint AND slot.member = member.id)
-          FROM {self._in}.member WHERE consumer_group = %(group)s::bigint
+        SELECT name, since, slots, ARRAY(
+                 SELECT id FROM (SELECT unnest(in_flight) AS id FROM {self._in}.slot
+                                  WHERE consumer_group = %(group)s::bigint AND slot.member = member.id
+                                 UNION
+                                 SELECT id FROM {self._in}.parked
+                                  WHERE consumer_group = %(group)s::bigint AND due_at IS NOT NULL
+                                    AND in_hand AND slot = ANY (numbers)) AS taken
+                  ORDER BY id LIMIT 100)
+          FROM {self._in}.member
+               CROSS JOIN LATERAL (SELECT count(*) AS slots, array_agg(slot) AS numbers FROM {self._in}.slot
+                                    WHERE consumer_group = %(group)s::bigint AND slot.member = member.id) AS its
+         WHERE consumer_group = %(group)s::bigint
          ORDER BY since
         """
 
@@ -174,8 +183,10 @@ class GroupStatements:
 
     @cached_property
     def redrive(self) -> str:
-        """Let that be handed out again. Returns how many."""
-        return f"SELECT {self._in}.redrive(%(group)s::bigint, %(ids)s::bigint[])"
+        """Let some of that be handed out again. Returns how many, and the last of them."""
+        return f"""
+        SELECT redriven, last FROM {self._in}.redrive(%(group)s::bigint, %(ids)s::bigint[], %(behind)s::bigint)
+        """
 
     @cached_property
     def discard(self) -> str:

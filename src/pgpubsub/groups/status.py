@@ -22,6 +22,8 @@ class GroupMember:
     since: datetime
     slots: int
     """Its share of the 32."""
+    in_hand: tuple[int, ...]
+    """The ids of the entries that it handles, or is about to; the first 100. Later ones of their keys wait for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,3 +36,6 @@ def finishing_on_sigterm(finish: Callable[[], object]) -> Iterator[None]:
 def _finish(number: int, frame: FrameType | None) -> None:
     for finish in list(_finishers):
         finish()
+    if not _finishers:  # the last one was in another thread, which cannot see to this
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

@@ -11,7 +11,8 @@
 -- Locks are taken in this order: the group's row, members, slots. Who sends dead letters again, or sets the group
 -- elsewhere, has the group's row for himself; whoever changes what is parked, or who has which slots, shares it.
 --
--- Whoever consumes needs USAGE on the schema, SELECT on its tables, and INSERT, UPDATE and DELETE on the five here.
+-- Whoever consumes needs USAGE on the schema, SELECT on its tables, INSERT on `life`, and INSERT, UPDATE and DELETE on the
+-- other five here; and to make a group with its first consumer, INSERT on `stream`.
 
 CREATE TABLE IF NOT EXISTS {schema}.consumer_group (
     id bigint PRIMARY KEY,
@@ -108,6 +109,15 @@ CREATE OR REPLACE FUNCTION {schema}.group_id(stream bigint, name text) RETURNS b
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT {schema}.stream_id(to_hex($1) || ' ' || $2)
 $body$;
+
+-- Whether a slot that stands there covers an entry, what is in_flight and held apart. (No search_path is set, so that
+-- the planner can take it in.)
+CREATE OR REPLACE FUNCTION {schema}.covers(
+    below xid8, open xid8[], target_below xid8, target_open xid8[], last bigint, id bigint, xid xid8
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN $7 OPERATOR(pg_catalog.<) $1 AND $7 OPERATOR(pg_catalog.<>) ALL ($2)
+       OR $3 IS NOT NULL AND $6 OPERATOR(pg_catalog.<=) $5
+          AND $7 OPERATOR(pg_catalog.<) $3 AND $7 OPERATOR(pg_catalog.<>) ALL ($4);
 
 -- Let the first waiting entry of each of these keys be due, and unless that is in hand or has to wait, up to 99 that
 -- follow it, as far as none has to wait; and no others of them. All of a key get one time, so that they are found in the
@@ -406,15 +416,15 @@ BEGIN
 END
 $body$;
 
--- Let dead letters be handed out again, as if they never had been, the first ones of these, or of the group. Returns how
--- many: if there may be more, call it again. The group's members wait meanwhile.
-CREATE OR REPLACE FUNCTION {schema}.redrive(its_group bigint, ids bigint[] DEFAULT NULL, most int DEFAULT 1000)
-RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+-- Let dead letters be handed out again, as if they never had been, the first ones of these, or of the group, behind an
+-- id. Returns how many, and the last: if there were any, call it again with that. The group's members wait meanwhile.
+CREATE OR REPLACE FUNCTION {schema}.redrive(
+    its_group bigint, ids bigint[], behind bigint, most int DEFAULT 1000,
+    OUT redriven bigint, OUT last bigint
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 #variable_conflict use_column
 DECLARE
     keys text[];
-    count bigint;
 BEGIN
     PERFORM FROM {schema}.consumer_group WHERE id = $1 FOR UPDATE;
     WITH back AS (
@@ -422,12 +432,11 @@ BEGIN
            SET dead_at = NULL, attempts = 0, together = 1, in_hand = false, due_at = CASE WHEN key IS NULL THEN clock_timestamp() END
          WHERE consumer_group = $1 AND id IN (
             SELECT id FROM {schema}.parked
-             WHERE consumer_group = $1 AND dead_at IS NOT NULL AND ($2 IS NULL OR id = ANY ($2))
-             ORDER BY id LIMIT $3)
-        RETURNING key)
-    SELECT count(*), array_agg(key) FILTER (WHERE key IS NOT NULL) INTO count, keys FROM back;
+             WHERE consumer_group = $1 AND dead_at IS NOT NULL AND id > $3 AND ($2 IS NULL OR id = ANY ($2))
+             ORDER BY id LIMIT $4)
+        RETURNING id, key)
+    SELECT count(*), max(id), array_agg(key) FILTER (WHERE key IS NOT NULL) INTO redriven, last, keys FROM back;
     PERFORM {schema}.promote($1, keys);
-    RETURN count;
 END
 $body$;
 
@@ -462,9 +471,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
         SELECT entry.appended_at
           FROM {schema}.entry JOIN its ON its.slot = entry.slot
          WHERE entry.stream = (SELECT stream FROM its_stream) AND entry.xid >= (SELECT xid FROM lowest)
-           AND NOT (entry.xid < its.below AND entry.xid <> ALL (its.open))
-           AND (its.target_below IS NULL OR entry.id > its.last
-                OR NOT (entry.xid < its.target_below AND entry.xid <> ALL (its.target_open)))
+           AND NOT {schema}.covers(below, open, target_below, target_open, last, entry.id, entry.xid)
         UNION ALL
         SELECT entry.appended_at
           FROM its CROSS JOIN LATERAL unnest(its.in_flight || its.held) AS taken (id)

@@ -169,9 +169,7 @@ BEGIN
                            SELECT FROM {schema}.consumer_group AS known
                              JOIN {schema}.slot ON slot.consumer_group = known.id AND slot.slot = oldest.slot
                             WHERE known.stream = $1
-                              AND (NOT (oldest.xid < slot.below AND oldest.xid <> ALL (slot.open)
-                                        OR slot.target_below IS NOT NULL AND oldest.id <= slot.last
-                                           AND oldest.xid < slot.target_below AND oldest.xid <> ALL (slot.target_open))
+                              AND (NOT {schema}.covers(below, open, target_below, target_open, last, oldest.id, xid)
                                    OR oldest.id = ANY (slot.in_flight) OR oldest.id = ANY (slot.held))))
                    ) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS is_due
               FROM oldest, now),

@@ -16,9 +16,7 @@ BEGIN
           FROM {schema}.consumer_group AS known
           JOIN {schema}.slot ON slot.consumer_group = known.id
           JOIN {schema}.entry ON entry.stream = known.stream AND entry.slot = slot.slot
-         WHERE NOT (entry.xid < slot.below AND entry.xid <> ALL (slot.open))
-           AND (slot.target_below IS NULL OR entry.id > slot.last
-                OR NOT (entry.xid < slot.target_below AND entry.xid <> ALL (slot.target_open)))
+         WHERE NOT {schema}.covers(below, open, target_below, target_open, last, entry.id, xid)
         ON CONFLICT (consumer_group, id) DO UPDATE SET due_at = EXCLUDED.due_at, dead_at = NULL;
         PERFORM {schema}.promote(id, ARRAY(SELECT DISTINCT key FROM {schema}.parked
                                             WHERE consumer_group = known.id AND key IS NOT NULL AND dead_at IS NULL))

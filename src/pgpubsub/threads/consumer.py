@@ -130,7 +130,7 @@ class _InHand(InHand):
         Raises:
             ConnectionFailed: there was no connection to be had for 30 seconds.
         """
-        if self._claim.settled:
+        if self._claim.settled or self._claim.in_transaction:
             self._claim.check()
         connections = self._consumer._connections
         conn, transaction = connections.begin()
@@ -138,7 +138,8 @@ class _InHand(InHand):
         try:
             with ExitStack() as stack:
                 stack.push(transaction)
-                yield conn
+                with self._claim.within_transaction():
+                    yield conn
                 statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(run(conn, statement, ""))
             if said is None:
