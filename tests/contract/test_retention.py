@@ -647,6 +647,28 @@ def test_a_group_goes_on_with_what_is_left_and_is_told(group_hub: Hub, admin: Ad
     assert [gap.reason for gap in gaps] == ["trimmed"]
 
 
+def test_a_group_that_found_little_in_a_short_while_is_told_all_the_same(
+    group_hub: Hub, admin: Admin, channel: str
+) -> None:
+    """Most of its slots have had nothing yet."""
+    gaps: list[Gap] = []
+    found: list[str] = []
+
+    def run() -> None:
+        handler = lambda entry: found.append(entry.payload)  # noqa: E731
+        group_hub.stream(channel).process("g", handler, follow=False, on_gap=gaps.append)
+
+    pgpubsub.append(admin, channel, "first")
+    run()
+    for text in words(9):
+        pgpubsub.append(admin, channel, text)
+    pgpubsub.streams.create(admin, channel, max_entries=2)
+    assert trim(admin, channel) == 8
+    run()
+    assert sorted(found) == sorted(["first", *words(9)[7:]])
+    assert {gap.reason for gap in gaps} == {"trimmed"}
+
+
 # -- hubs
 
 

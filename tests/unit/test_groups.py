@@ -9,7 +9,20 @@ from uuid import UUID
 import pytest
 
 from pgpubsub.core import groups
-from pgpubsub.core.groups import MANY, SLOTS, Item, Lane, Parked, Place, Share, SlotState, Started, Write, quota
+from pgpubsub.core.groups import (
+    MANY,
+    SLOTS,
+    UNSEEN,
+    Item,
+    Lane,
+    Parked,
+    Place,
+    Share,
+    SlotState,
+    Started,
+    Write,
+    quota,
+)
 from pgpubsub.core.position import Covered, Position
 from pgpubsub.core.reading import Batch
 
@@ -137,6 +150,28 @@ def test_slots_in_the_midst_of_the_same_target_are_read_together_from_the_least_
         Lane(Place(Covered(90), AFTER, 600), (2, 3)),
         Lane(Place(BEFORE, Covered(200), 500), (4,)),
     ]
+
+
+def test_slots_that_nobody_has_looked_at_are_read_apart_from_others() -> None:
+    share = Share(3, lambda attempt: 10.0)
+    share.on_taken(1, UNSEEN)
+    share.on_taken(2, Place(BEFORE))
+    share.on_taken(3, UNSEEN)
+    assert sorted((lane.start, lane.slots) for lane in share.lanes()) == [(UNSEEN, (1, 3)), (Place(BEFORE), (2,))]
+
+
+def test_the_first_look_is_written_down_whatever_it_finds() -> None:
+    share = Share(3, lambda attempt: 10.0)
+    share.on_taken(1, UNSEEN)
+    share.on_taken(2, Place(BEFORE))
+    for lane in share.lanes():
+        share.on_read(lane, [], batch_of(lane.start.covered, AFTER, last=None))
+    write = share.plan_write()
+    assert write is not None
+    assert write.slots == [SlotState(1, Place(AFTER), [], [], True)]
+    [lane] = share.lanes()
+    share.on_read(lane, [], batch_of(AFTER, Covered(200), last=None))
+    assert share.plan_write() is None
 
 
 def test_a_slot_that_is_being_left_is_not_read() -> None:
@@ -444,6 +479,16 @@ def test_it_tells_how_many_parked_entries_are_due_and_not_in_flight(share: Subje
     assert [share.due] == [1]
 
 
+def test_those_that_wait_for_another_one_of_their_key_leave_room_for_others(share: Subject) -> None:
+    share.on_due([parked(1, "a"), parked(2, "a"), parked(3, "a"), parked(4, "b"), parked(5)])
+    assert share.due == 5
+    items = share.start(1)
+    assert share.due == 2
+    assert sorted(share.known) == [1, 2, 3, 4, 5]
+    share.acknowledge(items)
+    assert share.due == 4
+
+
 def test_nothing_is_taken_twice_and_nothing_of_slots_that_are_not_its_own(share: Subject) -> None:
     share.on_due([parked(1), parked(2), parked(3, slot=9)])
     [first] = share.start(1)
@@ -734,7 +779,7 @@ def test_what_was_due_stays_so_when_something_behind_it_is_parked(share: Subject
     assert ids(share.start(1)) == [1]
     share.on_due([parked(0, "a")])
     assert ids(share.start(1)) == [3]
-    assert share.due == 1
+    assert 0 in share.known
     assert ids_parked(share.write(["a"])) == [2]
 
 

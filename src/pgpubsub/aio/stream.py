@@ -244,6 +244,9 @@ class AsyncStream(Generic[T]):
         Args:
             group: its name.
             limit: how many to return at most.
+
+        Raises:
+            PubSubError: there is no such group.
         """
         return await self._groups.dead(group, limit)
 
@@ -253,11 +256,14 @@ class AsyncStream(Generic[T]):
         Args:
             group: its name.
             ids: of the entries; None: all dead letters of the group.
+
+        Raises:
+            PubSubError: there is no such group.
         """
         return await self._groups.redrive(group, ids)
 
     async def discard(self, group: str, ids: Iterable[int] | None = None) -> int:
-        """Forget dead letters. Returns how many there were. Arguments are as for `redrive`."""
+        """Forget dead letters. Returns how many there were. Arguments and errors are as for `redrive`."""
         return await self._groups.discard(group, ids)
 
     async def seek(self, group: str, to: str | Start | datetime) -> None:
@@ -273,3 +279,12 @@ class AsyncStream(Generic[T]):
             PubSubError: there is no such group.
         """
         await self._groups.seek(group, to)
+
+    async def drop_group(self, group: str) -> None:
+        """Forget a group: its place, what waits in it, and its dead letters. (A group of which nobody is a member any
+        more keeps entries where `keep_unconsumed` is set.) Consumers that are still there begin it anew.
+
+        Raises:
+            PubSubError: there is no such group.
+        """
+        await self._groups.drop(group)

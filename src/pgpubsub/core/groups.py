@@ -22,7 +22,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from pgpubsub.core.position import Covered
+from pgpubsub.core.position import NOTHING, Covered
 from pgpubsub.core.reading import Batch
 
 __all__ = ["SLOTS", "Item", "Lane", "Parked", "Place", "Share", "SlotState", "Started", "Write", "quota"]
@@ -61,6 +61,10 @@ class Place(NamedTuple):
         if self.covered.covers(xid):
             return True
         return self.target is not None and id <= self.last and self.target.covers(xid)
+
+
+UNSEEN = Place(NOTHING)
+"""Where a slot stands that nobody has looked at."""
 
 
 class Lane(NamedTuple):
@@ -202,8 +206,9 @@ class Share:
 
     @property
     def due(self) -> int:
-        """Parked entries that are due, and not in flight."""
-        return len(self._due)
+        """Parked entries that are due and could be handed out: not those that wait for another one of their key, of
+        which there may be many, and which nobody else should have to wait for."""
+        return sum(item.key is None or item.key not in self._busy for item in self._due.values())
 
     @property
     def known(self) -> Collection[int]:
@@ -211,11 +216,12 @@ class Share:
         return {*self._due, *self._retried, *self._next.done, *[parked.id for parked in self._next.parked]}
 
     def lanes(self) -> Sequence[Lane]:
-        """How to read on: what is in the midst of the same target together, and all that is not."""
-        found: dict[Covered | None, list[_Slot]] = {}
+        """How to read on: what is in the midst of the same target together, and all that is not; but apart from the
+        others what nobody has looked at, which has missed nothing of what was removed."""
+        found: dict[tuple[Covered | None, bool], list[_Slot]] = {}
         for slot in self._slots.values():
             if not slot.leaving:
-                found.setdefault(slot.read.target, []).append(slot)
+                found.setdefault((slot.read.target, slot.read == UNSEEN), []).append(slot)
         return [
             Lane(
                 Place(
@@ -225,7 +231,7 @@ class Share:
                 ),
                 tuple(slot.number for slot in slots),
             )
-            for target, slots in found.items()
+            for (target, _), slots in found.items()
         ]
 
     # -- facts
@@ -251,6 +257,8 @@ class Share:
                 slot.read = Place(after.covered)
             elif slot.read.target is None or after.last > slot.read.last:
                 slot.read = Place(slot.read.covered, after.target, after.last)
+            if slot.written == UNSEEN:  # from now on, what is removed before it is handled was missed
+                slot.dirty = True
 
     def on_due(self, items: Iterable[Item]) -> None:
         """These are parked, and due."""

@@ -55,12 +55,14 @@ class Groups:
 
     async def dead(self, group: str, limit: int) -> list[DeadLetter[Any]]:
         """What was set aside, the oldest first."""
+        await self._check(group)
         rows = await self._ask(self._statements.dead, self._id(group), rows=str(limit))
         payloads, apart = self._description.payloads, Apart(self._stream)
         return [DeadLetter(payloads.decoded(event(row, apart)), *row[7:]) for row in rows]
 
     async def redrive(self, group: str, ids: Iterable[int] | None) -> int:
         """Let what was set aside be handed out again."""
+        await self._check(group)
         given, count = _ids(ids), 0
         last: int | None = 0
         while last is not None:  # upwards once: what is set aside again meanwhile stays so
@@ -71,18 +73,28 @@ class Groups:
 
     async def discard(self, group: str, ids: Iterable[int] | None) -> int:
         """Forget what was set aside."""
+        await self._check(group)
         (count,) = await self._do(self._statements.discard, group, ids=_ids(ids))
         return int(count)
 
     async def seek(self, group: str, to: str | Start | datetime) -> None:
         """Let a group go on elsewhere."""
         place = await self._place(to)
+        await self._check(group)
+        await self._do(self._statements.seek, group, **parameters_of_place(place))
+        tell(self._engine, group_channel(self._id(group)))
+
+    async def drop(self, group: str) -> None:
+        """Forget a group."""
+        await self._check(group)
+        await self._do(self._statements.drop, group)
+        tell(self._engine, group_channel(self._id(group)))
+
+    async def _check(self, group: str) -> None:
         if not (await self._ask(self._statements.exists, self._id(group)))[0][0]:
             raise PubSubError(
                 f"stream {self._description.name!r} has no group {group!r}: it comes into being with its first consumer"
             )
-        await self._do(self._statements.seek, group, **parameters_of_place(place))
-        tell(self._engine, group_channel(self._id(group)))
 
     async def _place(self, to: str | Start | datetime) -> Place:
         if isinstance(to, datetime):

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from pgpubsub.core.entries import hint_channel
-from pgpubsub.core.groups import Item, Lane, Place, Share, quota
+from pgpubsub.core.groups import UNSEEN, Item, Lane, Place, Share, quota
 from pgpubsub.core.position import BEGINNING, Covered, Position, Start, stream_id
 from pgpubsub.core.reading import Batch
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
@@ -45,6 +45,9 @@ TICK = 2.0
 
 DUE = 100
 """Parked entries that are fetched at a time."""
+
+FULL = 0.05
+"""Seconds until more are looked for where there were as many."""
 
 ENDED = "the membership has ended: its lease was over, the server crashed, or the group was set elsewhere"
 
@@ -276,6 +279,7 @@ class Member:
         return len(places)
 
     async def _leave(self, membership: Membership) -> None:
+        self._share.refresh()
         while await self._write_down(membership):
             pass
         await membership.leave()
@@ -290,7 +294,7 @@ class Member:
         """The next entries of a lane."""
         items = [Item(row[0], row[7], row[1], event(row, self._apart), row[6]) for row in rows]
         self._share.on_read(lane, items, batch)
-        if lane.start.target is not None and batch.after.target is None:
+        if (lane.start.target is not None or lane.start == UNSEEN) and batch.after.target is None:
             self._lanes_due = True  # it goes on with the others
         self.wake()
 
@@ -312,10 +316,13 @@ class Member:
             self.wake()
 
     async def _fetch_due(self, membership: Membership) -> None:
-        room = max(0, DUE - self._share.due)
+        room = DUE - self._share.due
+        if room <= 0:
+            self._due_at = monotonic() + FULL
+            return
         items, following = await membership.due(self._share.slots, self._share.known, room)
         self._to_come = following is not None
-        pause = 0.05 if len(items) >= room else 3600.0 if following is None else following
+        pause = FULL if len(items) >= room else 3600.0 if following is None else following
         self._due_at = monotonic() + pause
         self._share.on_due(items)
 

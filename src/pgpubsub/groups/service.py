@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypedDict
@@ -41,6 +40,8 @@ class GroupOptions(TypedDict, total=False):
     on_gap: Callable[[Gap], object] | None
 
 
+LONGEST_LEASE = 86400.0
+
 LONGEST = 300.0
 """Seconds from one attempt to the next, unless they are given."""
 
@@ -70,8 +71,8 @@ def settings(
     _check_number("batch", 1 if batch is None else batch, MOST)
     _check_number("attempts", attempts, 1 << 30)
     check_seconds("lease", lease)
-    if not math.isfinite(lease):
-        raise ValueError("lease is a time that ends, or nobody could take over what a dead member had in hand")
+    if lease > LONGEST_LEASE:
+        raise ValueError(f"lease is at most a day: so long may nobody take over what a dead member has, not {lease!r}")
     delays = _checked(backoff) if callable(backoff) else _exponential if backoff is None else _constant(backoff)
     if on_gap is not None and not callable(on_gap):
         raise TypeError(f"on_gap is a function that takes a Gap, not {type(on_gap).__name__}")

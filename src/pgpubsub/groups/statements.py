@@ -209,6 +209,11 @@ class GroupStatements:
         """
 
     @cached_property
+    def drop(self) -> str:
+        """Forget a group. Returns whether there was one."""
+        return f"SELECT {self._in}.drop_group(%(group)s::bigint)"
+
+    @cached_property
     def before(self) -> str:
         """The highest id that is lower than those of all entries from `time` on."""
         return f"""

@@ -214,7 +214,9 @@ DECLARE
     its_id bigint := {schema}.group_id(its_stream, $2);
     member_id uuid;
 BEGIN
-    IF NOT EXISTS (SELECT FROM {schema}.consumer_group WHERE id = its_id) THEN
+    LOOP
+        PERFORM FROM {schema}.consumer_group WHERE id = its_id FOR KEY SHARE;
+        EXIT WHEN FOUND;
         PERFORM {schema}.register(ARRAY[$1]);
         INSERT INTO {schema}.consumer_group (id, stream, name) VALUES (its_id, its_stream, $2) ON CONFLICT DO NOTHING;
         IF FOUND THEN
@@ -222,8 +224,7 @@ BEGIN
             SELECT its_id, number, $7::text::xid8, $8::text::xid8[], $9::text::xid8, $10::text::xid8[], $11
               FROM generate_series(0, 31) AS number;
         END IF;
-    END IF;
-    PERFORM FROM {schema}.consumer_group WHERE id = its_id FOR KEY SHARE;
+    END LOOP;
     PERFORM FROM {schema}.member WHERE id = $6 FOR UPDATE SKIP LOCKED;
     IF FOUND THEN
         PERFORM {schema}.end_member(its_id, $6);
@@ -404,7 +405,7 @@ BEGIN
      WHERE its.id = $1 AND its.life = (SELECT token FROM {schema}.life) FOR KEY SHARE;
     IF $3 THEN
         PERFORM set_config('idle_in_transaction_session_timeout', greatest(
-            1000, 1000 * extract(epoch FROM its_end - clock_timestamp()))::int::text, true);
+            1000, least(1e9, 1000 * extract(epoch FROM its_end - clock_timestamp())))::int::text, true);
     END IF;
     IF its_end IS NULL THEN
         RAISE EXCEPTION 'the lease on these entries has ended, and they come again to another member'
@@ -458,6 +459,27 @@ BEGIN
        SET below = $2::text::xid8, open = $3::text::xid8[], target_below = $4::text::xid8,
            target_open = $5::text::xid8[], last = $6, member = NULL, in_flight = '{}', held = '{}'
      WHERE consumer_group = $1;
+END
+$body$;
+
+-- Forget a group, with what waits in it and its dead letters. Returns whether there was one. Members that are still there
+-- begin it anew.
+CREATE OR REPLACE FUNCTION {schema}.drop_group(its_group bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    gone uuid;
+BEGIN
+    PERFORM FROM {schema}.consumer_group WHERE id = $1 FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    FOR gone IN SELECT id FROM {schema}.member WHERE consumer_group = $1 FOR UPDATE LOOP
+        PERFORM {schema}.end_member($1, gone);
+    END LOOP;
+    DELETE FROM {schema}.parked WHERE consumer_group = $1;
+    DELETE FROM {schema}.slot WHERE consumer_group = $1;
+    DELETE FROM {schema}.consumer_group WHERE id = $1;
+    RETURN true;
 END
 $body$;
 

@@ -255,6 +255,9 @@ class Stream(Generic[T]):
         Args:
             group: its name.
             limit: how many to return at most.
+
+        Raises:
+            PubSubError: there is no such group.
         """
         return self._hub._running_thread().call(self._groups.dead, group, limit)
 
@@ -264,11 +267,14 @@ class Stream(Generic[T]):
         Args:
             group: its name.
             ids: of the entries; None: all dead letters of the group.
+
+        Raises:
+            PubSubError: there is no such group.
         """
         return self._hub._running_thread().call(self._groups.redrive, group, ids)
 
     def discard(self, group: str, ids: Iterable[int] | None = None) -> int:
-        """Forget dead letters. Returns how many there were. Arguments are as for `redrive`."""
+        """Forget dead letters. Returns how many there were. Arguments and errors are as for `redrive`."""
         return self._hub._running_thread().call(self._groups.discard, group, ids)
 
     def seek(self, group: str, to: str | Start | datetime) -> None:
@@ -284,6 +290,15 @@ class Stream(Generic[T]):
             PubSubError: there is no such group.
         """
         self._hub._running_thread().call(self._groups.seek, group, to)
+
+    def drop_group(self, group: str) -> None:
+        """Forget a group: its place, what waits in it, and its dead letters. (A group of which nobody is a member any
+        more keeps entries where `keep_unconsumed` is set.) Consumers that are still there begin it anew.
+
+        Raises:
+            PubSubError: there is no such group.
+        """
+        self._hub._running_thread().call(self._groups.drop, group)
 
     def _append(self, entries: Sequence[NewEntry]) -> Sequence[int]:
         return self._hub._running_thread().run(_Append(self._streams, self._description.schema, entries))
