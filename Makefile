@@ -34,9 +34,10 @@ format: $(VENV)/.check ## format the code
 bench: $(VENV)/.bench ## measure against other clients and print the ratios
 	$(BIN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/.test ## consumers, writers and servers of groups die at random for some ten minutes
+chaos: $(VENV)/.test ## groups: random schedules; then consumers, writers and servers die at random, for some ten minutes
+	PGPUBSUB_SIM_SCHEDULES=5000 $(BIN)/python -m pytest tests/sim/test_groups_schedules.py
 	PGPUBSUB_GROUPS_ROUNDS=$(ROUNDS) PGPUBSUB_GROUPS_ENTRIES=500 $(BIN)/python -m pytest -s \
-	  tests/system/test_groups_faults.py -k whatever $(ARGS)
+	  tests/system/test_groups_faults.py -k 'whatever or takes_over' $(ARGS)
 
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -526,7 +526,7 @@ def test_what_was_in_hand_alone_at_its_last_attempt_and_is_due_again_is_set_asid
     assert write.durable
 
 
-@pytest.mark.parametrize(("attempts", "together"), [(2, 1), (5, 3), (1, 0)])
+@pytest.mark.parametrize(("attempts", "together"), [(2, -1), (5, -3), (2, 1), (1, 0)])
 def test_what_was_not_in_hand_alone_or_not_often_enough_gets_another_attempt(attempts: int, together: int) -> None:
     share = Subject(attempts=2)
     share.on_due([parked(1, attempts=attempts, together=together)])
@@ -539,7 +539,7 @@ def test_what_was_not_in_hand_alone_or_not_often_enough_gets_another_attempt(att
 def test_what_has_had_all_its_attempts_comes_once_more_with_nothing_else_in_hand() -> None:
     share = Subject(attempts=2)
     share.read(entry(1), entry(2))
-    share.on_due([parked(7, attempts=2, together=9), parked(8, attempts=1, together=9)])
+    share.on_due([parked(7, attempts=2, together=-9), parked(8, attempts=1, together=9)])
     [item] = share.start(9)
     assert (item.id, item.attempts) == (7, 3)
     assert share.write().started == [Started(7, 30.0, 1)]
@@ -549,9 +549,27 @@ def test_what_has_had_all_its_attempts_comes_once_more_with_nothing_else_in_hand
     assert ids(share.start(9)) == [1, 2]
 
 
+def test_what_has_failed_and_ended_no_member_keeps_nobody_waiting() -> None:
+    share = Subject(attempts=2)
+    share.read(entry(1))
+    share.on_due(
+        [parked(7, attempts=2), parked(8, attempts=2), parked(9, attempts=1, together=-2), parked(10, together=2)]
+    )
+    assert ids(share.begin()) == [7]
+    assert ids(share.begin()) == [8]
+    assert ids(share.begin(9)) == [9, 10]
+    assert ids(share.begin()) == [1]
+
+
+def test_what_has_had_all_its_attempts_comes_alone_however_many_it_may_be_with() -> None:
+    share = Subject(attempts=2)
+    share.on_due([parked(1, attempts=2, together=9), parked(2, attempts=2, together=9), parked(3, together=9)])
+    assert [ids(share.begin(9)) for _ in range(3)] == [[1], [2], [3]]
+
+
 def test_it_goes_before_others_that_were_due_earlier() -> None:
     share = Subject(attempts=2)
-    share.on_due([parked(1, attempts=1), parked(2, "a", attempts=2), parked(3, attempts=1)])
+    share.on_due([parked(1, attempts=1), parked(2, "a", attempts=2, together=-1), parked(3, attempts=1)])
     assert ids(share.begin()) == [2]
 
 
@@ -560,7 +578,7 @@ def test_it_waits_for_what_is_in_flight_and_nothing_else_is_started_meanwhile() 
     share.read(entry(1), entry(2), entry(3))
     share.on_due([parked(6, attempts=1)])
     sixth, first, second = share.begin(), share.begin(), share.begin()
-    share.on_due([parked(7, attempts=2), parked(8, attempts=1)])
+    share.on_due([parked(7, attempts=2, together=-1), parked(8, attempts=1)])
     assert share.start(1) == []
     share.acknowledge(first)
     share.fail(second, "no")
@@ -572,7 +590,7 @@ def test_it_waits_for_what_is_in_flight_and_nothing_else_is_started_meanwhile() 
 
 def test_those_that_may_have_done_it_come_one_at_a_time() -> None:
     share = Subject(attempts=1)
-    share.on_due([parked(id, attempts=1) for id in (1, 2, 3)])
+    share.on_due([parked(id, attempts=1, together=-1) for id in (1, 2, 3)])
     for id in (1, 2, 3):
         items = share.begin()
         assert ids(items) == [id]
@@ -584,7 +602,7 @@ def test_those_that_may_have_done_it_come_one_at_a_time() -> None:
 def test_others_go_on_when_it_has_failed_and_is_set_aside() -> None:
     share = Subject(attempts=2)
     share.read(entry(1))
-    share.on_due([parked(7, attempts=2)])
+    share.on_due([parked(7, attempts=2, together=-1)])
     items = share.begin()
     assert share.start(1) == []
     share.fail(items, "no")
@@ -595,17 +613,17 @@ def test_others_go_on_when_it_has_failed_and_is_set_aside() -> None:
 def test_others_go_on_when_it_is_given_back() -> None:
     share = Subject(attempts=2)
     share.read(entry(1))
-    share.on_due([parked(7, attempts=2)])
+    share.on_due([parked(7, attempts=2, together=-1)])
     share.give_back(share.begin())
     assert ids(share.start(1)) == [1]
-    assert share.write().parked == [Parked(7, 2, 1, 0.0)]
+    assert share.write().parked == [Parked(7, 2, -1, 0.0)]
 
 
 def test_others_go_on_when_it_was_in_a_slot_that_is_being_left() -> None:
     share = Subject(1, 2, attempts=2)
     share.read(entry(1, slot=2), entry(2, slot=2))
     first = share.begin()
-    share.on_due([parked(7, slot=1, attempts=2)])
+    share.on_due([parked(7, slot=1, attempts=2, together=-1)])
     assert share.start(1) == []
     share.leave(1)
     assert ids(share.start(1)) == [2]

@@ -10,7 +10,8 @@ is due; later entries of its key are parked behind it. So it holds up nothing bu
 
 A batch that failed does not say which of its entries is to blame. They come again by tenths, and at last alone: only
 what fails alone can be set aside. Nor does a member that died say which of the entries that it had in hand killed it.
-One that has had all its attempts comes once more, with nothing else in hand at its member: if that dies too, it was it.
+One that has had all its attempts, and was in hand when its member ended, comes once more, with nothing else in hand: if
+that member ends too, it was it.
 """
 
 from __future__ import annotations
@@ -86,9 +87,14 @@ class Item:
     attempts: int = 0
     """How often it was handed out, this time included."""
     together: int = 1
-    """With how many it may be handed out. 0: it alone was in hand when its member ended."""
+    """With how many it may be handed out. 0: it alone was in hand when its member ended. Below 0: others were too, and
+    it may be handed out with so many."""
     parked: bool = False
     """Whether it comes from among the parked ones."""
+
+    def suspect(self, attempts: int) -> bool:
+        """Whether it may have ended its member, and has had all its attempts."""
+        return self.together < 0 and self.attempts >= attempts
 
 
 class Parked(NamedTuple):
@@ -285,7 +291,7 @@ class Share:
     def start(self, count: int) -> list[Item]:
         """Up to `count` entries, to be handed out together when that is written down. Of one key there may be several
         among them, in order, but no other of these is in flight."""
-        suspect = next((item for item in self._due.values() if item.attempts >= self._attempts), None)
+        suspect = next((item for item in self._due.values() if item.suspect(self._attempts)), None)
         if self._suspected or (suspect is not None and self._in_flight):
             return []
         items = self._pick_due(count, suspect) or self._pick_fresh(count)
@@ -309,7 +315,7 @@ class Share:
     def _pick_due(self, count: int, suspect: Item | None) -> list[Item]:
         picked: list[Item] = []
         for item in self._due.values() if suspect is None else (suspect,):
-            limit = min(count, max(1, item.together))
+            limit = 1 if item.attempts >= self._attempts else min(count, max(1, abs(item.together)))
             if len(picked) >= limit:
                 break
             if item.key is None or item.key not in self._busy:

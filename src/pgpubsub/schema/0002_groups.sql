@@ -63,7 +63,8 @@ CREATE TABLE IF NOT EXISTS {schema}.parked (
     headers jsonb,
     appended_at timestamptz NOT NULL,
     attempts int NOT NULL,
-    together int NOT NULL,  -- with how many it may be handed out; 0: it alone was in hand when its member ended
+    together int NOT NULL,  -- with how many it may be handed out; 0: it alone was in hand when its member ended; -n: it may
+                            -- be handed out with n, and others were in hand too when its member ended
     in_hand boolean NOT NULL DEFAULT false,
     due_at timestamptz,  -- null: not before an earlier one of its key
     error text,
@@ -173,14 +174,14 @@ BEGIN
         DELETE FROM {schema}.parked WHERE consumer_group = $1 AND id = ANY (settled) AND dead_at IS NULL
         RETURNING key),
     dropped AS (
-        UPDATE {schema}.parked SET in_hand = false, together = CASE WHEN alone THEN 0 ELSE together END
+        UPDATE {schema}.parked SET in_hand = false, together = CASE WHEN alone THEN 0 ELSE least(-1, -abs(together)) END
          WHERE consumer_group = $1 AND slot = ANY (its_slots) AND in_hand AND id <> ALL (settled || taken_ids)
         RETURNING key),
     back AS (
         INSERT INTO {schema}.parked (consumer_group, id, slot, key, payload, payload_bytes, headers, appended_at,
                                      attempts, together, due_at, error)
         SELECT $1, entry.id, slot.slot, key, payload, payload_bytes, headers, appended_at, taken.attempts,
-               CASE WHEN taken.attempts = 0 THEN 1000000 WHEN alone THEN 0 ELSE 1 END,
+               CASE WHEN taken.attempts = 0 THEN 1000000 WHEN alone THEN 0 ELSE -1 END,
                CASE WHEN key IS NULL THEN clock_timestamp() END,
                CASE WHEN taken.attempts > 0 THEN 'the member that had it ended, or lost its lease' END
           FROM {schema}.slot
