@@ -669,6 +669,25 @@ def test_a_group_that_found_little_in_a_short_while_is_told_all_the_same(
     assert {gap.reason for gap in gaps} == {"trimmed"}
 
 
+def test_a_new_group_that_begins_where_entries_were_removed_is_told_once(
+    group_hub: Hub, admin: Admin, channel: str
+) -> None:
+    for text in words(9):
+        pgpubsub.append(admin, channel, text)
+    with group_hub.stream(channel).read(follow=False) as reader:
+        first = reader.get(PATIENCE)
+        assert isinstance(first, Entry)
+    pgpubsub.streams.create(admin, channel, max_entries=2)
+    assert trim(admin, channel) == 7
+    gaps: list[Gap] = []
+    found: list[str] = []
+    group_hub.stream(channel).process(
+        "g", lambda entry: found.append(entry.payload), follow=False, start=first.position, on_gap=gaps.append
+    )
+    assert sorted(found) == sorted(words(9)[7:])
+    assert [gap.reason for gap in gaps] == ["trimmed"]
+
+
 # -- hubs
 
 

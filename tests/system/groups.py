@@ -148,7 +148,7 @@ class Consumer:
         settings = self._settings
         options: Any = {name: getattr(settings, name) for name in ("batch", "lease", "attempts", "backoff", "follow")}
         options["on_gap"] = lambda gap: self._journal.write("gap")
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if settings.kind == "process" else self._stop)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if settings.kind.endswith("process") else self._stop)
         while not self._stopping.is_set():
             with OUTAGE:
                 if settings.kind.startswith("tasks"):
@@ -192,7 +192,12 @@ class Consumer:
 
     async def _run_in_a_task(self, options: Any) -> None:
         async with AsyncHub(self._settings.dsn) as hub:
-            consumer: Any = hub.stream(self._settings.stream).consume(self._settings.group, **options)
+            stream: Any = hub.stream(self._settings.stream)
+            if self._settings.kind == "tasks_process":
+                concurrency = self._settings.concurrency
+                await stream.process(self._settings.group, self._handler, concurrency=concurrency, **options)
+                return
+            consumer = stream.consume(self._settings.group, **options)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
             async with consumer:
                 self._consumer = consumer

@@ -593,12 +593,13 @@ def test_a_prepared_transaction_that_acknowledges_outlives_a_crash(stream_server
                 admin.execute("DROP TABLE once")
 
 
+@pytest.mark.parametrize("kind", ["process", "tasks_process"])
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_what_is_in_hand_upon_sigterm_is_finished(
-    stream_server: TemporaryServer, start: Callable[..., Program], concurrency: int
+    stream_server: TemporaryServer, start: Callable[..., Program], kind: str, concurrency: int
 ) -> None:
     append(stream_server.dsn(), *map(str, range(100)))
-    consumer = start("process", gate="after", concurrency=concurrency)
+    consumer = start(kind, gate="after", concurrency=concurrency)
     consumer.until("after", concurrency)
     consumer.send(signal.SIGTERM)
 

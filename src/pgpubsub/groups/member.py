@@ -246,7 +246,8 @@ class Member:
         if settings.start is not BEGINNING and not await membership.exists():
             start, gaps = await place_at(self._streams, description, settings.start)
             for gap in gaps:
-                settings.on_gap(gap)
+                if gap.reason is not GapReason.TRIMMED:  # which is found again by whoever reads from there
+                    settings.on_gap(gap)
         await membership.join(start, self._former)
         self._former = membership.id
         self._tell_others()
