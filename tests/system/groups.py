@@ -175,6 +175,8 @@ class Consumer:
     def _consume(self, consumer: Any) -> None:
         with consumer:
             self._consumer = consumer
+            if self._stopping.is_set():  # while it was entered
+                return
             with self._noting_end():
                 for delivery in consumer:
                     self._take(delivery)
@@ -201,6 +203,8 @@ class Consumer:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
             async with consumer:
                 self._consumer = consumer
+                if self._stopping.is_set():  # while it was entered
+                    return
                 with self._noting_end():
                     async for delivery in consumer:
                         entries = self._begin(delivery)
