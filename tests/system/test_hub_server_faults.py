@@ -166,12 +166,16 @@ def test_a_frozen_sending_backend_costs_the_receiving_side_nothing(
 ) -> None:
     with Hub(server.dsn(), **QUICK, send_timeout=1.5) as hub, hub.subscribe("a") as events:
         with frozen(backend(admin, "notify")):
-            with pytest.raises(pgpubsub.SendUncertain, match="may or may not have been sent.*no answer.*1.5 s"):
+            with pytest.raises(
+                (pgpubsub.SendUncertain, pgpubsub.SendTimeout), match="sent.*no answer.*1.5 s"
+            ) as caught:
                 hub.notify("a", "uncertain")
             hub.notify("a", "certain")
             assert text(events.get(timeout=30)) == "certain"
         assert hub.stats().reconnects == 0
-        assert text(events.get(timeout=30)) == "uncertain"  # it was only late, and is not sent twice
+        # It was only late, and is not sent twice; or a heartbeat was under way when it froze, and it never went out.
+        if isinstance(caught.value, pgpubsub.SendUncertain):
+            assert text(events.get(timeout=30)) == "uncertain"
         assert events.get_nowait() is None
 
 
