@@ -58,6 +58,7 @@ from pgpubsub.threads.reader import Reader
 from pgpubsub.threads.stream import Stream
 from pgpubsub.threads.subscription import Subscription
 from pgpubsub.transactional import append, append_async, notify, notify_async
+from pgpubsub.triggers.change import Change
 
 __all__ = [
     "BEGINNING",
@@ -70,6 +71,7 @@ __all__ = [
     "AsyncStream",
     "AsyncSubscription",
     "Batch",
+    "Change",
     "Channel",
     "ChannelNameError",
     "Closed",

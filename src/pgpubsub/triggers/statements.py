@@ -1,0 +1,77 @@
+"""The statements that install triggers: the templates beside this file, filled in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+from pgpubsub.core.entries import hint_channel
+from pgpubsub.core.position import stream_id
+from pgpubsub.core.sql import quote_identifier, quote_literal
+from pgpubsub.triggers.definition import Wanted
+
+__all__ = ["drop", "install", "installed"]
+
+MARK = "pgpubsub trigger: "
+"""How the comments of functions begin that were made here; the settings follow."""
+
+
+def install(wanted: Wanted) -> str:
+    """Installs a trigger, or replaces it, or does nothing where it is installed."""
+    settings = wanted.settings
+    to = settings["to"]
+    by_rows = settings["level"] == "row"
+    if isinstance(to, str):
+        as_it_is = _template("notify")
+        send = _template("to_channel") if by_rows else _template("count")
+        values = {"channel": quote_literal(to)}
+    else:
+        as_it_is = _template("append")
+        send = as_it_is if by_rows else _template("append_all")
+        number = stream_id(to["stream"])
+        values = {
+            "schema": quote_identifier(to["schema"]),
+            "stream": quote_literal(to["stream"]),
+            "stream_id": f"'{number}'::bigint",
+            "hint_channel": quote_literal(hint_channel(number)),
+        }
+    values["when"] = "true" if settings["when"] is None else f"({settings['when']}\n)"
+    source = _template("row" if by_rows else "statement")
+    for word, text in (("tell", send), ("send", send), ("send_as_it_is", as_it_is)):
+        source = source.replace(f"[[{word}]]", text)
+    return _filled(
+        "install",
+        {
+            "wanted": f"{quote_literal(wanted.as_json)}::pg_catalog.jsonb",
+            "values": f"{quote_literal(json.dumps(values, ensure_ascii=False))}::pg_catalog.jsonb",
+            "source": quote_literal(source),
+            "table": quote_literal(wanted.table),
+        },
+    )
+
+
+def drop(table: str, name: str) -> str:
+    """Drops a trigger, if there is such a one. `table` is what PostgreSQL reads as a `regclass`."""
+    return _filled("drop", {"table": quote_literal(table), "name": quote_literal(name)})
+
+
+def installed() -> str:
+    """Returns all triggers, as JSON, or NULL where there are none."""
+    return _filled("installed", {})
+
+
+@cache
+def _template(name: str) -> str:
+    return files("pgpubsub.triggers").joinpath(f"{name}.sql").read_text("utf-8").strip()
+
+
+def _filled(name: str, words: Mapping[str, str]) -> str:
+    """A template with words filled in, all at once, so that none is looked for in what is filled in."""
+    known = {**words, "mark": quote_literal(MARK), "mark_length": str(len(MARK))}
+    tag = "$pgpubsub$"
+    while any(tag in text for text in words.values()):
+        tag = f"{tag[:-1]}_$"
+    return re.sub(r"\{(\w+)\}", lambda word: tag if word[1] == "tag" else known[word[1]], _template(name))
