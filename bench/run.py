@@ -24,11 +24,12 @@ from bench.sender import Sender
 from bench.sending import part as sending
 from bench.streams import part as streams
 from bench.table import summary, table
+from bench.triggers import part as triggers
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending, streams, groups)
+PARTS = (pubsub, hub, sending, streams, groups, triggers)
 FULL = Effort()
 QUICK = Effort(
     rounds=2,

@@ -10,4 +10,5 @@ yard       the databases in which that takes place
 handled    how many are acknowledged per second
 called     how long it takes from an append to the handler
 growth     what becomes of both when much has gone through, or a transaction is open
+kept       what the tables grow to in an hour with retention
 """

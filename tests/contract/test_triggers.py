@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import psycopg
 import psycopg2
 import pytest
@@ -183,6 +185,15 @@ class Parcel:
     id: int
     state: str | None
     weight: float
+
+
+def test_the_json_schema_in_the_manual_says_what_the_type_says() -> None:
+    path = Path(__file__).parents[2] / "docs" / "change.schema.json"
+    written = json.loads(path.read_text("utf-8"))
+    for one in written["properties"].values():
+        assert one.pop("description")
+    (made,) = msgspec.json.schema(Change[dict[str, Any]])["$defs"].values()
+    assert (written["properties"], written["required"]) == (made["properties"], made["required"])
 
 
 # -- too long

@@ -644,13 +644,19 @@ class Schedule:
 
 def test_the_promises_hold_under_every_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trimmed_module, "LISTED", LISTED)
-    for seed in range(SEED, SEED + SCHEDULES):
+    for seed in range(SEED, SEED + 5 * SCHEDULES):
+        if seed >= SEED + SCHEDULES and (SCHEDULES < 1000 or not never_met()):  # one of them is met by one in 260 only
+            break
         try:
             Schedule(seed).run()
         except Exception as error:
             raise AssertionError(f"PGPUBSUB_SIM_SEED={seed} PGPUBSUB_SIM_SCHEDULES=1 repeats this") from error
     if SCHEDULES >= 1000:
-        assert not [happening for happening in HAPPENINGS if not seen[happening]], "these are never met"
+        assert not never_met(), "these are never met"
+
+
+def never_met() -> list[str]:
+    return [happening for happening in HAPPENINGS if not seen[happening]]
 
 
 HAPPENINGS = [

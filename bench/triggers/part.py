@@ -1,0 +1,68 @@
+"""What is measured of triggers, beside what, and with which aims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from bench.comparison import Aim, Metric
+from bench.contestants import Contestant, Role
+from bench.ground import Effort
+from bench.groups.yard import disk
+from bench.rounds import Measurement
+from bench.streams.places import DISKS
+from bench.triggers.ways import Way, by_hand, not_at_all, of_0_0_5, to_channel, to_stream
+from bench.triggers.writes import AtOnce, Bulk, Single
+
+__all__ = ["measurements", "metrics"]
+
+
+def _contestant(name: str, role: Role, way: Way) -> Contestant[Way]:
+    make: Callable[[], Way] = lambda: way  # noqa: E731
+    return Contestant(name, role, make)
+
+
+NONE = _contestant("no trigger", Role.PEER, not_at_all)
+HAND = _contestant("by hand", Role.PEER, by_hand)
+OLD = _contestant("pgpubsub 0.0.5", Role.PEER, of_0_0_5)
+ROW = _contestant("row to a channel", Role.SUBJECT, to_channel)
+ROW_STREAM = _contestant("row to a stream", Role.EXTRA, to_stream)
+STATEMENT = _contestant("statement to a channel", Role.SUBJECT, partial(to_channel, level="statement"))
+STATEMENT_STREAM = _contestant("statement to a stream", Role.EXTRA, partial(to_stream, level="statement"))
+POLL = _contestant("row to a stream", Role.SUBJECT, to_stream)
+WOKEN = _contestant("row to a stream, wake=notify", Role.EXTRA, partial(to_stream, wake="notify"))
+CHANNEL = _contestant("row to a channel", Role.EXTRA, to_channel)
+
+EVERYBODY = (NONE, HAND, OLD, ROW, ROW_STREAM)
+WORDS = {"insert_us": "INSERT", "update_us": "UPDATE"}
+
+
+def measurements(effort: Effort) -> list[Measurement]:
+    """What is measured."""
+    rounds = effort.stream_rounds
+    return [
+        Single("triggers-single", EVERYBODY, rounds),
+        Bulk("triggers-bulk", EVERYBODY, rounds),
+        Bulk("triggers-statement", (NONE, HAND, STATEMENT, STATEMENT_STREAM), rounds),
+        AtOnce("triggers-writers", (NONE, HAND, OLD, POLL, WOKEN, CHANNEL), rounds),
+    ]
+
+
+def metrics(effort: Effort) -> list[Metric]:
+    """What is shown."""
+    found = []
+    no_slower = (Aim(1.0, HAND.name),)
+    for figure, word in WORDS.items():
+        beside = (NONE.name, HAND.name)
+        found.append(Metric("triggers-single", figure, f"{word} of one row", "µs", beside, aims=no_slower))
+    for figure, word in WORDS.items():
+        title = f"{word} of {effort.many:,} rows, for each row"
+        found.append(Metric("triggers-bulk", figure, title, "µs", (NONE.name, HAND.name), aims=no_slower))
+    for figure, word in WORDS.items():
+        title = f"{word} of {effort.many:,} rows, for each row what it takes more than without a trigger"
+        aims = (Aim(1 / 20, HAND.name),)
+        found.append(Metric("triggers-statement", f"{figure} more", title, "µs", (HAND.name,), aims=aims))
+    title = f"INSERTs of 16 writers, {DISKS[disk()]}"
+    aims = (Aim(0.8, NONE.name),)
+    found.append(Metric("triggers-writers", "per_second", title, "writes/s", (NONE.name, HAND.name), True, aims))
+    return found
