@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic, monotonic_ns
 from typing import Any, Self
 
@@ -96,7 +97,7 @@ class Bulk(_Writes):
                     "insert_us": _time(connection, [MANY.format(name=name, count=count)]) / count,
                     "update_us": _time(connection, [ALL.format(name=name)]) / count,
                 }
-        plain = found[self.contestants[0].name]
+        plain = dict(found[self.contestants[0].name])
         for figures in found.values():
             figures.update({f"{name} more": max(0.001, figures[name] - plain[name]) for name in plain})
         return found
@@ -142,7 +143,7 @@ def _rate(connections: Sequence[psycopg.Connection[Any]], statement: bytes, seco
             count += 1
         done.append(count)
 
-    _in_threads([lambda connection=connection: write(connection) for connection in connections])
+    _in_threads([partial(write, connection) for connection in connections])
     return sum(done) / seconds
 
 
