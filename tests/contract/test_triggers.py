@@ -16,13 +16,14 @@ import msgspec
 import psycopg
 import psycopg2
 import pytest
+import sqlalchemy
 from psycopg.conninfo import make_conninfo
 
 import pgpubsub
 import pgpubsub.streams
 from pgpubsub import Change, Channel, Hub, triggers
 from pgpubsub.triggers import ToStream
-from tests.contract.faces import PATIENCE
+from tests.contract.faces import PATIENCE, Worker
 from tests.contract.owners import OWNERS, connected, options_of
 from tests.contract.streams import identifier, new_role, payloads_of
 
@@ -386,6 +387,58 @@ def test_a_renamed_column_is_no_reason_to_fail(admin: Admin, table: tuple[str, s
     assert [change["key"] for change in told()] == [{"number": 2}]
 
 
+def test_a_watched_column_that_was_renamed_is_no_reason_to_fail(
+    admin: Admin, table: tuple[str, str], channel: str, told: Told
+) -> None:
+    triggers.install(admin, table, to=channel, columns=["state"])
+    insert(admin, table, (1, "a", 5))
+    admin.execute(f"ALTER TABLE {quoted(table)} RENAME state TO condition")
+    admin.execute(f"UPDATE {quoted(table)} SET weight = 6")
+    assert [change["reduced"] for change in told()] == [None, "nothing"]
+
+
+def test_a_client_that_has_no_letters_for_the_warning_writes_all_the_same(
+    admin: Admin, channel: str, told: Told
+) -> None:
+    table = ("public", f"日本 {channel}")
+    admin.execute(f"CREATE TABLE {quoted(table)} (id int PRIMARY KEY)")
+    triggers.install(admin, table, to=channel, when="1 / (NEW.id - 1) > 0")
+    admin.execute(f"CREATE VIEW {identifier(f'view {channel}')} AS SELECT * FROM {quoted(table)}")
+    admin.execute("SET client_min_messages = warning")
+    admin.execute("SET client_encoding = 'LATIN1'")
+    admin.execute(f"INSERT INTO {identifier(f'view {channel}')} VALUES (1)")
+    admin.execute("SET client_encoding = 'UTF8'")
+    assert [change["reduced"] for change in told()] == ["nothing"]
+
+
+@pytest.mark.parametrize("to_stream", [False, True])
+def test_a_great_many_rows_take_little_memory(
+    installed: str, admin: Admin, table: tuple[str, str], channel: str, to_stream: bool
+) -> None:
+    triggers.install(admin, table, to=triggers.stream(channel) if to_stream else channel)
+    with admin.transaction():
+        admin.execute(f"INSERT INTO {quoted(table)} SELECT n, 'open', n FROM generate_series(1, 10000) AS n")
+        used = admin.execute("SELECT sum(total_bytes) FROM pg_backend_memory_contexts").fetchone()
+    assert used is not None
+    assert used[0] < 40 << 20, "each row keeps some kilobytes"
+
+
+def test_the_tables_owner_makes_partitions_of_it(dsn: str, admin: Admin, channel: str, told: Told) -> None:
+    role, name = f"owner of {channel}", f"owned {channel}"
+    new_role(admin, role, "CREATE ON SCHEMA public")
+    admin.execute(f"CREATE TABLE {identifier(name)} (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    admin.execute(f"ALTER TABLE {identifier(name)} OWNER TO {identifier(role)}")
+    triggers.install(admin, ("public", name), to=channel, definer=True)
+    with psycopg.connect(make_conninfo(dsn, user=role), autocommit=True) as owner:
+        owner.execute(
+            f"CREATE TABLE {identifier(f'part {channel}')} PARTITION OF {identifier(name)} FOR VALUES FROM (0) TO (9)"
+        )
+        owner.execute(f"INSERT INTO {identifier(name)} VALUES (1)")
+    assert [change["key"] for change in told()] == [{"id": 1}]
+    admin.execute(f"DROP OWNED BY {identifier(role)}")
+    admin.execute(f"DROP ROLE {identifier(role)}")
+
+
 def test_whoever_may_not_append_may_write_all_the_same(
     dsn: str, installed: str, admin: Admin, table: tuple[str, str], channel: str
 ) -> None:
@@ -523,6 +576,58 @@ def test_it_is_replaced_in_one_transaction_and_left_alone_where_it_is_as_asked_f
     triggers.drop(admin, table)
     triggers.drop(admin, table)
     assert [one.name for one in triggers.installed(admin) if one.table == table] == ["another"]
+
+
+@pytest.mark.parametrize("setting", ["search_path = planted, pg_catalog", "standard_conforming_strings = off"])
+def test_it_is_installed_whatever_is_set(
+    admin: Admin, table: tuple[str, str], channel: str, told: Told, setting: str
+) -> None:
+    admin.execute("CREATE SCHEMA IF NOT EXISTS planted")
+    for function, arguments in (("cardinality", "anyarray"), ("format", "text"), ("to_json", "anyelement")):
+        admin.execute(
+            f"CREATE OR REPLACE FUNCTION planted.{function}({arguments}) RETURNS int LANGUAGE plpgsql AS"
+            " 'BEGIN RAISE EXCEPTION ''planted''; END'"
+        )
+    admin.execute(f"SET {setting}")
+    triggers.install(admin, table, to=channel)
+    assert admin.execute("SELECT current_setting(%s) || ' '", [setting.split(" = ")[0]]).fetchone() == (
+        setting.split(" = ")[1] + " ",
+    )
+    admin.execute("RESET ALL")
+    insert(admin, table, (1, "a", 1))
+    assert [change["reduced"] for change in told()] == [None]
+    admin.execute("DROP SCHEMA planted CASCADE")
+
+
+def test_it_may_be_installed_by_several_at_once(dsn: str, admin: Admin, table: tuple[str, str], channel: str) -> None:
+    def install() -> None:
+        with psycopg.connect(dsn) as connection:
+            triggers.install(connection, table, to=channel)
+
+    workers = [Worker(install) for _ in range(6)]
+    assert [worker.outcome() for worker in workers] == [None] * 6
+    assert len([one for one in triggers.installed(admin) if one.table == table]) == 1
+
+
+def test_a_comment_that_looks_like_ours_is_nobodys_trouble(admin: Admin, table: tuple[str, str], channel: str) -> None:
+    name = identifier(f"f {channel}")
+    admin.execute(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    admin.execute(f"COMMENT ON FUNCTION {name}() IS 'pgpubsub trigger: nonsense'")
+    admin.execute(f"CREATE TABLE {identifier(f'other {channel}')} (id int)")
+    admin.execute(
+        f"CREATE TRIGGER foreigner BEFORE INSERT ON {identifier(f'other {channel}')} FOR EACH ROW EXECUTE FUNCTION {name}()"
+    )
+    triggers.install(admin, table, to=channel)
+    assert [one.to for one in triggers.installed(admin) if one.table == table] == [channel]
+    admin.execute(f"DROP FUNCTION {name}() CASCADE")
+
+
+@pytest.mark.parametrize("to", ["channel", triggers.stream("orders")])
+@pytest.mark.parametrize("level", ["row", "statement"])
+def test_its_text_has_nothing_that_sqlalchemy_takes_for_a_parameter(to: Any, level: Any) -> None:
+    text = triggers.sql("orders", to=to, level=level, columns=["id"])
+    assert sqlalchemy.text(text)._bindparams == {}
+    assert sqlalchemy.text(triggers.drop_sql("orders"))._bindparams == {}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from pgpubsub.drivers.borrowed import Statement, run, run_async
@@ -34,6 +35,7 @@ __all__ = [
     "create_tables_notify_func",
     "drop",
     "drop_async",
+    "drop_sql",
     "install",
     "install_async",
     "installed",
@@ -128,6 +130,16 @@ async def install_async(conn: Any, table: tuple[str, str] | str, **options: Any)
     await run_async(conn, Statement(lambda: text), "use pgpubsub.triggers.install()")
 
 
+def drop_sql(table: tuple[str, str] | str, name: str | None = None) -> str:
+    """The statement that `drop` runs, for a migration.
+
+    >>> import pgpubsub.triggers
+    >>> pgpubsub.triggers.drop_sql("orders").startswith("-- Drops a trigger")
+    True
+    """
+    return statements.drop(quote_table(table), check_trigger_name(name))
+
+
 def drop(conn: Any, table: tuple[str, str] | str, name: str | None = None) -> None:
     """Drop a trigger, if there is one of this name. Arguments are as for `install`.
 
@@ -136,13 +148,13 @@ def drop(conn: Any, table: tuple[str, str] | str, name: str | None = None) -> No
     ...     _ = conn.execute("CREATE TABLE IF NOT EXISTS invoice (id int PRIMARY KEY)")
     ...     pgpubsub.triggers.drop(conn, "invoice")
     """
-    text = statements.drop(quote_table(table), check_trigger_name(name))
+    text = drop_sql(table, name)
     run(conn, Statement(lambda: text), "use await pgpubsub.triggers.drop_async()")
 
 
 async def drop_async(conn: Any, table: tuple[str, str] | str, name: str | None = None) -> None:
     """`drop` on an asynchronous connection."""
-    text = statements.drop(quote_table(table), check_trigger_name(name))
+    text = drop_sql(table, name)
     await run_async(conn, Statement(lambda: text), "use pgpubsub.triggers.drop()")
 
 
@@ -171,22 +183,27 @@ def _query() -> Statement:
 
 
 def _triggers(answer: str | None) -> list[Trigger]:
-    return [_trigger(**one) for one in json.loads(answer or "[]")]
+    found = []
+    for one in json.loads(answer or "[]"):
+        with suppress(ValueError, TypeError, KeyError):  # anybody may write a comment that looks like one of ours
+            found.append(_trigger(**one))
+    return found
 
 
-def _trigger(table: list[str], settings: dict[str, Any], failures: int) -> Trigger:
+def _trigger(table: list[str], settings: str, failures: int) -> Trigger:
     schema, name = table
-    to = settings["to"]
+    given: dict[str, Any] = json.loads(settings)
+    to = given["to"]
     return Trigger(
         table=(schema, name),
-        name=settings["name"],
+        name=given["name"],
         to=to if isinstance(to, str) else ToStream(to["stream"], to["schema"]),
-        on=tuple(settings["on"]),
-        columns=None if settings["columns"] is None else tuple(settings["columns"]),
-        key_only=settings["key_only"],
-        old=settings["old"],
-        when=settings["when"],
-        level=settings["level"],
-        definer=settings["definer"],
+        on=tuple(given["on"]),
+        columns=None if given["columns"] is None else tuple(given["columns"]),
+        key_only=given["key_only"],
+        old=given["old"],
+        when=given["when"],
+        level=given["level"],
+        definer=given["definer"],
         failures=failures,
     )

@@ -4,6 +4,3 @@ IF its_wake IS NULL THEN
     its_wake := 'notify';
 END IF;
 INSERT INTO [[schema]].entry (stream, key, payload) VALUES ([[stream_id]], text_key, message);
-IF its_wake = 'notify' AND pg_notification_queue_usage() <= 0.9 THEN
-    PERFORM pg_notify([[hint_channel]], '');
-END IF;

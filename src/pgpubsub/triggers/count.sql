@@ -8,7 +8,7 @@ END IF;
 IF concerned = 0 THEN
     RETURN NULL;
 END IF;
-tail := ',"row":null,"old":null,"changed":null,"count":' || total || ',"keys":';
+tail := ',"row": null,"old": null,"changed": null,"count":' || total || ',"keys":';
 room := 7999 - octet_length(head || 'null' || tail || '[],"reduced":"keys","xid":,"at":""}') - 120;
 IF TG_OP = 'INSERT' THEN
     SELECT string_agg(one.key, ','), count(*) INTO its_keys, listed FROM (
@@ -28,7 +28,10 @@ ELSE
      WHERE one.size <= room;
 END IF;
 message := head || 'null' || tail || CASE WHEN [[has_key]] THEN '[' || coalesce(its_keys, '') || ']' ELSE 'null' END
-           || CASE WHEN [[has_key]] AND listed < concerned THEN ',"reduced":"keys"' ELSE ',"reduced":null' END
+           || CASE WHEN [[has_key]] AND listed < concerned THEN ',"reduced":"keys"' ELSE ',"reduced": null' END
            || ',"xid":' || coalesce(pg_current_xact_id_if_assigned()::text, 'null')
            || ',"at":' || to_json(clock_timestamp()) || '}';
-[[send_as_it_is]]
+IF octet_length(message) > 7999 THEN
+    message := head || 'null,"row": null,"old": null,"changed": null,"count":' || total || ',"keys":[],"reduced": "keys"'
+               || ',"xid": null,"at":' || to_json(clock_timestamp()) || '}';
+END IF;

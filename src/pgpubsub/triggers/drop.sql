@@ -2,11 +2,12 @@
 DO {tag}
 DECLARE
     its_table CONSTANT pg_catalog.oid := {table}::pg_catalog.regclass;
-    its_function pg_catalog.oid;
+    its_path CONSTANT text := pg_catalog.current_setting('search_path');
     place record;
 BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT DISTINCT proc.oid, pg_catalog.format('%I.%I', namespace.nspname, proc.proname) AS function,
-           pg_catalog.format('%I.%I', namespace.nspname, proc.proname || ' failures') AS failures, class.oid::pg_catalog.regclass AS name
+           pg_catalog.format('%I.%I', namespace.nspname, proc.proname || ' failures') AS failures
       INTO place
       FROM pg_catalog.pg_trigger AS trigger JOIN pg_catalog.pg_proc AS proc ON proc.oid = trigger.tgfoid
            JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = proc.pronamespace
@@ -18,5 +19,6 @@ BEGIN
         EXECUTE pg_catalog.format('DROP FUNCTION %s() CASCADE', place.function);
         EXECUTE pg_catalog.format('DROP SEQUENCE IF EXISTS %s', place.failures);
     END IF;
+    PERFORM set_config('search_path', its_path, true);
 END
 {tag};

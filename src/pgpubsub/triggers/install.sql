@@ -5,11 +5,11 @@ DO {tag}
 DECLARE
     wanted CONSTANT jsonb := {wanted};
     given CONSTANT jsonb := {values};  -- by word
-    parts CONSTANT text[] := pg_catalog.regexp_split_to_array({source}, '\[\[|\]\]');  -- text, word, text, ...
+    parts CONSTANT text[] := pg_catalog.regexp_split_to_array({source}, '[[][[]|[]][]]');  -- text, word, text, ...
     its_table CONSTANT pg_catalog.oid := {table}::pg_catalog.regclass;
-    its_name CONSTANT text := wanted ->> 'name';
+    its_name text;
     its_path CONSTANT text := pg_catalog.current_setting('search_path');
-    by_rows CONSTANT boolean := wanted ->> 'level' = 'row';
+    by_rows boolean;
     place record;  -- of the table
     keys text[];
     every text[];
@@ -17,6 +17,7 @@ DECLARE
     unknown text[];
     found jsonb;  -- the values
     source text;
+    function_schema text;
     its_function pg_catalog.oid;
     function_name text;
     sequence_name text;
@@ -25,8 +26,14 @@ DECLARE
     event text;
     number int := 1;
 BEGIN
+    -- From here on no names of others are seen. The table's was looked up before.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    PERFORM pg_advisory_xact_lock(hashtextextended('pgpubsub.triggers', its_table::bigint));
+    its_name := wanted ->> 'name';
+    by_rows := wanted ->> 'level' = 'row';
     SELECT namespace.nspname AS schema, class.relname AS name, class.relkind AS kind,
            pg_catalog.format('%I.%I', namespace.nspname, class.relname) AS full_name
+           , pg_catalog.pg_get_userbyid(class.relowner) AS owner
       INTO STRICT place
       FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
      WHERE class.oid = its_table;
@@ -62,11 +69,9 @@ BEGIN
 
     -- The condition is looked at now, as the function will see it, so that what is wrong with it is found here and not with
     -- each change. (A function's text is not looked at before it is run.)
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     EXECUTE pg_catalog.format('PREPARE pgpubsub_condition AS SELECT FROM %1$s AS new CROSS JOIN %1$s AS old CROSS JOIN '
                               '(SELECT NULL::text AS tg_op) AS operation WHERE %2$s', place.full_name, given ->> 'when');
     DEALLOCATE pgpubsub_condition;
-    PERFORM pg_catalog.set_config('search_path', its_path, true);
 
     -- Values for the words.
     WITH image (words, row) AS (VALUES ('new', 'NEW'), ('old', 'OLD')),
@@ -81,7 +86,7 @@ BEGIN
                                      pg_catalog.to_json(one.name)::text || ':', row, one.name),
                    ', ' ORDER BY pg_catalog.array_position(keys, one.name))
                    FILTER (WHERE one.name = ANY (keys))) AS key,
-               pg_catalog.string_agg(pg_catalog.format('%s.%I::text', row, one.name),
+               pg_catalog.string_agg(pg_catalog.format('to_json(%s.%I) #>> ''{}''', row, one.name),
                                      ', ' ORDER BY pg_catalog.array_position(keys, one.name))
                    FILTER (WHERE one.name = ANY (keys)) AS texts,
                pg_catalog.string_agg(pg_catalog.format('%s.%I', row, one.name), ', ' ORDER BY one.place)
@@ -119,13 +124,16 @@ BEGIN
                                ELSE pg_catalog.format('''{'' || array_to_string(ARRAY[%s], '','') || ''}''', both_rows.changes) END,
                'differs', CASE WHEN watched IS NULL THEN 'record_image_ne(NEW, OLD)'
                                ELSE pg_catalog.format('record_image_ne(ROW(%s), ROW(%s))', new.looked_at, old.looked_at) END,
-               'moved', CASE WHEN keys = '{}' THEN 'false'
-                             ELSE pg_catalog.format('record_image_ne(ROW(%s), ROW(%s))', new.key_columns, old.key_columns) END,
-               'is_new', CASE WHEN keys = '{}' THEN 'true' ELSE pg_catalog.format('NEW.%I IS NOT NULL', keys[1]) END,
-               'is_old', CASE WHEN keys = '{}' THEN 'true' ELSE pg_catalog.format('OLD.%I IS NOT NULL', keys[1]) END,
+               'moved_from', CASE WHEN keys = '{}' THEN ''''''
+                                  ELSE pg_catalog.format(
+                                      'CASE WHEN record_image_ne(ROW(%s), ROW(%s)) THEN '',"old_key":'' || %s ELSE '''' END',
+                                      new.key_columns, old.key_columns, old.key) END,
+               'tail', ''',"xid":'' || pg_current_xact_id() || '',"at":'' || to_json(clock_timestamp()) || ''}''',
+               'is_new', CASE WHEN keys = '{}' THEN 'true' ELSE pg_catalog.format('num_nonnulls(NEW.%I) = 1', keys[1]) END,
+               'is_old', CASE WHEN keys = '{}' THEN 'true' ELSE pg_catalog.format('num_nonnulls(OLD.%I) = 1', keys[1]) END,
                'changed', CASE WHEN keys = '{}' THEN 'true'
-                               WHEN watched IS NULL THEN pg_catalog.format('NEW.%1$I IS NULL OR OLD.%1$I IS NULL OR record_image_ne(NEW, OLD)', keys[1])
-                               ELSE pg_catalog.format('NEW.%1$I IS NULL OR OLD.%1$I IS NULL OR record_image_ne(ROW(%2$s), ROW(%3$s))',
+                               WHEN watched IS NULL THEN pg_catalog.format('num_nulls(NEW.%1$I, OLD.%1$I) > 0 OR record_image_ne(NEW, OLD)', keys[1])
+                               ELSE pg_catalog.format('num_nulls(NEW.%1$I, OLD.%1$I) > 0 OR record_image_ne(ROW(%2$s), ROW(%3$s))',
                                                       keys[1], new.looked_at, old.looked_at) END,
                'has_key', CASE WHEN keys = '{}' THEN 'false' ELSE 'true' END,
                'inserted', pg_catalog.format('new_rows AS new CROSS JOIN (SELECT (NULL::%s).*) AS old', place.full_name),
@@ -139,12 +147,14 @@ BEGIN
       FROM of_row AS new, of_row AS old, both_rows, same WHERE new.words = 'new' AND old.words = 'old';
 
     -- The function, found by the triggers that are there, or else with a name that nothing has.
-    SELECT DISTINCT proc.oid, proc.proname::text INTO its_function, function_name
+    SELECT DISTINCT proc.oid, proc.proname::text, proc.pronamespace::regnamespace::text
+      INTO its_function, function_name, function_schema
       FROM pg_catalog.pg_trigger AS trigger JOIN pg_catalog.pg_proc AS proc ON proc.oid = trigger.tgfoid
      WHERE trigger.tgrelid = its_table AND trigger.tgparentid = 0
        AND pg_catalog.starts_with(pg_catalog.obj_description(proc.oid, 'pg_proc'), {mark})
        AND pg_catalog.substr(pg_catalog.obj_description(proc.oid, 'pg_proc'), {mark_length} + 1)::jsonb ->> 'name' = its_name;
     IF its_function IS NULL THEN
+        function_schema := quote_ident(place.schema);
         function_name := its_name || ' ' || place.name;
         WHILE pg_catalog.octet_length(function_name) > 50 LOOP
             function_name := pg_catalog.left(function_name, -1);
@@ -158,7 +168,7 @@ BEGIN
             function_name := known || ' ' || number;
         END LOOP;
     END IF;
-    sequence_name := pg_catalog.format('%I.%I', place.schema, function_name || ' failures');
+    sequence_name := pg_catalog.format('%s.%I', function_schema, function_name || ' failures');
     found := found || pg_catalog.jsonb_build_object(
         'failures', pg_catalog.quote_literal(sequence_name) || '::regclass');
     SELECT pg_catalog.string_agg(CASE WHEN part.place % 2 = 1 THEN part.text ELSE found ->> part.text END, '' ORDER BY part.place)
@@ -170,6 +180,7 @@ BEGIN
        AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger
              WHERE tgrelid = its_table AND tgfoid = its_function AND tgenabled <> 'D')
            = pg_catalog.jsonb_array_length(wanted -> 'on') THEN
+        PERFORM set_config('search_path', its_path, true);
         RETURN;
     END IF;
     IF pg_catalog.to_regclass(sequence_name) IS NULL THEN
@@ -177,22 +188,29 @@ BEGIN
         EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO PUBLIC', sequence_name);
     END IF;
     EXECUTE pg_catalog.format(
-        'CREATE OR REPLACE FUNCTION %I.%I() RETURNS trigger LANGUAGE plpgsql %s SET search_path = pg_catalog, pg_temp AS %L',
-        place.schema, function_name,
+        'CREATE OR REPLACE FUNCTION %s.%I() RETURNS trigger LANGUAGE plpgsql %s SET search_path = pg_catalog, pg_temp AS %L',
+        function_schema, function_name,
         CASE WHEN (wanted -> 'definer')::boolean THEN 'SECURITY DEFINER' ELSE 'SECURITY INVOKER' END, source);
-    EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %I.%I() FROM PUBLIC', place.schema, function_name);
-    EXECUTE pg_catalog.format('COMMENT ON FUNCTION %I.%I() IS %L', place.schema, function_name, comment);
+    EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s.%I() FROM PUBLIC', function_schema, function_name);
+    EXECUTE pg_catalog.format('COMMENT ON FUNCTION %s.%I() IS %L', function_schema, function_name, comment);
     FOR event IN SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = its_table AND tgfoid = its_function LOOP
         EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', event, place.full_name);
     END LOOP;
     FOR event IN SELECT pg_catalog.jsonb_array_elements_text(wanted -> 'on') LOOP
         EXECUTE pg_catalog.format(
-            'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH %s EXECUTE FUNCTION %I.%I()',
+            'CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH %s EXECUTE FUNCTION %s.%I()',
             its_name || ' ' || event, event, place.full_name,
             CASE WHEN by_rows OR event = 'truncate' THEN ''
                  ELSE 'REFERENCING' || CASE WHEN event IN ('insert', 'update') THEN ' NEW TABLE AS new_rows' ELSE '' END
                       || CASE WHEN event IN ('update', 'delete') THEN ' OLD TABLE AS old_rows' ELSE '' END END,
-            CASE WHEN by_rows AND event <> 'truncate' THEN 'ROW' ELSE 'STATEMENT' END, place.schema, function_name);
+            CASE WHEN by_rows AND event <> 'truncate' THEN 'ROW' ELSE 'STATEMENT' END, function_schema, function_name);
     END LOOP;
+    -- The table's owner owns them: who makes partitions has to be able to use the function, and nobody is to get rights by it
+    -- that he has not got.
+    IF place.owner <> current_user THEN
+        EXECUTE format('ALTER FUNCTION %s.%I() OWNER TO %I', function_schema, function_name, place.owner);
+        EXECUTE format('ALTER SEQUENCE %s OWNER TO %I', sequence_name, place.owner);
+    END IF;
+    PERFORM set_config('search_path', its_path, true);
 END
 {tag};

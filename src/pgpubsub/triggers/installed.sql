@@ -1,7 +1,7 @@
 SELECT pg_catalog.json_agg(pg_catalog.json_build_object('table', pg_catalog.json_build_array(of_one.schema, of_one.name),
            'settings', of_one.settings, 'failures', coalesce(sequence.last_value, 0)) ORDER BY of_one.schema, of_one.name)::text
   FROM (SELECT DISTINCT namespace.nspname AS schema, class.relname AS name, proc.proname, its_namespace.nspname,
-               pg_catalog.substr(pg_catalog.obj_description(proc.oid, 'pg_proc'), {mark_length} + 1)::jsonb AS settings
+               pg_catalog.substr(pg_catalog.obj_description(proc.oid, 'pg_proc'), {mark_length} + 1) AS settings
           FROM pg_catalog.pg_trigger AS trigger JOIN pg_catalog.pg_proc AS proc ON proc.oid = trigger.tgfoid
                JOIN pg_catalog.pg_namespace AS its_namespace ON its_namespace.oid = proc.pronamespace
                JOIN pg_catalog.pg_class AS class ON class.oid = trigger.tgrelid

@@ -1,61 +1,32 @@
 -- Made by pgpubsub. It tells of one change and never fails: what goes wrong is a warning, and is counted.
+#variable_conflict use_column
 DECLARE
-    its_key text := 'null';
-    its_old_key text := '';
-    its_row text := 'null';
-    its_old text := 'null';
-    its_changes text := 'null';
-    text_key text;
-    head text;
-    tail text;
     message text;
+    text_key text;
+    its_key text := 'null';
+    its_row text;
+    its_changes text;
     its_wake text;
 BEGIN
-    IF TG_OP = 'UPDATE' AND NOT ([[differs]]) THEN
-        RETURN NULL;
-    END IF;
     BEGIN
-        IF TG_OP <> 'TRUNCATE' AND ([[when]]) IS NOT TRUE THEN
+        IF TG_OP = 'TRUNCATE' THEN
+            message := '{"op":"truncate' || [[place]] || 'null,"row": null,"old": null,"changed": null,"reduced": null' || [[tail]];
+        ELSIF TG_OP = 'UPDATE' AND NOT [[differs]] OR [[when]] IS NOT TRUE THEN
             RETURN NULL;
-        END IF;
-        IF TG_OP = 'INSERT' THEN
-            its_key := [[new_key]];
-            its_row := [[new_row]];
-            text_key := [[new_text_key]];
+        ELSIF TG_OP = 'INSERT' THEN
+            message := '{"op":"insert' || [[place]] || [[new_key]] || ',"row":' || [[new_row]]
+                       || ',"old": null,"changed": null,"reduced": null' || [[tail]];
         ELSIF TG_OP = 'UPDATE' THEN
-            its_key := [[new_key]];
-            its_row := [[new_row]];
-            its_old := [[old_row]];
-            its_changes := [[changes]];
-            text_key := [[new_text_key]];
-            IF [[moved]] THEN
-                its_old_key := ',"old_key":' || [[old_key]];
-            END IF;
-        ELSIF TG_OP = 'DELETE' THEN
-            its_key := [[old_key]];
-            its_old := [[old_row]];
-            text_key := [[old_text_key]];
+            message := '{"op":"update' || [[place]] || [[new_key]] || [[moved_from]] || ',"row":' || [[new_row]]
+                       || ',"old":' || [[old_row]] || ',"changed":' || [[changes]] || ',"reduced": null' || [[tail]];
+        ELSE
+            message := '{"op":"delete' || [[place]] || [[old_key]] || ',"row": null,"old":' || [[old_row]]
+                       || ',"changed": null,"reduced": null' || [[tail]];
         END IF;
-        head := '{"op":"' || lower(TG_OP) || [[place]];
-        tail := ',"xid":' || pg_current_xact_id() || ',"at":' || to_json(clock_timestamp()) || '}';
-        message := head || its_key || its_old_key || ',"row":' || its_row || ',"old":' || its_old || ',"changed":'
-                   || its_changes || ',"reduced":null' || tail;
-        [[send]]
-    EXCEPTION WHEN OTHERS THEN
-        RAISE WARNING [[warning]], SQLERRM USING ERRCODE = SQLSTATE;
-        BEGIN
-            PERFORM nextval([[failures]]);
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
-        BEGIN  -- then that something has changed, at least
-            text_key := NULL;
-            message := '{"op":"' || lower(TG_OP) || [[place]] || 'null,"row":null,"old":null,"changed":null,"reduced":"nothing"'
-                       || ',"xid":' || pg_current_xact_id() || ',"at":' || to_json(clock_timestamp()) || '}';
-            [[send_as_it_is]]
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
+        [[make]]
+    EXCEPTION WHEN OTHERS OR ASSERT_FAILURE THEN
+        [[fail]]
     END;
+    [[send]]  -- outside, since a notification sent within a block with exceptions keeps its memory until the end
     RETURN NULL;
 END

@@ -18,25 +18,14 @@ BEGIN
         tail := ',"xid":' || coalesce(pg_current_xact_id_if_assigned()::text, 'null')
                 || ',"at":' || to_json(clock_timestamp()) || '}';
         IF TG_OP = 'TRUNCATE' THEN
-            message := head || 'null,"row":null,"old":null,"changed":null,"reduced":null' || tail;
-            [[send_as_it_is]]
-            RETURN NULL;
+            message := head || 'null,"row": null,"old": null,"changed": null,"reduced": null' || tail;
+            [[make_truncate]]
+        ELSE
+            [[make]]
         END IF;
-        [[tell]]
-    EXCEPTION WHEN OTHERS THEN
-        RAISE WARNING [[warning]], SQLERRM USING ERRCODE = SQLSTATE;
-        BEGIN
-            PERFORM nextval([[failures]]);
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
-        BEGIN  -- then that something has changed, at least
-            message := '{"op":"' || lower(TG_OP) || [[place]] || 'null,"row":null,"old":null,"changed":null,"reduced":"nothing"'
-                       || ',"xid":null,"at":' || to_json(clock_timestamp()) || '}';
-            [[send_as_it_is]]
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
+    EXCEPTION WHEN OTHERS OR ASSERT_FAILURE THEN
+        [[fail]]
     END;
+    [[send]]
     RETURN NULL;
 END

@@ -25,12 +25,11 @@ def install(wanted: Wanted) -> str:
     to = settings["to"]
     by_rows = settings["level"] == "row"
     if isinstance(to, str):
-        as_it_is = _template("notify")
-        send = _template("to_channel") if by_rows else _template("count")
+        parts = {"make": "reduce" if by_rows else "count", "send": "notify", "make_least": "", "make_truncate": ""}
         values = {"channel": quote_literal(to)}
     else:
-        as_it_is = _template("append")
-        send = as_it_is if by_rows else _template("append_all")
+        make = "append_row" if by_rows else "append_all"
+        parts = {"make": make, "send": "hint", "make_least": "append_least", "make_truncate": "append"}
         number = stream_id(to["stream"])
         values = {
             "schema": quote_identifier(to["schema"]),
@@ -40,8 +39,8 @@ def install(wanted: Wanted) -> str:
         }
     values["when"] = "true" if settings["when"] is None else f"({settings['when']}\n)"
     source = _template("row" if by_rows else "statement")
-    for word, text in (("tell", send), ("send", send), ("send_as_it_is", as_it_is)):
-        source = source.replace(f"[[{word}]]", text)
+    for word, name in {"fail": "fail", **parts, "append": "append"}.items():
+        source = source.replace(f"[[{word}]]", _template(name) if name else "")
     return _filled(
         "install",
         {

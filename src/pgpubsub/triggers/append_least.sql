@@ -1,0 +1,6 @@
+BEGIN
+    text_key := NULL;
+    [[append]]
+EXCEPTION WHEN OTHERS THEN
+    its_wake := NULL;
+END;
