@@ -613,10 +613,9 @@ def test_a_comment_that_looks_like_ours_is_nobodys_trouble(admin: Admin, table: 
     name = identifier(f"f {channel}")
     admin.execute(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
     admin.execute(f"COMMENT ON FUNCTION {name}() IS 'pgpubsub trigger: nonsense'")
-    admin.execute(f"CREATE TABLE {identifier(f'other {channel}')} (id int)")
-    admin.execute(
-        f"CREATE TRIGGER foreigner BEFORE INSERT ON {identifier(f'other {channel}')} FOR EACH ROW EXECUTE FUNCTION {name}()"
-    )
+    other = identifier(f"other {channel}")
+    admin.execute(f"CREATE TABLE {other} (id int)")
+    admin.execute(f"CREATE TRIGGER foreigner BEFORE INSERT ON {other} FOR EACH ROW EXECUTE FUNCTION {name}()")
     triggers.install(admin, table, to=channel)
     assert [one.to for one in triggers.installed(admin) if one.table == table] == [channel]
     admin.execute(f"DROP FUNCTION {name}() CASCADE")
