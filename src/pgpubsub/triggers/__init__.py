@@ -2,24 +2,22 @@
 
 `install` makes them, `drop` takes them away, `installed` says which there are; `sql` has the statement for a migration.
 
-The user's write never fails because of a trigger, with two exceptions that are PostgreSQL's: a transaction that has
-sent a notification cannot be prepared (PREPARE TRANSACTION), and one whose notifications alone fill what is left of the
-queue, a tenth at least, cannot commit.
+The user's write never fails because of a trigger, with three exceptions that are PostgreSQL's: a `statement_timeout`
+may come while one runs; a transaction that has sent a notification cannot be prepared (PREPARE TRANSACTION); and one
+whose notifications alone fill what is left of the queue, a tenth at least, cannot commit.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Unpack
 
 from pgpubsub.drivers.borrowed import Statement, run, run_async
 from pgpubsub.triggers import statements
 from pgpubsub.triggers.classic import create_table_notify_trigger, create_tables_notify_func
 from pgpubsub.triggers.definition import (
-    Event,
-    Level,
+    Options,
     ToStream,
     Trigger,
     check_trigger_name,
@@ -45,19 +43,7 @@ __all__ = [
 ]
 
 
-def sql(
-    table: tuple[str, str] | str,
-    *,
-    to: Any,
-    on: Iterable[Event] = ("insert", "update", "delete"),
-    columns: Iterable[str] | None = None,
-    key_only: bool = False,
-    old: bool = False,
-    when: str | None = None,
-    level: Level = "row",
-    name: str | None = None,
-    definer: bool = False,
-) -> str:
+def sql(table: tuple[str, str] | str, **options: Unpack[Options]) -> str:
     """The statement that `install` runs, for a migration: Alembic's `op.execute(...)`, Django's `RunSQL(...)`, psql. It
     can be run again and again. Arguments and errors are as for `install`; what depends on the table is found when it is
     run.
@@ -66,22 +52,10 @@ def sql(
     >>> pgpubsub.triggers.sql("orders", to="orders").startswith("-- Installs a trigger")
     True
     """
-    asked = wanted(
-        table,
-        to=to,
-        on=on,
-        columns=columns,
-        key_only=key_only,
-        old=old,
-        when=when,
-        level=level,
-        name=name,
-        definer=definer,
-    )
-    return statements.install(asked)
+    return statements.install(wanted(table, **options))
 
 
-def install(conn: Any, table: tuple[str, str] | str, **options: Any) -> None:
+def install(conn: Any, table: tuple[str, str] | str, **options: Unpack[Options]) -> None:
     """Have the changes of a table told. May be repeated: what is as it should be is not touched, and what is to be
     otherwise is replaced, in one transaction. Repeat it when a column was renamed or dropped, or the key changed.
 
@@ -124,7 +98,7 @@ def install(conn: Any, table: tuple[str, str] | str, **options: Any) -> None:
     run(conn, Statement(lambda: text), "use await pgpubsub.triggers.install_async()")
 
 
-async def install_async(conn: Any, table: tuple[str, str] | str, **options: Any) -> None:
+async def install_async(conn: Any, table: tuple[str, str] | str, **options: Unpack[Options]) -> None:
     """`install` on an asynchronous connection."""
     text = sql(table, **options)
     await run_async(conn, Statement(lambda: text), "use pgpubsub.triggers.install()")

@@ -21,32 +21,43 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     payload text;
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        SELECT row_to_json(its)::text INTO payload FROM (SELECT OLD.*, TG_OP) AS its;
-    ELSE
-        SELECT row_to_json(its)::text INTO payload FROM (SELECT NEW.*, TG_OP) AS its;
-    END IF;
-    IF octet_length(payload) > 7999 THEN
-        SELECT json_object_agg(part.key, part.value)::text INTO payload
-          FROM (SELECT one.key, one.value
-                  FROM json_each(payload::json) WITH ORDINALITY AS one (key, value, place)
-                 WHERE one.place = (SELECT count(*) FROM json_each(payload::json))  -- tg_op is the last
-                    OR one.key IN (SELECT attribute.attname FROM pg_index AS index
-                                     JOIN pg_attribute AS attribute
-                                       ON attribute.attrelid = TG_RELID AND attribute.attnum = ANY (index.indkey)
-                                    WHERE index.indrelid = TG_RELID AND index.indisprimary)
-                 ORDER BY one.place) AS part;
-    END IF;
-    IF octet_length(payload) > 7999 THEN
+    BEGIN
+        IF TG_OP = 'DELETE' THEN
+            SELECT row_to_json(one)::text INTO payload FROM (SELECT OLD.*, TG_OP) AS one;
+        ELSE
+            SELECT row_to_json(one)::text INTO payload FROM (SELECT NEW.*, TG_OP) AS one;
+        END IF;
+        IF octet_length(payload) > 7999 THEN
+            SELECT json_object_agg(part.key, part.value)::text INTO payload
+              FROM (SELECT one.key, one.value
+                      FROM json_each(payload::json) WITH ORDINALITY AS one (key, value, place)
+                     WHERE one.place = (SELECT count(*) FROM json_each(payload::json))  -- tg_op is the last
+                        OR one.key IN (SELECT attribute.attname FROM pg_index AS index
+                                         JOIN pg_attribute AS attribute
+                                           ON attribute.attrelid = TG_RELID AND attribute.attnum = ANY (index.indkey)
+                                        WHERE index.indrelid = TG_RELID AND index.indisprimary)
+                     ORDER BY one.place) AS part;
+        END IF;
+    EXCEPTION WHEN OTHERS OR ASSERT_FAILURE THEN
+        payload := NULL;
+        BEGIN
+            RAISE WARNING 'a change of % could not be told in full: %', TG_RELID::regclass, SQLERRM;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END;
+    IF payload IS NULL OR octet_length(payload) > 7999 THEN
         payload := '{"tg_op":"' || TG_OP || '"}';
     END IF;
-    IF pg_notification_queue_usage() > 0.9 THEN
-        RAISE EXCEPTION 'the queue of notifications is nearly full';
+    IF pg_notification_queue_usage() <= 0.9 THEN  -- full, it would make the transaction fail when it commits
+        PERFORM pg_notify(TG_TABLE_NAME, payload);  -- outside the block, within which it would keep its memory
+    ELSE
+        BEGIN
+            RAISE WARNING 'a change of % could not be told: the notification queue is nearly full', TG_RELID::regclass;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
     END IF;
-    PERFORM pg_notify(TG_TABLE_NAME, payload);
-    RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'a change of % could not be told: %', TG_RELID::regclass, SQLERRM;
     RETURN NULL;
 END
 $body$

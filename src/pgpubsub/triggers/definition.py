@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Required, TypedDict, get_args
 
 from pgpubsub.channel import Channel, name_of
 from pgpubsub.core.entries import check_schema, check_stream
 from pgpubsub.core.sql import quote_identifier, text_fault
 
-__all__ = ["Event", "Level", "ToStream", "Trigger", "Wanted", "quote_table", "stream", "wanted"]
+__all__ = ["Event", "Level", "Options", "ToStream", "Trigger", "Wanted", "quote_table", "stream", "wanted"]
 
 Event = Literal["insert", "update", "delete", "truncate"]
 Level = Literal["row", "statement"]
@@ -65,6 +65,20 @@ class Trigger:
     definer: bool
     failures: int
     """How often something went wrong within it, since it was installed first. The server's log has the warnings."""
+
+
+class Options(TypedDict, total=False):
+    """What `install` takes beside the connection and the table."""
+
+    to: Required[Any]
+    on: Iterable[Event]
+    columns: Iterable[str] | None
+    key_only: bool
+    old: bool
+    when: str | None
+    level: Level
+    name: str | None
+    definer: bool
 
 
 class Wanted(NamedTuple):
@@ -192,7 +206,7 @@ def _checked_columns(columns: Iterable[str]) -> list[str]:
         _check_text("columns", name)
     if not names:
         raise ValueError("columns is empty: to send the key alone, give key_only=True")
-    return list(dict.fromkeys(names))
+    return sorted(set(names))  # in whatever order they are given, it is the same trigger
 
 
 def _check_text(what: str, text: Any) -> None:

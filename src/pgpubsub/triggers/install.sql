@@ -67,12 +67,6 @@ BEGIN
               USING ERRCODE = 'undefined_table', HINT = 'Run pgpubsub.streams.install(conn) first.';
     END IF;
 
-    -- The condition is looked at now, as the function will see it, so that what is wrong with it is found here and not with
-    -- each change. (A function's text is not looked at before it is run.)
-    EXECUTE pg_catalog.format('PREPARE pgpubsub_condition AS SELECT FROM %1$s AS new CROSS JOIN %1$s AS old CROSS JOIN '
-                              '(SELECT NULL::text AS tg_op) AS operation WHERE %2$s', place.full_name, given ->> 'when');
-    DEALLOCATE pgpubsub_condition;
-
     -- Values for the words.
     WITH image (words, row) AS (VALUES ('new', 'NEW'), ('old', 'OLD')),
     of_row AS (
@@ -183,6 +177,12 @@ BEGIN
         PERFORM set_config('search_path', its_path, true);
         RETURN;
     END IF;
+    -- The condition is looked at now, as the function will see it, so that what is wrong with it is found here and not with
+    -- each change. (A function's text is not looked at before it is run.)
+    EXECUTE pg_catalog.format('PREPARE pgpubsub_condition AS SELECT FROM %1$s AS new CROSS JOIN %1$s AS old CROSS JOIN '
+                              '(SELECT NULL::text AS tg_op) AS operation WHERE %2$s', place.full_name, given ->> 'when');
+    DEALLOCATE pgpubsub_condition;
+
     IF pg_catalog.to_regclass(sequence_name) IS NULL THEN
         EXECUTE pg_catalog.format('CREATE SEQUENCE %s', sequence_name);
         EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO PUBLIC', sequence_name);

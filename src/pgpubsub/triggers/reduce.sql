@@ -18,9 +18,9 @@ IF octet_length(message) > 7999 THEN
     IF octet_length(message) > 7999 THEN
         message := '{"op":"' || lower(TG_OP) || [[place]] || its_key
                    || ',"row": null,"old": null,"changed": null,"reduced":"key"' || [[tail]];
-    END IF;
-    IF octet_length(message) > 7999 THEN
-        message := '{"op":"' || lower(TG_OP) || [[place]]
-                   || 'null,"row": null,"old": null,"changed": null,"reduced":"nothing"' || [[tail]];
+        IF octet_length(message) > 7999 OR its_key = 'null' THEN
+            message := '{"op":"' || lower(TG_OP) || [[place]]
+                       || 'null,"row": null,"old": null,"changed": null,"reduced":"nothing"' || [[tail]];
+        END IF;
     END IF;
 END IF;
