@@ -33,7 +33,8 @@ def dsn() -> Iterator[str]:
     if external:
         yield external
         return
-    with TemporaryServer(server_binaries(), tcp=True) as server:
+    # By itself it does nothing: there are tests that count its transactions, of which autovacuum has some.
+    with TemporaryServer(server_binaries(), tcp=True, settings={"autovacuum": "off"}) as server:
         yield server.dsn()
 
 

@@ -1,6 +1,6 @@
 """How fast pgpubsub is beside other ways to send and receive notifications in Python: `python -m bench`.
 
-Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in five parts:
+Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in seven parts:
 
 - `pubsub`, one connection that its caller drives: throughput and CPU time per notification, of bursts that wait at
   the receiver and of bursts on their way; latency from a NOTIFY to the event, on one connection and between two
@@ -13,7 +13,10 @@ Measured, all in one run against PostgreSQL servers of its own, over TCP on this
 - `streams`, what is kept: many that append at once, beside tables and queues, on a disk that takes a millisecond and on
   that of this machine; a million entries caught up with; from an append to its reader; and all that as it grows;
 - `groups`, what is handled: acknowledged per second by 1, 4 and 16 members, beside tables by hand and job queues; from
-  an append to the handler; and both when much has gone through, or a transaction stays open.
+  an append to the handler; and both when much has gone through, or a transaction stays open;
+- `triggers`, what a table's triggers cost those who write;
+- `layers`, Django Channels' channel layers: latency, messages and deliveries per second, beside channels_postgres and
+  channels_redis.
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
@@ -34,6 +37,8 @@ Not measured: reconnection, encrypted connections, networks, and the server, whi
     sending/     the part about sending
     streams/     the part about streams
     groups/      the part about groups
+    triggers/    the part about triggers
+    layers/      the part about channel layers
     contestants  what a contestant is
     subscribers  those that are built on pgpubsub
     raw_loops    those that are built on a driver alone

@@ -17,6 +17,7 @@ from bench.contestants import Contestant
 from bench.ground import Effort, Ground
 from bench.groups import part as groups
 from bench.hub import part as hub
+from bench.layers import part as layers
 from bench.plot import plot
 from bench.report import environment, save
 from bench.rounds import Measurement, Round, play
@@ -29,7 +30,7 @@ from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending, streams, groups, triggers)
+PARTS = (pubsub, hub, sending, streams, groups, triggers, layers)
 FULL = Effort()
 QUICK = Effort(
     rounds=2,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import wait
 from types import TracebackType
@@ -46,7 +47,7 @@ __all__ = [
     "Worker",
     "closed_error",
     "last_statement",
-    "listening_pids",
+    "listening_pid",
     "new_loop",
     "payloads",
     "take",
@@ -420,11 +421,16 @@ def together(functions: Iterable[Callable[[], object]]) -> list[Any]:
 # -- what the server knows
 
 
-def listening_pids(admin: psycopg.Connection[Any]) -> list[int]:
-    """The backends that listen for hubs of this process."""
+def listening_pid(admin: psycopg.Connection[Any]) -> int:
+    """The one backend that listens for a hub of this process, once those of hubs closed before it are gone."""
     name = f"pgpubsub listen {os.getpid()}@%"
-    rows = admin.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s", [name]).fetchall()
-    return [row[0] for row in rows]
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        rows = admin.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s", [name]).fetchall()
+        if len(rows) == 1:
+            return int(rows[0][0])
+        assert time.monotonic() < deadline, f"{len(rows)} backends listen"
+        time.sleep(0.001)
 
 
 def last_statement(admin: psycopg.Connection[Any], pid: int) -> str:

@@ -36,9 +36,10 @@ from pgpubsub import (
     UnusableDeployment,
 )
 from pgpubsub.testing import TemporaryServer
-from tests.contract.faces import AnyHub, Worker, listening_pids, payloads, take, together
+from tests.contract.faces import AnyHub, Worker, listening_pid, payloads, take, together
 from tests.contract.test_handler import eventually
 from tests.contract.test_pubsub import terminate
+from tests.system.commits import held_up_commits, is_held_up
 
 Admin = psycopg.Connection[Any]
 NewHub = Callable[..., AnyHub]
@@ -104,7 +105,7 @@ def test_its_state_tells_its_life(new_hub: NewHub, admin: Admin) -> None:
         assert (hub.state.error, hub.state.sending_error) == (None, None)
         assert before <= hub.state.since <= datetime.now(UTC)
         since = hub.state.since
-        terminate(admin, listening_pids(admin)[0])
+        terminate(admin, listening_pid(admin))
         eventually(lambda: hub.state.live and hub.state.since > since)
         assert hub.stats().reconnects == 1
         assert f"live since {hub.state.since.isoformat(' ', 'seconds')}" in repr(hub)
@@ -259,7 +260,7 @@ def test_a_function_for_the_connection_string_is_called_for_each_attempt(
     with hub.subscribe(channel) as events:
         eventually(lambda: hub.state.live and hub.state.sending_error is None)
         seen = switch.calls
-        terminate(admin, listening_pids(admin)[0])
+        terminate(admin, listening_pid(admin))
         assert isinstance(events.get(20), Gap)
         assert switch.calls == seen + 1
 
@@ -416,18 +417,12 @@ def test_what_is_sent_during_an_outage_goes_out_after_it(
 def nobody_can_commit_a_notification(dsn: str) -> Iterator[None]:
     """Somebody holds the lock that every NOTIFY needs for its commit: a transaction that waits for a standby."""
     with psycopg.connect(dsn, autocommit=True) as admin, psycopg.connect(dsn) as holder:
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names TO 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        try:
-            while not waiting_for(admin, "SyncRep"):  # the setting takes effect when another process has read it
-                holder.execute("SELECT pg_notify('holder', ''), pg_logical_emit_message(true, '', '')")
-                committing = Worker(holder.commit)
-                eventually(lambda: waiting_for(admin, "SyncRep") or not committing.busy)  # noqa: B023
+        with held_up_commits(dsn):
+            holder.execute("SELECT pg_notify('holder', ''), pg_logical_emit_message(true, '', '')")
+            committing = Worker(holder.commit)
+            eventually(lambda: is_held_up(admin, holder))
             yield
-        finally:
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
-            assert committing.outcome() is None
+        assert committing.outcome() is None
 
 
 def waiting_for(admin: Admin, event: str) -> list[int]:
@@ -532,7 +527,7 @@ def test_an_observer_that_fails_does_no_harm(
     with new_hub(observe=fail) as hub, hub.subscribe(channel) as events:
         hub.notify(channel, "1")
         assert payloads(take(events, 1)) == ["1"]
-        terminate(admin, listening_pids(admin)[0])
+        terminate(admin, listening_pid(admin))
         assert isinstance(events.get(20), Gap)
         hub.notify(channel, "2")
         assert payloads(take(events, 1)) == ["2"]

@@ -27,7 +27,7 @@ from pgpubsub import (
 )
 from pgpubsub.aio.receiving import IN_A_ROW
 from tests.contract import test_handler
-from tests.contract.faces import ASYNC_KINDS, last_statement, listening_pids, new_loop, payloads
+from tests.contract.faces import ASYNC_KINDS, last_statement, listening_pid, new_loop, payloads
 from tests.contract.interruptions import Cancellation, cancel, every_moment_async
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -533,7 +533,7 @@ def test_what_comes_while_the_loop_is_busy_is_delivered_when_it_is_not(
 
     async def main() -> None:
         async with AsyncHub(dsn, heartbeat=None) as hub, hub.subscribe(channel) as events:
-            (pid,) = listening_pids(admin)
+            pid = listening_pid(admin)
             for number in range(10):
                 name = new_channel()
                 adding = asyncio.create_task(events.add(name))

@@ -32,7 +32,7 @@ from tests.contract.faces import (
     Events,
     Worker,
     last_statement,
-    listening_pids,
+    listening_pid,
     payloads,
     take,
     texts,
@@ -52,12 +52,6 @@ def send(admin: Admin, channel: str, count: int, first: int = 1) -> None:
 
 def numbers(first: int, last: int) -> list[str]:
     return [str(number) for number in range(first, last + 1)]
-
-
-def listener(admin: Admin) -> int:
-    """The one backend that listens."""
-    eventually(lambda: len(listening_pids(admin)) == 1)
-    return listening_pids(admin)[0]
 
 
 # -- entering and leaving
@@ -120,7 +114,7 @@ def test_it_may_begin_without_channels(hub: AnyHub, new_channel: Callable[[], st
 
 
 def test_an_exception_leaves_it_closed(hub: AnyHub, admin: Admin, channel: str) -> None:
-    pid = listener(admin)
+    pid = listening_pid(admin)
     with pytest.raises(ZeroDivisionError), hub.subscribe(channel) as events:
         raise ZeroDivisionError
     with pytest.raises(SubscriptionClosed):
@@ -178,7 +172,7 @@ def test_statements_that_are_due_together_go_out_together(
     eventually(lambda: len(hub.stats().subscriptions) == 40)
     connectable.set()
     subscriptions = [worker.outcome() for worker in entering]
-    statement = last_statement(admin, listener(admin))
+    statement = last_statement(admin, listening_pid(admin))
     assert statement.count("LISTEN") == 41
     assert all(f'LISTEN "{channel}"' in statement for channel in channels)
     for events in subscriptions:
@@ -191,11 +185,11 @@ def test_channels_of_one_subscription_go_out_together(
 ) -> None:
     channels = [new_channel() for _ in range(20)]
     with hub.subscribe(*channels):
-        assert last_statement(admin, listener(admin)) == "; ".join(f'LISTEN "{channel}"' for channel in channels)
+        assert last_statement(admin, listening_pid(admin)) == "; ".join(f'LISTEN "{channel}"' for channel in channels)
 
 
 def test_the_last_one_out_unlistens(hub: AnyHub, admin: Admin, new_channel: Callable[[], str]) -> None:
-    pid, shared = listener(admin), new_channel()
+    pid, shared = listening_pid(admin), new_channel()
     with hub.subscribe(shared) as last:
         with hub.subscribe(shared) as first:
             assert last_statement(admin, pid) == f'LISTEN "{shared}"'
@@ -224,7 +218,7 @@ def test_whoever_comes_while_the_last_one_leaves_gets_everything(hub: AnyHub, ad
 
 
 def test_a_subscription_that_is_dropped_frees_its_channels(hub: AnyHub, admin: Admin, channel: str) -> None:
-    pid = listener(admin)
+    pid = listening_pid(admin)
     events = hub.subscribe(channel)
     events.__enter__()
     assert len(hub.stats().subscriptions) == 1
@@ -531,7 +525,7 @@ def test_a_gap_of_the_connection_and_one_of_the_buffer_both_stand(
     with hub.subscribe(channel, capacity=2, overflow="drop_oldest") as events:
         send(admin, channel, 3)
         settled()
-        pid = listener(admin)
+        pid = listening_pid(admin)
         terminate(admin, pid)
         eventually(lambda: events.stats().depth == 4)
         send(admin, channel, 1, 4)

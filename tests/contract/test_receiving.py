@@ -20,7 +20,7 @@ from tests.contract.faces import (
     Events,
     Worker,
     closed_error,
-    listening_pids,
+    listening_pid,
     payloads,
     take,
     texts,
@@ -265,10 +265,7 @@ def test_what_had_arrived_before_the_loss_comes_before_the_gap(
 
 
 def terminate_listener(events: Events, kind: str, admin: psycopg.Connection[Any]) -> None:
-    pids = [events.pubsub.backend_pid] if kind == "PubSub" else listening_pids(admin)  # type: ignore[attr-defined]
-    assert pids
-    for pid in pids:
-        terminate(admin, pid)
+    terminate(admin, events.pubsub.backend_pid if kind == "PubSub" else listening_pid(admin))  # type: ignore[attr-defined]
 
 
 def test_a_wait_ends_in_time_and_costs_nothing(face: Any, channel: str) -> None:

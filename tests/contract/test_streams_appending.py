@@ -46,6 +46,7 @@ from tests.contract.streams import (
     payloads_of,
     transactions_of,
 )
+from tests.system.commits import held_up_commits, is_held_up
 
 Admin = psycopg.Connection[Any]
 NewHub = Callable[..., AnyHub]
@@ -443,12 +444,8 @@ def elsewhere(session_server: TemporaryServer) -> Iterator[str]:
     install(dsn)
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute("ALTER DATABASE postgres SET synchronous_commit = local")
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-        yield dsn
-        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        admin.execute("SELECT pg_reload_conf()")
+        with held_up_commits(dsn):
+            yield dsn
         admin.execute("ALTER DATABASE postgres RESET synchronous_commit")
 
 
@@ -461,8 +458,7 @@ def notify_lock_held(dsn: str) -> Iterator[None]:
         holder.execute("SELECT pg_logical_emit_message(true, 'something', 'to wait for')")
         holder.execute("SELECT pg_notify('something', '')")
         worker = Worker(holder.commit)
-        query = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
-        wait_until(lambda: admin.execute(query, [holder.info.backend_pid]).fetchone() is not None)
+        wait_until(lambda: is_held_up(admin, holder))
         try:
             yield
             assert worker.busy

@@ -419,6 +419,19 @@ def test_two_whose_first_appends_are_open_do_not_wait_for_each_other(
     assert rows == (1,)
 
 
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_stream_that_came_into_being_after_the_snapshot_is_appended_to(
+    installed: str, admin: Admin, channel: str, isolation: str
+) -> None:
+    with psycopg.connect(installed, autocommit=True) as late:
+        late.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+        late.execute("SELECT FROM pgpubsub.stream")
+        pgpubsub.append(admin, channel, "17")
+        pgpubsub.append(late, channel, "18")
+        late.execute("COMMIT")
+    assert payloads_of(admin, channel) == ["17", "18"]
+
+
 def test_with_poll_a_transaction_can_be_prepared_and_with_notify_not(
     two_phase: TemporaryServer, new_hub_of: NewHub, channel: str
 ) -> None:

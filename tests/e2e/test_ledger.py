@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pgpubsub.cli.ledger import Ledger, ranges
+from pgpubsub.cli.demo.ledger import Ledger, ranges
 from pgpubsub.events import Gap, GapReason, Notify
 
 GAP = Gap(GapReason.CONNECTION_LOST, ("orders",), datetime(2026, 1, 1, tzinfo=UTC), None, "reset")

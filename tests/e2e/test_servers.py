@@ -41,7 +41,7 @@ def running(*command: str, port: int, environment: dict[str, str]) -> Iterator[s
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

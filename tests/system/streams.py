@@ -72,13 +72,6 @@ def clear(dsn: str) -> None:
         admin.execute("DROP SCHEMA IF EXISTS pgpubsub CASCADE")
 
 
-def be_synchronous(admin: Admin) -> None:
-    """Commits wait for a standby from now on."""
-    admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
-    admin.execute("SELECT pg_reload_conf()")
-    until(lambda: one(admin, "SHOW synchronous_standby_names") == "standby")
-
-
 def one(conn: Admin, query: str, *parameters: object) -> Any:
     """The one value that a query returns."""
     row = conn.execute(query, parameters).fetchone()

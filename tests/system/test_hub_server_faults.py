@@ -18,6 +18,7 @@ import pytest
 import pgpubsub
 from pgpubsub import Gap, GapReason, Hub, HubStatus, Notify, Observation, Subscription
 from pgpubsub.testing import TemporaryServer
+from tests.system.commits import held_up_commits, is_held_up
 
 QUICK: dict[str, Any] = {"heartbeat": 0.2, "heartbeat_timeout": 0.4}
 
@@ -191,26 +192,18 @@ def test_a_commit_that_waits_for_a_standby_makes_nobody_look_dead(
         psycopg.connect(server.dsn()) as writer,
         ThreadPoolExecutor(1) as pool,
     ):
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-        writer.execute("INSERT INTO t DEFAULT VALUES")
-        writer.execute("SELECT pg_notify('a', 'from the writer')")
-        pool.submit(writer.commit)
-        until(lambda: waits_for_standby(admin))
-        until(lambda: waiting_for_lock(admin, backend(admin, "notify")))
-        begun = monotonic()
-        until(lambda: monotonic() > begun + 3 * (0.2 * 1.2 + 2 * 0.4))  # what three heartbeats may take
-        assert hub.state.live
-        assert hub.stats().reconnects == 0
-        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        admin.execute("SELECT pg_reload_conf()")
+        with held_up_commits(server.dsn()):
+            writer.execute("INSERT INTO t DEFAULT VALUES")
+            writer.execute("SELECT pg_notify('a', 'from the writer')")
+            pool.submit(writer.commit)
+            until(lambda: is_held_up(admin, writer))
+            until(lambda: waiting_for_lock(admin, backend(admin, "notify")))
+            begun = monotonic()
+            until(lambda: monotonic() > begun + 3 * (0.2 * 1.2 + 2 * 0.4))  # what three heartbeats may take
+            assert hub.state.live
+            assert hub.stats().reconnects == 0
         assert text(events.get(timeout=30)) == "from the writer"
         assert not [one for one in seen if one.name in ("lost", "gap")]
-
-
-def waits_for_standby(admin: psycopg.Connection[Any]) -> bool:
-    return admin.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'").fetchone() is not None
 
 
 def waiting_for_lock(admin: psycopg.Connection[Any], pid: int) -> bool:

@@ -12,7 +12,8 @@ from pgpubsub import Hub, Observation, SendTimeout, SendUncertain, ServerRefused
 from pgpubsub.testing import TemporaryServer
 from tests.contract.faces import AnyHub, Worker
 from tests.contract.sending import Foreign, Gate, begin_all, sending_pids
-from tests.system.test_hub_server_faults import until, usage, waiting_for_lock, waits_for_standby
+from tests.system.commits import held_up_commits, is_held_up
+from tests.system.test_hub_server_faults import until, usage, waiting_for_lock
 
 
 @pytest.fixture
@@ -186,21 +187,17 @@ def test_what_was_given_up_while_the_server_was_held_up_is_not_sent_when_it_goes
         Hub(dsn, heartbeat=None, send_timeout=0.5) as hub,
     ):
         admin.execute("CREATE TABLE t ()")
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        admin.execute("SELECT pg_reload_conf()")
-        until(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
-        writer.execute("INSERT INTO t DEFAULT VALUES")
-        writer.execute("SELECT pg_notify('a', 'from the writer')")
-        commit = Worker(writer.commit)
-        until(lambda: waits_for_standby(admin))
-        for text in ("1", "2", "3"):
-            hub.wait_until_live(30)
-            until(lambda: hub.state.sending_error is None)
-            with pytest.raises(SendUncertain):
-                hub.notify("a", text)
-        until(lambda: not any(waiting_for_lock(admin, pid) for pid in sending_pids(admin)))
-        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        admin.execute("SELECT pg_reload_conf()")
+        with held_up_commits(dsn):
+            writer.execute("INSERT INTO t DEFAULT VALUES")
+            writer.execute("SELECT pg_notify('a', 'from the writer')")
+            commit = Worker(writer.commit)
+            until(lambda: is_held_up(admin, writer))
+            for text in ("1", "2", "3"):
+                hub.wait_until_live(30)
+                until(lambda: hub.state.sending_error is None)
+                with pytest.raises(SendUncertain):
+                    hub.notify("a", text)
+            until(lambda: not any(waiting_for_lock(admin, pid) for pid in sending_pids(admin)))
         assert commit.outcome() is None
         until(lambda: hub.state.sending_error is None)
         hub.notify("a", "end")

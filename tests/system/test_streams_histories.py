@@ -16,12 +16,13 @@ import pgpubsub
 from pgpubsub import Entry, Gap, Hub, PositionError, StreamsNotInstalled
 from pgpubsub.testing import Proxy, TemporaryServer
 from pgpubsub.testing.server import find_binaries
+from tests.system.commits import be_synchronous
+from tests.system.older import packaged_binaries
 from tests.system.standby import Standby
 from tests.system.streams import (
     Admin,
     Follower,
     append,
-    be_synchronous,
     binaries_of,
     connect,
     install,
@@ -32,6 +33,7 @@ from tests.system.streams import (
     save,
     set_back,
     stored,
+    until,
     xmax,
 )
 
@@ -201,6 +203,49 @@ def test_a_server_that_is_set_back_to_an_older_state_rewinds_readers(stream_serv
         assert payloads(read_all(dsn, "s", old[4].position)) == news
 
 
+def test_a_recovery_to_a_point_in_time_rewinds_readers(server: TemporaryServer) -> None:
+    """From a copy and an archive of what was written after it, as far as somebody wants; on a timeline of its own."""
+    dsn, archive = server.dsn(), server.directory / "archive"
+    run_as_owner(server, "mkdir", archive)
+    install(dsn)
+    with connect(dsn) as admin:
+        admin.execute("ALTER SYSTEM SET archive_mode = on")
+        admin.execute(f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'")
+        for number in range(5):
+            append(admin, "s", str(number))
+    copy = save(server)
+    with Follower(dsn, "s", **QUICK) as live, Follower(dsn, "s", kind="AsyncHub", **QUICK) as other:
+        with connect(dsn) as admin:
+            for number in range(5, 10):
+                append(admin, "s", str(number))
+            admin.execute("SELECT pg_create_restore_point('here')")
+            for number in range(10, 15):
+                append(admin, "s", str(number))
+            live.until(15)
+            other.until(15)
+            written = one(admin, "SELECT pg_walfile_name(pg_switch_wal())")
+            until(lambda: (one(admin, "SELECT last_archived_wal FROM pg_stat_archiver") or "") >= written)
+        recovery = f"""
+            restore_command = 'cp {archive}/%f %p'
+            recovery_target_name = 'here'
+            recovery_target_action = 'promote'
+        """
+        run_as_owner(
+            server, "sh", "-c", 'echo "$1" >> "$0/postgresql.auto.conf"; touch "$0/recovery.signal"', copy, recovery
+        )
+        set_back(server, copy)
+        with connect(dsn) as admin:
+            until(lambda: one(admin, "SELECT pg_is_in_recovery()") is False)
+            news = [f"new {number}" for number in range(20)]
+            for text in news:
+                append(admin, "s", text)
+        for follower in (live, other):
+            follower.until(15 + 1 + 20)
+            assert follower.payloads == [*numbers(15), "rewound", *news], "it goes on at the last shared point"
+        assert payloads(read_all(dsn, "s", live.tokens[12])) == ["rewound", *numbers(10), *news]
+        assert payloads(read_all(dsn, "s", live.tokens[7])) == [*numbers(8, 10), *news]
+
+
 # -- dumps
 
 
@@ -357,9 +402,9 @@ def test_a_live_reader_of_a_database_that_is_replaced_by_its_dump_is_told(stream
 
 
 def old_binaries() -> Path:
-    """Of a major version before the newest."""
+    """Of a major version before the newest: the package pgserver's 16.2, or Debian's."""
     newest = find_binaries()
-    for directory in sorted(Path("/usr/lib/postgresql").glob("*/bin")):
+    for directory in [*packaged_binaries(), *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]:
         if directory != newest and (directory / "pg_upgrade").exists() and (directory / "pg_checksums").exists():
             return directory
     pytest.skip("pg_upgrade needs an older PostgreSQL too (Debian: apt-get install postgresql)")

@@ -16,6 +16,7 @@ import pgpubsub
 from pgpubsub import Entry, Hub
 from pgpubsub.streams.source import Session
 from pgpubsub.testing import TemporaryServer
+from tests.system.commits import be_synchronous
 from tests.system.standby import Standby
 from tests.system.streams import (
     SECONDS,
@@ -23,7 +24,6 @@ from tests.system.streams import (
     Follower,
     Writers,
     append,
-    be_synchronous,
     connect,
     one,
     payloads,

@@ -1,97 +1,94 @@
 """The program `pgpubsub`.
 
-Little is imported here, and only standard library: signals are in hand before the slow imports begin, and
-`--help` works without the extra that `demo` needs.
+Little is imported here: signals are in hand before the slow imports begin (but for that of pgpubsub itself), and
+without the extra `cli` there is an error that names it.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from pgpubsub.cli.interruption import Interruption
+from pgpubsub.cli.statuses import FAILED, READER_GONE, USAGE, Ended
 
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
+__all__ = ["main", "program"]
 
-__all__ = ["main"]
+NEEDS_EXTRA = "pgpubsub: the program needs the extra 'cli': pip install 'pgpubsub[binary,cli]'"
 
-NEEDS_EXTRA = "pgpubsub demo needs the extra 'demo': pip install 'pgpubsub[binary,demo]'"
+EXTRA = ("typer", "rich")
+CLICK_USAGE = 2
+"""With which Typer exits when the command line is wrong."""
+GRACE = 0.5
+"""Seconds that whoever reads standard output has, when a signal has come, to make room for what is left."""
+
+
+def program() -> NoReturn:
+    """Run the program, and end the process with it."""
+    status = main()
+    if status > 128:  # a signal has come: a thread that still waits, as for a name server, is not waited for
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status. For a process that ends with it: signals are not given back."""
     interruption = Interruption()
+    _open_what_is_closed()
     try:
         status = _obey(arguments, interruption)
-    except BrokenPipeError:  # whoever was reading has read enough
-        status = 1
     except (Exception, SystemExit):
         if not interruption.status:
             raise
         status = interruption.status  # whatever it made fail, such as writing to a terminal that is gone
     finally:
-        _flush()
+        unwritten = _flush(interruption)
         interruption.over()
-    return interruption.status or status
+    return interruption.status or status or unwritten
 
 
 def _obey(arguments: Sequence[str] | None, interruption: Interruption) -> int:
-    options = _parser().parse_args(arguments)
     try:
-        from pgpubsub.cli.demo import run
+        from pgpubsub.cli.app import run
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rich":
+        if (error.name or "").partition(".")[0] not in EXTRA:
             raise
-        return _refuse(NEEDS_EXTRA)
-    from pgpubsub.testing.server import find_binaries
-
-    try:
-        binaries = find_binaries()
-    except FileNotFoundError:
-        return _refuse(NEEDS_EXTRA)
+        sys.stderr.write(f"{NEEDS_EXTRA}\n")
+        return FAILED
     interruption.check()
-    return run(binaries, options.seconds, interruption)
-
-
-def _parser() -> ArgumentParser:
-    from argparse import ArgumentParser
-
-    from pgpubsub import __version__
-
-    parser = ArgumentParser("pgpubsub", description="Publish and subscribe in PostgreSQL, over LISTEN and NOTIFY.")
-    parser.add_argument("--version", action="version", version=f"pgpubsub {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    about = "see it work, and recover from a lost connection, on a PostgreSQL server of its own"
-    demo = commands.add_parser("demo", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    demo.add_argument(
-        "--seconds", type=_seconds, default=8.0, metavar="N", help="how long to send notifications (default: 8)"
-    )
-    return parser
-
-
-def _seconds(text: str) -> float:
-    from argparse import ArgumentTypeError
-
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0, and at most a day")
-    return seconds
+        run(arguments, interruption)
+    except Ended as end:
+        return end.status
+    except SystemExit as end:
+        if interruption.status:
+            raise
+        return USAGE if end.code == CLICK_USAGE else int(end.code or 0)
+    return 0
 
 
-def _refuse(why: str) -> int:
-    sys.stderr.write(why + "\n")
-    return 2
+def _open_what_is_closed() -> None:
+    """Whoever started us may have closed the standard streams (`>&-`), which Python then has not."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # until the end
 
 
-def _flush() -> None:
-    """Have what cannot be written, to a pipe or terminal that is gone, forgotten: else Python complains at its end."""
+def _flush(interruption: Interruption) -> int:
+    """Write what is left. Have what cannot be written, to a pipe or terminal that is gone, forgotten: else Python
+    complains at its end. Returns the exit status if it cannot."""
     try:
-        sys.stdout.flush()
-    except OSError:
+        if interruption.status and not select.select([], [sys.stdout], [], GRACE)[1]:
+            raise BrokenPipeError
+        with interruption.finishing():
+            sys.stdout.flush()
+    except (OSError, SystemExit) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError | SystemExit):
+            return READER_GONE
+        sys.stderr.write(f"pgpubsub: standard output cannot be written: {error.strerror}\n")
+        return FAILED
+    return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,8 +37,10 @@ from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, Con
 from pgpubsub.events import Notify
 
 __all__ = [
+    "LIBPQ_KEYWORDS",
     "Connection",
     "Psycopg3Connection",
+    "break_off",
     "decode",
     "let_go",
     "open_connection",
@@ -73,12 +76,24 @@ comes first too, but for `client_encoding`: it is there for terminals, and we sp
 _inherited: list[object] = []
 
 
+LIBPQ_KEYWORDS = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+"""The names of connection parameters."""
+
+
 def let_go(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """After `fork()`, in the child: close its copy of the parent's socket, or the server would not notice the end of a
     parent that its child outlives. The connection is kept: its destructor would say goodbye, or complain."""
     if not conn.closed:
         os.close(conn.pgconn.socket)
         _inherited.append(conn)
+
+
+def break_off(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Break a connection that owes an answer. (To cancel a statement takes a connection of its own, and seconds where
+    the server does not answer that either.)"""
+    if not conn.closed and conn.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+        with suppress(OSError), socket.socket(fileno=os.dup(conn.pgconn.socket)) as its_socket:
+            its_socket.shutdown(socket.SHUT_RDWR)
 
 
 class Connection(psycopg.Connection[Any]):
@@ -108,7 +123,10 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_
     try:
         conninfo = make_conninfo(dsn or "", **given)
     except psycopg.ProgrammingError as error:
-        raise ConninfoError(f"invalid connection string or keyword: {' '.join(str(error).split())}") from error
+        words = " ".join(str(error).split())
+        if "://" in (dsn or ""):  # what libpq cites may be a part of the password
+            words = re.sub(r'"[^"]*"', '"..."', words)
+        raise ConninfoError(f"invalid connection string or keyword: {words}") from error
     if not re.fullmatch(r"\s*[-+]?\d+\s*", seconds := str(conninfo_to_dict(conninfo).get("connect_timeout", "0"))):
         raise ConninfoError(f"connect_timeout is a whole number of seconds, not {seconds!r}")
     if "service" in conninfo_to_dict(conninfo):  # whose file libpq reads, and we do not

@@ -13,7 +13,7 @@ from pgpubsub.drivers.psycopg3 import psycopg
 from pgpubsub.drivers.psycopg3_loop import PREPARE, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionFailed
 
-__all__ = ["SESSION_SETTINGS", "dial"]
+__all__ = ["SESSION_SETTINGS", "dial", "in_one_line"]
 
 WHO_ARE_YOU = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()"
 
@@ -59,7 +59,7 @@ async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
     except TimeoutError as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds:g} s") from error
     except (psycopg.Error, OSError, UnicodeError) as error:
-        raise ConnectionFailed(f"cannot connect to PostgreSQL: {_in_one_line(error)}") from error
+        raise ConnectionFailed(f"cannot connect to PostgreSQL: {in_one_line(error)}") from error
 
 
 def _patience(conninfo: str) -> float | None:
@@ -69,7 +69,7 @@ def _patience(conninfo: str) -> float | None:
     return (hosts + 1) * for_each if for_each > 0 else None
 
 
-def _in_one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """libpq explains itself in paragraphs, and psycopg says once more that it failed."""
     text = " ".join(str(error).split())
     return text.removeprefix("connection failed: ").removeprefix("connection is bad: ")

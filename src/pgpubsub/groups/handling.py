@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.drivers.borrowed import Statement
-from pgpubsub.errors import Closed, LeaseLost
+from pgpubsub.errors import Closed, LeaseLost, PubSubError
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.claims import Claim
 
@@ -120,7 +120,8 @@ class DeliveredBatch(InHand, Generic[T]):
 
 def explained(claim: Claim[Any], error: BaseException) -> str:
     """What is stored of an error, and logged."""
-    words = "".join(traceback.format_exception_only(error)).strip()
+    # The root of the errors is what a text was made into, see `fail`.
+    words = str(error) if type(error) is PubSubError else "".join(traceback.format_exception_only(error)).strip()
     logger.warning("%s failed, attempt %d: %s", _named(claim), claim.items[0].attempts, words, exc_info=error)
     return words.encode("utf-8", "replace").decode().replace("\0", "")[:LONGEST]
 

@@ -108,15 +108,19 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_tem
 $body$;
 
 -- Give streams their names. One that somebody else is registering in an open transaction is left to them: if they roll
--- back, the next append does it.
+-- back, the next append does it. So is one that was registered after the snapshot of a REPEATABLE READ transaction.
 CREATE OR REPLACE FUNCTION {schema}.register(names text[]) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
     WITH new AS MATERIALIZED (
         SELECT DISTINCT {schema}.stream_id(given.name) AS id, given.name FROM unnest($1) AS given (name)
          WHERE NOT EXISTS (SELECT FROM {schema}.stream AS known WHERE known.name = given.name))
     INSERT INTO {schema}.stream (id, name)
     SELECT new.id, new.name FROM new WHERE pg_try_advisory_xact_lock(new.id)
-    ON CONFLICT DO NOTHING
+    ON CONFLICT DO NOTHING;
+EXCEPTION WHEN serialization_failure THEN
+    NULL;
+END
 $body$;
 
 -- Make a stream, or change what it is like.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,7 +13,7 @@ import psycopg
 from psycopg import pq
 
 from pgpubsub.drivers.interface import statement_error
-from pgpubsub.drivers.psycopg3 import let_go
+from pgpubsub.drivers.psycopg3 import break_off, let_go
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.streams.installation import check_version, missing_schema, not_installed
 from pgpubsub.streams.statements import Statements
@@ -180,13 +178,9 @@ class Source:
         self.cut()
 
     def cut(self) -> None:
-        """Break those that owe an answer. (To cancel a statement takes a connection of its own, and seconds where the
-        server does not answer that either.)"""
+        """Break those that owe an answer."""
         for session in self._lent:
-            pgconn = session.conn.pgconn
-            if not session.conn.closed and pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-                with suppress(OSError), socket.socket(fileno=os.dup(pgconn.socket)) as its_socket:
-                    its_socket.shutdown(socket.SHUT_RDWR)
+            break_off(session.conn)
 
     def disown(self) -> None:
         """After `fork()`, in the child."""

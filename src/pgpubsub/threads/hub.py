@@ -203,7 +203,7 @@ class Hub:
         """`notify` for a task, in any event loop: for programs that have threads and tasks, whose calls go out
         together. A call that is cancelled before it is in flight is not sent."""
         sending = AwaitedSending(self._engine, (checked_message(channel, payload, self._engine.max_payload),))
-        await self._running_thread().run_for(sending, sending.ended)
+        await self._running_thread().run_for(sending)
 
     def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
         """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from pgpubsub.errors import Closed, ConcurrentUse
 
-__all__ = ["Call", "LoopThread"]
+__all__ = ["AwaitedCall", "Call", "LoopThread"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,23 @@ class Call(Generic[T]):
         self._done.acquire()
 
 
+class AwaitedCall(Call[T]):
+    """The same for a task in the loop in which this is made. It awaits `ended`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def end(self) -> None:
+        with suppress(RuntimeError):  # that loop has ended
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
 class _Coroutine(Call[T]):
     """A coroutine function."""
 
@@ -81,6 +98,10 @@ class _Coroutine(Call[T]):
         if not task.cancelled():
             task.exception()  # it is known, even if nobody waits any more
         self.end()
+
+
+class _AwaitedCoroutine(_Coroutine[T], AwaitedCall[T]):
+    """A coroutine function, for a task."""
 
 
 class LoopThread:
@@ -134,12 +155,16 @@ class LoopThread:
             self._calls.pop(call, None)
         return call.result()
 
-    async def run_for(self, call: Call[T], ended: asyncio.Future[None]) -> T:
-        """The same for a task of another loop, which `ended` wakes."""
+    async def call_for(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """The same as `call` for a task of another loop."""
+        return await self.run_for(_AwaitedCoroutine(function, args))
+
+    async def run_for(self, call: AwaitedCall[T]) -> T:
+        """The same as `run` for a task of another loop, in which `call` was made."""
         self.check_process()
         try:
             self._begin(call)
-            await ended
+            await call.ended
         except BaseException:
             self.post(call.cancel)
             raise

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from pgpubsub.core import sender
@@ -59,18 +57,5 @@ class Sending(Told[None], sender.Call):
         pass
 
 
-class AwaitedSending(Sending):
-    """The same for a task in the loop in which this is made."""
-
-    def __init__(self, engine: Engine, messages: Sequence[Message]) -> None:
-        super().__init__(engine, messages)
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
-
-    def end(self) -> None:
-        with suppress(RuntimeError):  # that loop has ended
-            self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+class AwaitedSending(Sending, loop_thread.AwaitedCall[None]):
+    """The same for a task of another loop."""

@@ -23,6 +23,7 @@ from pgpubsub.triggers.definition import (
     check_trigger_name,
     quote_table,
     stream,
+    target_of,
     wanted,
 )
 
@@ -57,7 +58,9 @@ def sql(table: tuple[str, str] | str, **options: Unpack[Options]) -> str:
 
 def install(conn: Any, table: tuple[str, str] | str, **options: Unpack[Options]) -> None:
     """Have the changes of a table told. May be repeated: what is as it should be is not touched, and what is to be
-    otherwise is replaced, in one transaction. Repeat it when a column was renamed or dropped, or the key changed.
+    otherwise is replaced, in one transaction, and stays enabled or disabled as it was. Repeat it when the table was
+    renamed, moved or given another owner, a column was added, renamed, dropped or given another type, or the key
+    changed.
 
     Args:
         conn: a connection as for `pgpubsub.notify`, of the table's owner. What is not in autocommit mode has to be
@@ -72,7 +75,8 @@ def install(conn: Any, table: tuple[str, str] | str, **options: Unpack[Options])
         old: send also the row as it was before an update or a delete.
         when: an SQL condition on NEW, OLD and TG_OP; where it is not true, nothing is told. NEW has only NULLs in a
             delete, and OLD in an insert. It is SQL, and run: never make it of what others say. It sees no schema but
-            `pg_catalog`: other functions and operators need theirs.
+            `pg_catalog`: other functions and operators need theirs. With level="statement" and updates, it can look at
+            OLD only if there is a primary key. A truncate is told anyway.
         level: "row", a message for each row; or "statement", one for each statement (with a count and keys to a
             channel; an entry for each row to a stream), which is faster where many rows are changed at once.
         name: tells triggers on one table apart; up to 40 bytes, "pgpubsub" by default.
@@ -159,7 +163,7 @@ def _query() -> Statement:
 def _triggers(answer: str | None) -> list[Trigger]:
     found = []
     for one in json.loads(answer or "[]"):
-        with suppress(ValueError, TypeError, KeyError):  # anybody may write a comment that looks like one of ours
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # anybody may write a comment like one of ours
             found.append(_trigger(**one))
     return found
 
@@ -167,17 +171,11 @@ def _triggers(answer: str | None) -> list[Trigger]:
 def _trigger(table: list[str], settings: str, failures: int) -> Trigger:
     schema, name = table
     given: dict[str, Any] = json.loads(settings)
-    to = given["to"]
-    return Trigger(
-        table=(schema, name),
-        name=given["name"],
-        to=to if isinstance(to, str) else ToStream(to["stream"], to["schema"]),
-        on=tuple(given["on"]),
-        columns=None if given["columns"] is None else tuple(given["columns"]),
-        key_only=given["key_only"],
-        old=given["old"],
-        when=given["when"],
-        level=given["level"],
-        definer=given["definer"],
-        failures=failures,
-    )
+    options: dict[str, Any] = {
+        option: given[option] for option in ("name", "key_only", "old", "when", "level", "definer")
+    }
+    options["to"] = target_of(given["to"])
+    options["on"] = tuple(given["on"])
+    options["columns"] = None if given["columns"] is None else tuple(given["columns"])
+    wanted((schema, name), **options)  # raises if it could not be installed
+    return Trigger(table=(schema, name), failures=failures, **options)

@@ -2,7 +2,8 @@
 
 The channel has the table's name, and the payload is the row as JSON with `tg_op` beside the columns. Unlike the old
 ones these can be repeated, take any table's name, and never make a write fail: a row that is too long for a
-notification is reduced to its key. New programs use `install`, which says more.
+notification is reduced to its key. What does not change is that PostgreSQL delivers equal notifications of a
+transaction once: of equal rows, one. New programs use `install`, which says more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pgpubsub.triggers.definition import quote_table
 __all__ = ["create_table_notify_trigger", "create_tables_notify_func"]
 
 FUNCTION = """
+DO $do$ BEGIN
+-- Others may do the same at the same time.
+PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgpubsub.triggers', 0));
 CREATE OR REPLACE FUNCTION tables_notify_func() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -23,9 +27,9 @@ DECLARE
 BEGIN
     BEGIN
         IF TG_OP = 'DELETE' THEN
-            SELECT row_to_json(one)::text INTO payload FROM (SELECT OLD.*, TG_OP) AS one;
+            SELECT row_to_json(one.*)::text INTO payload FROM (SELECT OLD.*, TG_OP) AS one;
         ELSE
-            SELECT row_to_json(one)::text INTO payload FROM (SELECT NEW.*, TG_OP) AS one;
+            SELECT row_to_json(one.*)::text INTO payload FROM (SELECT NEW.*, TG_OP) AS one;
         END IF;
         IF octet_length(payload) > 7999 THEN
             SELECT json_object_agg(part.key, part.value)::text INTO payload
@@ -60,7 +64,8 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-$body$
+$body$;
+END $do$
 """
 
 
@@ -100,6 +105,7 @@ def create_table_notify_trigger(conn: Any, tablename: str) -> Any:
         DECLARE
             its_table regclass := coalesce(to_regclass(quote_ident({name})), CAST(CAST({name} AS text) AS regclass));
         BEGIN
+            PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgpubsub.triggers', 0));
             EXECUTE format('DROP TRIGGER IF EXISTS tables_notify_trigger ON %s', its_table);
             EXECUTE format('CREATE TRIGGER tables_notify_trigger AFTER INSERT OR UPDATE OR DELETE ON %s'
                            ' FOR EACH ROW EXECUTE FUNCTION tables_notify_func()', its_table);

@@ -64,7 +64,8 @@ class Trigger:
     level: Level
     definer: bool
     failures: int
-    """How often something went wrong within it, since it was installed first. The server's log has the warnings."""
+    """How often something went wrong within it, since it was installed first, or moved with its table, or given to
+    another owner. The server's log has the warnings."""
 
 
 class Options(TypedDict, total=False):
@@ -171,6 +172,11 @@ def quote_table(table: tuple[str, str] | str) -> str:
     for part in table:
         _check_text("table", part)
     return ".".join(map(quote_identifier, table))
+
+
+def target_of(stored: str | Mapping[str, str]) -> str | ToStream:
+    """Where a trigger sends to, from what the settings have of it."""
+    return stored if isinstance(stored, str) else ToStream(stored["stream"], stored["schema"])
 
 
 def _target(to: Any) -> str | ToStream:

@@ -4,7 +4,7 @@ EXCEPTION WHEN OTHERS THEN  -- the client's encoding may not have its letters
     NULL;
 END;
 BEGIN
-    PERFORM nextval([[failures]]);
+    [[failures]]
 EXCEPTION WHEN OTHERS THEN
     NULL;
 END;

@@ -1,11 +1,14 @@
 -- Made by pgpubsub. It tells of all that a statement has changed and never fails: what goes wrong is a warning, and is
 -- counted.
 #variable_conflict use_column
+<<told>>
 DECLARE
+    operation CONSTANT text := TG_OP;
     total bigint;
-    its_keys text;
-    listed bigint;
     concerned bigint;
+    one_key text;
+    its_keys text := '';
+    listed bigint := 0;
     room int;
     head text;
     tail text;
@@ -15,13 +18,16 @@ DECLARE
 BEGIN
     BEGIN
         head := '{"op":"' || lower(TG_OP) || [[place]];
-        tail := ',"xid":' || coalesce(pg_current_xact_id_if_assigned()::text, 'null')
-                || ',"at":' || to_json(clock_timestamp()) || '}';
+        tail := [[tail]];
         IF TG_OP = 'TRUNCATE' THEN
             message := head || 'null,"row": null,"old": null,"changed": null,"reduced": null' || tail;
             [[make_truncate]]
+        ELSIF TG_OP = 'INSERT' THEN
+            [[make of inserted]]
+        ELSIF TG_OP = 'UPDATE' THEN
+            [[make of updated]]
         ELSE
-            [[make]]
+            [[make of deleted]]
         END IF;
     EXCEPTION WHEN OTHERS OR ASSERT_FAILURE THEN
         [[fail]]

@@ -39,7 +39,10 @@ def install(wanted: Wanted) -> str:
         }
     values["when"] = "true" if settings["when"] is None else f"({settings['when']}\n)"
     source = _template("row" if by_rows else "statement")
-    for word, name in {"fail": "fail", **parts, "append": "append"}.items():
+    for rows in ("inserted", "updated", "deleted"):  # each statement's own, which are there for it alone
+        make = _template(parts["make"]).replace("[[rows]]", f"[[{rows}]]")
+        source = source.replace(f"[[make of {rows}]]", make.replace("[[changed]]", f"[[{rows} and changed]]"))
+    for word, name in {"fail": "fail", **parts, "failures": "failures", "append": "append", "wake": "wake"}.items():
         source = source.replace(f"[[{word}]]", _template(name) if name else "")
     return _filled(
         "install",
@@ -48,6 +51,7 @@ def install(wanted: Wanted) -> str:
             "values": f"{quote_literal(json.dumps(values, ensure_ascii=False))}::pg_catalog.jsonb",
             "source": quote_literal(source),
             "table": quote_literal(wanted.table),
+            "sweep": _filled("sweep", {}),
         },
     )
 
@@ -69,7 +73,9 @@ def _template(name: str) -> str:
 
 def _filled(name: str, words: Mapping[str, str]) -> str:
     """A template with words filled in, all at once, so that none is looked for in what is filled in."""
-    known = {**words, "mark": quote_literal(MARK), "mark_length": str(len(MARK))}
+    known = {**words, "mark": quote_literal(MARK)}
+    if name != "ours":
+        known["ours"] = _filled("ours", {})
     tag = "$pgpubsub$"
     while any(tag in text for text in words.values()):
         tag = f"{tag[:-1]}_$"

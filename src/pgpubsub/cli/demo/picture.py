@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgpubsub import __version__
-from pgpubsub.cli.ledger import Arrival, Hole, Ledger, ranges
-from pgpubsub.cli.story import BURST, CHANNEL, FRAMES_PER_SECOND, Mood
+from pgpubsub.cli.demo.ledger import Arrival, Hole, Ledger, ranges
+from pgpubsub.cli.demo.story import BURST, CHANNEL, FRAMES_PER_SECOND, Mood
 from pgpubsub.events import Gap
 
 __all__ = ["Glyphs", "News", "glyphs_for", "moment", "news_line", "summary", "title"]

@@ -18,10 +18,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from pgpubsub.classic.pubsub import connect
+from pgpubsub.cli.demo.ledger import Ledger
+from pgpubsub.cli.demo.picture import News, glyphs_for, moment, news_line, summary, title
+from pgpubsub.cli.demo.story import Audience, Mood, Story
 from pgpubsub.cli.interruption import Interruption
-from pgpubsub.cli.ledger import Ledger
-from pgpubsub.cli.picture import News, glyphs_for, moment, news_line, summary, title
-from pgpubsub.cli.story import Audience, Mood, Story
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["run"]

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Protocol
 
 from pgpubsub.classic.pubsub import PubSub
-from pgpubsub.cli.ledger import Ledger, ranges
+from pgpubsub.cli.demo.ledger import Ledger, ranges
 from pgpubsub.events import Gap, Notify
 
 __all__ = ["BURST", "CHANNEL", "FRAMES_PER_SECOND", "Audience", "Mood", "Story"]
