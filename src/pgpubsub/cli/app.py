@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import pgpubsub
-from pgpubsub.cli import demo, doctor, listen, notify, stream, top, trigger
+from pgpubsub.cli import demo, doctor, listen, notify, serve, stream, top, trigger
 from pgpubsub.cli.interruption import Interruption
 from pgpubsub.cli.statuses import FAILED, NO_CONNECTION, USAGE, Ended
 from pgpubsub.cli.terminal import Terminal
@@ -44,6 +44,7 @@ app.add_typer(stream.app, name="stream")
 app.add_typer(trigger.app, name="trigger")
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
 

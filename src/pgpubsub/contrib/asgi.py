@@ -26,7 +26,7 @@ from pgpubsub.aio import AsyncReader, AsyncSubscription
 from pgpubsub.contrib.sse import Options, follow
 from pgpubsub.errors import SubscriptionClosed
 
-__all__ = ["ending_with_server", "respond"]
+__all__ = ["ending_with_server", "respond", "server_ends"]
 
 GRACE = 1.0
 """Seconds that a client has, when the server ends, to take what was sent to it."""
@@ -78,6 +78,11 @@ def ending_with_server() -> Iterator[None]:
             del _endings[loop]
 
 
+async def server_ends() -> None:
+    """Wait until the server is told to end: below `ending_with_server`."""
+    await _ending().told.wait()
+
+
 async def respond(
     receiver: AsyncSubscription[Any] | AsyncReader[Any],
     start: Callable[[], Awaitable[object]],
@@ -99,7 +104,7 @@ async def respond(
     """
     streaming = asyncio.create_task(_stream(receiver, start, send, options))
     gone = asyncio.create_task(_gone(receive))
-    ending = asyncio.create_task(_ending().told.wait())
+    ending = asyncio.create_task(server_ends())
     try:
         await asyncio.wait({streaming, gone, ending}, return_when=asyncio.FIRST_COMPLETED)
         if ending.done():

@@ -7,6 +7,7 @@ from typing import Any
 
 from pgpubsub.core.buffer import Buffer
 from pgpubsub.core.pages import Pages
+from pgpubsub.core.position import Position
 from pgpubsub.core.reading import Batch
 from pgpubsub.events import Gap, Notify
 from pgpubsub.hubs.mailbox import Decoders, Mailbox
@@ -64,7 +65,11 @@ class Hinted(Mailbox):
 class Inbox(Hinted):
     """That of a reader."""
 
+    standing: Callable[[], Position | None]
+    """Where its reader stands, between two batches."""
+
     def __init__(self, types: Decoders) -> None:
+        self.standing = lambda: None
         super().__init__(Pages(FEW, LONG, lambda: self.on_low()), types)
 
     @property

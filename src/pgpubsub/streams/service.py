@@ -181,6 +181,7 @@ class Streams:
 
         inbox.on_hint, inbox.on_gap, inbox.on_low, inbox.on_end = reader.wake, on_gap, feed, end
         inbox.own_pid = lambda: self._engine.sending_pid
+        inbox.standing = lambda: None if reader.reading.in_midst else reader.position
         return reader
 
     def cut(self) -> None:

@@ -1,0 +1,249 @@
+"""Who may read and write what: patterns, and JSON Web Tokens that carry them (RFC 7519).
+
+What a request is about is named as its URL names it: `channels/orders`, `streams/orders`. A pattern is such a name in
+which `*` stands for any text. Nobody may anything unless a token, or `--public` for reading, says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+import jwt
+
+from pgpubsub.web.problems import Problem
+
+__all__ = ["NOBODY", "Grant", "Keys", "Patterns", "check_patterns"]
+
+SHORTEST_SECRET = 32
+"""Bytes: what HS256 wants (RFC 7518, section 3.2)."""
+
+LEEWAY = 10.0
+"""Seconds by which clocks may differ when a token is new (`nbf`, `iat`). Its end is its end."""
+
+ALGORITHMS: Mapping[str, Sequence[str]] = {
+    "oct": ("HS256", "HS384", "HS512"),
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "EC": ("ES256", "ES384", "ES512"),
+    "OKP": ("EdDSA",),
+}
+"""By sort of key, so that a public key never passes for a secret."""
+
+
+def check_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns that begin as names do.
+
+    Raises:
+        ValueError: one can match nothing.
+
+    >>> check_patterns(["channels/news.*", "*"])
+    ('channels/news.*', '*')
+    """
+    checked = tuple(patterns)
+    for pattern in checked:
+        if not pattern.startswith(("channels/", "streams/", "*")):
+            raise ValueError(
+                f"{pattern!r} matches nothing: a pattern is channels/NAME or streams/NAME, with * for any text in it"
+            )
+    return checked
+
+
+class Patterns:
+    """Names that are allowed.
+
+    >>> news = Patterns(["channels/news.*"])
+    >>> news.match("channels/news.sport"), news.match("streams/news.sport")
+    (True, False)
+    """
+
+    __slots__ = ("_expression", "given")
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self.given = tuple(patterns)
+        parts = ["[\\s\\S]*".join(map(re.escape, pattern.split("*"))) for pattern in self.given]
+        self._expression = re.compile("|".join(parts)) if parts else None
+
+    def match(self, name: str) -> bool:
+        """Whether `name` is one of them."""
+        return self._expression is not None and self._expression.fullmatch(name) is not None
+
+    def __bool__(self) -> bool:
+        return self._expression is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody may."""
+
+    read: Patterns = field(default_factory=Patterns)
+    write: Patterns = field(default_factory=Patterns)
+    subject: str | None = None
+    """Who it is, if a token says so."""
+    expires: float | None = None
+    """When it ends, in seconds since 1970."""
+
+    def check(self, doing: str, names: Iterable[str]) -> None:
+        """Make sure that all of `names` may be read, or written.
+
+        Raises:
+            Problem: 401 without a token, 403 with one that does not say so.
+        """
+        patterns = self.read if doing == "read" else self.write
+        for name in names:
+            if patterns.match(name):
+                continue
+            if self.expires is None:
+                raise Problem(401, "unauthorized", f"to {doing} {name} takes a token: Authorization: Bearer ...")
+            raise Problem(403, "forbidden", f"the token does not allow to {doing} {name}")
+
+
+NOBODY = Grant()
+
+
+class Keys:
+    """What tokens are verified with. Files are read again when they have changed, so that keys can be replaced.
+
+    Args:
+        key: a file with a public key (PEM), or with several (JWKS, RFC 7517).
+        secret: a file with a secret of at least 32 bytes, for HS256 and its like. A line break at its end does not
+            count.
+        audience, issuer: what a token's `aud` and `iss` have to be, if they are to be anything.
+
+    Raises:
+        ValueError: both or neither of the files are given, or there is no key in them.
+        OSError: they cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str | Path | None = None,
+        secret: str | Path | None = None,
+        audience: str | None = None,
+        issuer: str | None = None,
+    ) -> None:
+        if (key is None) == (secret is None):
+            raise ValueError("tokens are verified with either a key (--jwt-key) or a secret (--jwt-secret-file)")
+        self._path = Path(key or secret or "")
+        self._parse: Callable[[bytes], Sequence[jwt.PyJWK]] = _public_keys if key is not None else _secret
+        self._audience = audience
+        self._issuer = issuer
+        self._read_at = -1
+        self._keys: Sequence[jwt.PyJWK] = ()
+        self._refresh()
+
+    def grant(self, token: str) -> Grant:
+        """What `token` allows.
+
+        Raises:
+            Problem: 401, it is not valid, or not any more; with why.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            claims = self._claims(token, header)
+            return _grant(claims)
+        except jwt.ExpiredSignatureError:
+            raise Problem(401, "expired", "the token has expired: get a new one") from None
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise Problem(401, "bad-token", f"the token is not valid: {error}") from None
+
+    def _claims(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            self._refresh()
+        except (OSError, ValueError):  # in the midst of being replaced: the keys we have are good
+            if not self._keys:
+                raise
+        error: Exception = jwt.InvalidKeyError("no key of ours is named as its kid says")
+        for key in self._keys:
+            if header.get("kid") is not None and key.key_id is not None and header["kid"] != key.key_id:
+                continue
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key,
+                    algorithms=_algorithms(key),
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    leeway=LEEWAY,
+                    options={"require": ["exp"], "verify_aud": self._audience is not None},
+                )
+                break
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError, jwt.InvalidKeyError) as refused:
+                error = refused
+        else:
+            raise error
+        if claims["exp"] <= time():
+            raise jwt.ExpiredSignatureError
+        return claims
+
+    def _refresh(self) -> None:
+        changed_at = self._path.stat().st_mtime_ns
+        if changed_at != self._read_at:
+            self._keys = self._parse(self._path.read_bytes())
+            self._read_at = changed_at
+
+
+def _algorithms(key: jwt.PyJWK) -> list[str]:
+    """Those that go with a key, or the one that it says itself."""
+    named = key._jwk_data.get("alg")
+    return [algorithm for algorithm in ALGORITHMS.get(key.key_type or "", ()) if named in (None, algorithm)]
+
+
+def _grant(claims: Mapping[str, Any]) -> Grant:
+    ours = claims.get("pgpubsub", {})
+    if not isinstance(ours, Mapping):
+        raise TypeError('its claim "pgpubsub" is no object')
+    read, write = (_listed(ours, what) for what in ("read", "write"))
+    subject = claims.get("sub")
+    return Grant(Patterns(read), Patterns(write), None if subject is None else str(subject), float(claims["exp"]))
+
+
+def _listed(ours: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    patterns = ours.get(what, [])
+    if not isinstance(patterns, list) or not all(isinstance(one, str) for one in patterns):
+        raise TypeError(f'its claim "pgpubsub" has no list of patterns in "{what}"')
+    return check_patterns(patterns)
+
+
+def _secret(content: bytes) -> Sequence[jwt.PyJWK]:
+    secret = content.rstrip(b"\r\n")
+    if len(secret) < SHORTEST_SECRET:
+        raise ValueError(
+            f"the secret has {len(secret)} bytes and needs {SHORTEST_SECRET}: head -c48 /dev/urandom | base64 makes one"
+        )
+    encoded = jwt.utils.base64url_encode(secret).decode()
+    return [jwt.PyJWK({"kty": "oct", "k": encoded}, "HS256")]
+
+
+def _public_keys(content: bytes) -> Sequence[jwt.PyJWK]:
+    if content.lstrip().startswith(b"{"):
+        found = json.loads(content)
+        keys = [jwt.PyJWK(one) for one in found.get("keys", [found]) if one.get("kty") in ("RSA", "EC", "OKP")]
+        if not keys:
+            raise ValueError("there is no public key in this JSON: it is to be a JWKS, {'keys': [...]}")
+        return keys
+    return [_from_pem(content)]
+
+
+def _from_pem(content: bytes) -> jwt.PyJWK:
+    for kind, name in (("RSA", "RS256"), ("EC", "ES256"), ("OKP", "EdDSA")):
+        algorithm = jwt.get_algorithm_by_name(name)
+        try:
+            key = algorithm.prepare_key(content)
+        except (jwt.PyJWTError, TypeError, ValueError):
+            continue
+        if hasattr(key, "private_bytes"):
+            raise ValueError("this is a private key: the gateway only verifies, and is to have the public one")
+        data = dict(algorithm.to_jwk(key, as_dict=True))
+        if data.get("kty") == kind:
+            return jwt.PyJWK(data, _only(data, name))
+    raise ValueError("there is no public key in this file: it is to be PEM (BEGIN PUBLIC KEY) or a JWKS")
+
+
+def _only(data: Mapping[str, Any], name: str) -> str:
+    return {"P-384": "ES384", "P-521": "ES512"}.get(str(data.get("crv")), name)

@@ -1,0 +1,209 @@
+"""The gateway as an application: its routes, and its life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
+
+from pgpubsub.aio import AsyncHub
+from pgpubsub.contrib.asgi import ending_with_server, server_ends
+from pgpubsub.errors import PubSubError
+from pgpubsub.web.access import Keys, check_patterns
+from pgpubsub.web.asking import address, asked, bearer, topic_of
+from pgpubsub.web.gateway import Gateway
+from pgpubsub.web.limits import Limits
+from pgpubsub.web.metrics import CONTENT_TYPE, Metrics
+from pgpubsub.web.origins import Origins, check_origins
+from pgpubsub.web.problems import Problem, of
+from pgpubsub.web.responses import EventStream
+from pgpubsub.web.sending import body_of, check_headers, send
+from pgpubsub.web.sockets import serve
+
+__all__ = ["create_app"]
+
+PAGE = Path(__file__).with_name("page")
+
+SENT_BY_PAGES = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
+
+
+def create_app(
+    hub: AsyncHub | str = "",
+    *,
+    public: Iterable[str] = (),
+    keys: Keys | None = None,
+    origins: Iterable[str] = (),
+    limits: Limits | None = None,
+    schema: str = "pgpubsub",
+    keep_alive: float = 15.0,
+    page: bool = True,
+) -> Starlette:
+    """The gateway: channels and streams over HTTP, as an ASGI application to run or to mount.
+
+    An application that it is mounted in has to run its lifespan, `app.router.lifespan_context`: at the start the hub is
+    connected, and clients are told when the server ends.
+
+    Args:
+        hub: an `AsyncHub` of this application's own, not entered yet, or a connection string.
+        public: patterns of what everybody may read, such as `channels/news.*`. By default nothing.
+        keys: to verify tokens with. Without any, nobody may write.
+        origins: of pages that may use it, such as `https://example.com`, beside those of its own host.
+        limits: of each client.
+        schema: where streams are installed.
+        keep_alive: seconds of silence after which clients are sent a comment.
+        page: whether there is a page at `/`.
+
+    Raises:
+        ValueError: a pattern, an origin or a time is not possible.
+        ConninfoError: the connection string is malformed.
+
+    >>> app = create_app(dsn, public=["channels/news.*"])
+    """
+    if keep_alive <= 0:
+        raise ValueError(f"keep_alive is a number of seconds above 0, not {keep_alive}")
+    gateway = Gateway(
+        AsyncHub(hub) if isinstance(hub, str) else hub,
+        keys=keys,
+        public=check_patterns(public),
+        limits=limits or Limits(),
+        schema=schema,
+        keep_alive=keep_alive,
+    )
+    allowed = check_origins(origins)
+    app = Starlette(
+        routes=_routes(gateway, page),
+        lifespan=_lifespan(gateway),
+        middleware=[
+            Middleware(Origins, allowed=allowed),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(allowed),
+                allow_methods=["GET", "POST"],
+                allow_headers=SENT_BY_PAGES,
+                expose_headers=["Retry-After"],
+            ),
+        ],
+        exception_handlers={Problem: _refuse, PubSubError: _refuse, HTTPException: _refuse_by_starlette},
+    )
+    app.state.gateway = gateway
+    return app
+
+
+def _routes(gateway: Gateway, page: bool) -> Sequence[BaseRoute]:
+    metrics = Metrics(gateway)
+
+    async def events(request: Request) -> Response:
+        wanted = asked(request)
+        grant = gateway.grant(bearer(request))
+        grant.check("read", [topic.path for topic in wanted.topics])
+        outlet = gateway.admit(grant.subject or address(request), grant)
+        try:
+            for topic, after in zip(wanted.topics, wanted.afters, strict=True):
+                await gateway.follow(outlet, topic, after)
+        except BaseException:
+            gateway.dismiss(outlet)
+            raise
+        return EventStream(gateway, outlet, wanted)
+
+    async def publish(request: Request) -> Response:
+        topic = topic_of(request)
+        assert topic is not None
+        grant = gateway.grant(bearer(request))
+        grant.check("write", [topic.path])
+        gateway.rates.take(grant.subject or address(request))
+        payload = await body_of(request, gateway.limits.message_bytes)
+        id = await send(
+            gateway,
+            topic,
+            payload,
+            key=request.query_params.get("key"),
+            headers=check_headers(request.query_params.get("headers")),
+            idempotency_key=request.headers.get("idempotency-key"),
+        )
+        return Response(status_code=204) if id is None else JSONResponse({"id": id}, 201)
+
+    async def converse(websocket: WebSocket) -> None:
+        await serve(gateway, websocket)
+
+    async def healthy(_: Request) -> Response:
+        return PlainTextResponse("the process answers\n")
+
+    async def ready(_: Request) -> Response:
+        return PlainTextResponse(*gateway.readiness())
+
+    async def measure(_: Request) -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+    routes: list[BaseRoute] = [
+        Route("/events", events),
+        Route("/channels", events),
+        Route("/streams", events),
+        Route("/channels/{channel:path}", events, methods=["GET"]),
+        Route("/channels/{channel:path}", publish, methods=["POST"]),
+        Route("/streams/{stream:path}", events, methods=["GET"]),
+        Route("/streams/{stream:path}", publish, methods=["POST"]),
+        WebSocketRoute("/ws", converse),
+        Route("/healthz", healthy),
+        Route("/readyz", ready),
+        Route("/metrics", measure),
+    ]
+    if page:
+        routes.append(Mount("/", _Page(directory=PAGE, html=True)))
+    return routes
+
+
+def _lifespan(gateway: Gateway):  # type: ignore[no-untyped-def]
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        with ending_with_server():
+            async with gateway.running():
+                told = asyncio.create_task(_shut_down(gateway))
+                try:
+                    yield
+                finally:
+                    told.cancel()
+
+    return lifespan
+
+
+async def _shut_down(gateway: Gateway) -> None:
+    await server_ends()
+    gateway.shut_down()
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    problem = of(error)
+    request.app.state.gateway.counts.refused[problem.status] += 1
+    return problem.response()
+
+
+async def _refuse_by_starlette(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = Problem(error.status_code, error.detail.lower().replace(" ", "-"), error.detail)
+    request.app.state.gateway.counts.refused[problem.status] += 1
+    response = problem.response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+class _Page(StaticFiles):
+    """The page, which loads nothing from elsewhere and stands in no frame."""
+
+    def file_response(self, *arguments, **keywords) -> Response:  # type: ignore[no-untyped-def]
+        response = super().file_response(*arguments, **keywords)
+        response.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-cache"
+        return response

@@ -1,0 +1,234 @@
+"""The gateway, without its protocols: a hub, what has come on channels and streams, and the clients that are there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from time import monotonic, time
+from typing import Any
+
+from pgpubsub.aio import AsyncHub
+from pgpubsub.core.position import END, Start
+from pgpubsub.errors import NotLive, PubSubError
+from pgpubsub.web.access import Grant, Keys, Patterns
+from pgpubsub.web.channels import Channels
+from pgpubsub.web.cursors import ChannelCursor, StreamCursor
+from pgpubsub.web.items import Item, Topic
+from pgpubsub.web.limits import Limits, Rates
+from pgpubsub.web.metrics import Counts
+from pgpubsub.web.outlet import Ending, Outlet
+from pgpubsub.web.problems import Problem
+from pgpubsub.web.tails import Tails
+
+__all__ = ["Gateway"]
+
+logger = logging.getLogger("pgpubsub.gateway")
+
+TICK = 0.5
+"""Seconds from one look at all clients to the next."""
+
+TO_CONNECT = 5.0
+"""Seconds for which the start waits for the database. It goes on trying after that."""
+
+SHUTDOWN = Ending("shutdown", "the server ends or is replaced: connect again", 1012, drained=True)
+EXPIRED = Ending("expired", "the token has expired: connect again with a new one", 4401, again=False)
+STALLED = Ending("stalled", "nothing was taken for too long", 1008)
+TOO_SLOW = Ending("too-slow", "the client did not keep up", 1008)
+FAILED = Ending("failed", "the database cannot be read from: connect again later", 1013, drained=True)
+
+
+class Gateway:
+    """See the module.
+
+    Args:
+        hub: not entered yet.
+        keys: to verify tokens with; None: there are none.
+        public: patterns of what everybody may read.
+        limits: of a client.
+        schema: where streams are installed.
+        keep_alive: seconds of silence after which a client is sent something.
+    """
+
+    def __init__(
+        self,
+        hub: AsyncHub,
+        *,
+        keys: Keys | None,
+        public: Iterable[str],
+        limits: Limits,
+        schema: str,
+        keep_alive: float,
+    ) -> None:
+        self.hub = hub
+        self.limits = limits
+        self.rates = Rates(limits.rate)
+        self.counts = Counts()
+        self.outlets: set[Outlet] = set()
+        self.schema = schema
+        self.ending: Ending | None = None
+        """Why it takes no more clients."""
+        self._keys = keys
+        self._public = Grant(read=Patterns(public))
+        self.keep_alive = keep_alive
+        self._numbers = count()
+        self.channels = Channels(hub, limits, self._item, lambda _: self._end_all(FAILED))
+        self.tails = Tails(hub, schema, limits, self._item, lambda topic, _: self._end_all(FAILED, topic))
+        self._ticking: asyncio.Task[None] | None = None
+
+    # -- who may what
+
+    def grant(self, token: str | None) -> Grant:
+        """What the bearer of `token` may.
+
+        Raises:
+            Problem: 401, it is not valid.
+        """
+        if token is None or self._keys is None:
+            return self._public
+        grant = self._keys.grant(token)
+        read = Patterns((*self._public.read.given, *grant.read.given))
+        return Grant(read, grant.write, grant.subject, grant.expires)
+
+    # -- clients
+
+    def admit(self, identity: str, grant: Grant) -> Outlet:
+        """A client that stays. To be dismissed.
+
+        Raises:
+            Problem: 503, there are too many, or the server ends.
+        """
+        if self.ending is not None:
+            raise Problem(503, self.ending.code, self.ending.detail, retry_after=1)
+        if len(self.outlets) >= self.limits.clients:
+            raise Problem(503, "full", "there are too many clients here: try again later", retry_after=10)
+        self._start_ticking()
+        outlet = Outlet(identity, grant.expires, self.counts)
+        self.counts.clients += 1
+        self.outlets.add(outlet)
+        return outlet
+
+    def dismiss(self, outlet: Outlet) -> None:
+        """A client has gone."""
+        self.outlets.discard(outlet)
+        outlet.close()
+
+    async def follow(self, outlet: Outlet, topic: Topic, after: str | Start = END) -> None:
+        """Have what comes there delivered to a client.
+
+        Raises:
+            Problem: there are too many, or it is followed already.
+            PubSubError: as when a subscription or a reader is entered.
+        """
+        if topic in outlet.topics:
+            raise Problem(409, "followed", f"{topic.path} is followed already")
+        if len(outlet.topics) >= self.limits.subscriptions:
+            raise Problem(403, "too-many", f"a connection follows {self.limits.subscriptions} at most: open another")
+        self.rates.take(outlet.identity)
+        if topic.kind == "channel":
+            log = await self.channels.follow(topic.name)
+            outlet.add(ChannelCursor(self.channels, log, self._item, lambda count: self._on_skipped(outlet, count)))
+            return
+        tail = await self.tails.follow(topic.name)
+        cursor = StreamCursor(self.tails, tail, self._item, lambda _: outlet.end(FAILED))
+        try:
+            await cursor.start(after)
+        except BaseException:
+            cursor.close()
+            raise
+        outlet.add(cursor)
+
+    # -- life
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """From the server's start to its end.
+
+        Raises:
+            UnusableDeployment, ServerInRecovery: it can never work here.
+        """
+        try:
+            await self.hub.wait_until_live(TO_CONNECT)
+        except NotLive as error:
+            logger.warning("the database cannot be reached yet: %s", error)
+        self._start_ticking()
+        try:
+            yield
+        finally:
+            self.shut_down()
+            await self.close()
+
+    def readiness(self) -> tuple[str, int]:
+        """Whether clients are to be sent here, in words and as an HTTP status."""
+        if self.ending is not None:
+            return f"{self.ending.detail}\n", 503
+        state = self.hub.state
+        return (f"{state}\n", 200) if state.live else (f"the database cannot be reached: {state}\n", 503)
+
+    def shut_down(self) -> None:
+        """Have clients get what has come by now, and tell them to connect elsewhere."""
+        if self.ending is None:
+            self.ending = SHUTDOWN
+            self._end_all(SHUTDOWN)
+
+    async def close(self) -> None:
+        """Close the hub."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticking
+        await self.channels.close()
+        await self.tails.close()
+        await self.hub.close()
+
+    def _end_all(self, ending: Ending, topic: Topic | None = None) -> None:
+        for outlet in tuple(self.outlets):
+            if topic is None or topic in outlet.topics:
+                outlet.end(ending)
+
+    def _on_skipped(self, outlet: Outlet, count: int) -> None:
+        self.counts.skipped += count
+        if self.limits.slow == "close":
+            self.counts.cut_off += 1
+            outlet.end(TOO_SLOW)
+
+    def _item(self, topic: Topic, event: Any) -> Item:
+        self.counts.received += 1
+        return Item(topic, event, next(self._numbers), round(time() * 1000))
+
+    # -- what time brings
+
+    def _start_ticking(self) -> None:
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                now, clock = monotonic(), time()
+                for outlet in tuple(self.outlets):
+                    self._look_at(outlet, now, clock)
+                self.tails.tidy()
+                await self.channels.tidy()
+            except PubSubError as error:
+                logger.warning("%s", error)
+
+    def _cut_off(self, outlet: Outlet) -> None:
+        """What is being sent to it is not taken."""
+        outlet.end(STALLED)
+        if not outlet.cut_off and outlet.task is not None:
+            outlet.cut_off = True
+            self.counts.cut_off += 1
+            outlet.task.cancel()
+
+    def _look_at(self, outlet: Outlet, now: float, clock: float) -> None:
+        if outlet.expires is not None and clock >= outlet.expires:
+            outlet.end(EXPIRED)
+        if outlet.stalled_since is not None:
+            if now > outlet.stalled_since + self.limits.stalled:
+                self._cut_off(outlet)
+        elif now > outlet.sent_at + self.keep_alive:
+            outlet.wake()

@@ -1,0 +1,74 @@
+"""Which pages may use the gateway: a browser says of which origin a page is (RFC 6454), and nobody else does.
+
+A page of the gateway's own host may, and those that are named. Tokens are what protects data; this keeps the page of
+somebody else from using what a browser can reach and that page cannot, such as a gateway in the same office.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from pgpubsub.web.problems import Problem
+
+__all__ = ["ANY", "Origins", "check_origins"]
+
+ANY = "*"
+
+PORTS = {"http": 80, "https": 443}
+
+
+def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    """Origins as browsers write them.
+
+    Raises:
+        ValueError: one is none.
+
+    >>> check_origins(["https://example.com"])
+    ('https://example.com',)
+    """
+    checked = tuple(origins)
+    for origin in checked:
+        parts = urlsplit(origin)
+        if origin != ANY and (origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in PORTS):
+            raise ValueError(f"{origin!r} is no origin: https://example.com is, or http://localhost:8080, or *")
+    return checked
+
+
+class Origins:
+    """Refuses what pages of other origins ask for.
+
+    Args:
+        app: gets the rest.
+        allowed: beside that of the gateway itself; `*`: all.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+        self._app = app
+        self._allowed = frozenset(allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and not self._is_allowed(origin, headers.get("host", "")):
+                problem = Problem(
+                    403, "origin", f"pages of {origin[:100]} may not use this: --allow-origin allows them"
+                )
+                if scope["type"] == "http":
+                    await problem.response()(scope, receive, send)
+                else:
+                    await WebSocket(scope, receive, send).send_denial_response(problem.response())
+                return
+        await self._app(scope, receive, send)
+
+    def _is_allowed(self, origin: str, host: str) -> bool:
+        if origin in self._allowed or ANY in self._allowed:
+            return True
+        parts = urlsplit(origin)
+        port = f":{PORTS.get(parts.scheme)}"
+        return bool(parts.netloc) and parts.netloc.lower().removesuffix(port) == host.lower().removesuffix(port)

@@ -1,0 +1,190 @@
+"""The streams that clients follow: one reader a stream at its end, and a log each.
+
+A client that comes with a position of its own reads up to there by itself first. It is there when it stands exactly
+where the shared reader has stood, at a place that its log still has: then both have got the same entries, and it goes
+on in the log. Positions are sets of transactions, so that can be seen from them (`core.position`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from pgpubsub.aio import AsyncHub, AsyncStream
+from pgpubsub.core.position import END, Position, stream_id
+from pgpubsub.errors import PubSubError, SubscriptionClosed
+from pgpubsub.events import Entry, Gap, Undecodable
+from pgpubsub.web.items import Item, Topic
+from pgpubsub.web.limits import Limits
+from pgpubsub.web.log import Log
+
+__all__ = ["Tail", "Tails"]
+
+LINGER = 30.0
+"""Seconds for which a stream is read that nobody follows any more."""
+
+STANDS = 1000
+"""Places at which the reader has stood that are remembered, at most."""
+
+Stand = tuple[Any, ...]
+
+
+class Tail:
+    """The end of one stream, as one reader sees it, for all clients.
+
+    Args:
+        reader: from the stream's end on, not entered yet.
+        item: makes one of what has come.
+    """
+
+    def __init__(self, stream: AsyncStream[str | bytes], log: Log, item: Callable[[Topic, Any], Item]) -> None:
+        self.stream = stream
+        self.log = log
+        self.followers = 0
+        self.left_at = 0.0
+        self.reading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when it has begun to read."""
+        self._id = stream_id(log.topic.name)
+        self._item = item
+        self._reader = stream.read(END)
+        self._stands: dict[Stand, int] = {}
+
+    @property
+    def position(self) -> str:
+        """Where a client goes on that has got all that is in the log."""
+        position = self._reader.position
+        assert position is not None
+        return position
+
+    async def run(self) -> None:
+        """Read, until it is closed.
+
+        Raises:
+            PubSubError: it cannot be read, or not any more.
+        """
+        async with self._reader as reader:
+            self._note_stand()
+            self.reading.set_result(None)
+            async for event in reader:
+                self._append(event)
+                while (more := reader.get_nowait()) is not None:
+                    self._append(more)
+                self._note_stand()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._reader.close()
+
+    def place_of(self, position: str) -> int | None:
+        """The place in the log that is behind just what a reader at `position` has got; None: there is none.
+
+        Raises:
+            PositionError: it is no position of this stream.
+        """
+        place = self._stands.get(self._stand(position))
+        return place if place is not None and place >= self.log.first else self.log.behind(position)
+
+    def _append(self, event: Entry[Any] | Gap | Undecodable) -> None:
+        if not isinstance(event, Undecodable):  # of which there are none where there is no type
+            self.log.append(self._item(self.log.topic, event))
+
+    def _note_stand(self) -> None:
+        """The reader has got all that was due, so it stands between two batches."""
+        stand = self._stand(self.position)
+        self._stands.pop(stand, None)
+        self._stands[stand] = self.log.end
+        if len(self._stands) > STANDS:
+            del self._stands[next(iter(self._stands))]
+
+    def _stand(self, position: str) -> Stand:
+        """What tells that two readers have got the same."""
+        it = Position.decode(position, self._id)
+        return it.birth, it.timeline, it.covered, it.target, it.last
+
+
+class Tails:
+    """All of them.
+
+    Args:
+        hub, schema: whose streams these are, and where they are installed.
+        item: makes one of what has come.
+        on_failure: called when a stream cannot be read any more.
+    """
+
+    def __init__(
+        self,
+        hub: AsyncHub,
+        schema: str,
+        limits: Limits,
+        item: Callable[[Topic, Any], Item],
+        on_failure: Callable[[Topic, PubSubError], object],
+    ) -> None:
+        self.tails: dict[str, Tail] = {}
+        self._hub = hub
+        self._schema = schema
+        self._limits = limits
+        self._item = item
+        self._on_failure = on_failure
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def follow(self, name: str) -> Tail:
+        """The end of a stream. To be left again.
+
+        Raises:
+            PubSubError: as when a reader is entered.
+        """
+        tail = self.tails.get(name)
+        if tail is None:
+            tail = self.tails[name] = self._begin(name)
+        tail.followers += 1
+        try:
+            await asyncio.shield(tail.reading)
+        except BaseException:
+            self.leave(tail)
+            raise
+        return tail
+
+    def leave(self, tail: Tail) -> None:
+        """One of those who follow a stream does not any more."""
+        tail.followers -= 1
+        tail.left_at = monotonic()
+
+    def tidy(self) -> None:
+        """Read no more what nobody has followed for a while."""
+        for name, tail in list(self.tails.items()):
+            if not tail.followers and monotonic() > tail.left_at + LINGER:
+                del self.tails[name]
+                tail.close()
+
+    async def close(self) -> None:
+        """Read no more."""
+        for tail in self.tails.values():
+            tail.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, name: str) -> Tail:
+        stream = self._hub.stream(name, schema=self._schema)
+        log = Log(Topic("stream", name), self._limits.buffer, self._limits.buffer_bytes)
+        tail = Tail(stream, log, self._item)
+        task = asyncio.create_task(self._run(tail))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return tail
+
+    async def _run(self, tail: Tail) -> None:
+        topic = tail.log.topic
+        error: PubSubError = SubscriptionClosed("the stream is not read any more")
+        try:
+            await tail.run()
+        except PubSubError as failure:
+            error = failure
+        if self.tails.get(topic.name) is tail:
+            del self.tails[topic.name]
+        if not tail.reading.done():
+            tail.reading.set_exception(error)
+            tail.reading.exception()  # perhaps nobody waits any more
+        elif tail.followers:
+            self._on_failure(topic, error)
