@@ -66,8 +66,9 @@ def parse(stream: Iterable[bytes]) -> list[Received]:
 class Browser:
     """One that has connected, and has the head of the response."""
 
-    def __init__(self, port: int, path: str, *, last_event_id: str = "", method: str = "GET") -> None:
+    def __init__(self, port: int, path: str, *, last_event_id: str = "", method: str = "GET", **others: str) -> None:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        headers |= {name.replace("_", "-"): value for name, value in others.items()}
         self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._client.request(method, path, headers=headers)
         assert self._client.sock is not None

@@ -48,15 +48,15 @@ class AsyncReader(AsyncReceiver[Event]):
     @property
     def position(self) -> str | None:
         """Behind the last entry that it has delivered, or where it began; None before it is entered. What several who
-        share the reader have got, and not handled yet, is behind it too.
-
-        When it has delivered all that there is, this moves on by itself, past transactions that brought nothing."""
-        inbox = self._inbox
-        entered = self._start is not None and inbox.closed is None
-        if entered and not inbox.buffer and (standing := inbox.standing()) is not None:
-            return standing.encode()
-        position: str | None = inbox.buffer.position
+        share the reader have got, and not handled yet, is behind it too."""
+        position: str | None = self._inbox.buffer.position
         return position or self._start
+
+    def _standing(self) -> Position | None:
+        """Where it stands, past transactions too that have brought nothing, if it has delivered all that there is; else
+        None. Readers that stand at the same place have got the same."""
+        inbox = self._inbox
+        return inbox.standing() if inbox.closed is None and not inbox.buffer else None
 
     async def __aenter__(self) -> Self:
         """Begin to read. `END` is now.

@@ -38,10 +38,15 @@ SETTINGS = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog', false),
        pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
        pg_catalog.set_config('lock_timeout', '1s', false),
-       pg_catalog.set_config('jit', 'off', false)
+       pg_catalog.set_config('jit', 'off', false),
+       pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', false),
+       pg_catalog.set_config('enable_seqscan', 'off', false)
 """
 """A statement's snapshot is what a position is made of, so each needs one of its own. Nobody is to wait for long
-because somebody else's table is locked. To compile a statement takes longer than what we read."""
+because somebody else's table is locked. To compile a statement takes longer than what we read. So does planning it
+anew each time, which the server does by itself from about two million entries on: it takes the limit for a tenth of
+what may be there, however much that is, and a plan made for a limit of 2,000 for a better one. It is the same plan. One
+that was made while a table had a single page is kept, too: it must not read the whole table when that has grown."""
 
 TRY_AGAIN = ("08", "57P", "53", "40", "58", "57014", "25006", "55P03")
 """SQLSTATEs, or their beginnings, of errors that pass: the connection, a shutdown, too many connections, a conflict

@@ -12,9 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from pgpubsub.web.problems import Problem
 
@@ -26,13 +32,9 @@ SHORTEST_SECRET = 32
 LEEWAY = 10.0
 """Seconds by which clocks may differ when a token is new (`nbf`, `iat`). Its end is its end."""
 
-ALGORITHMS: Mapping[str, Sequence[str]] = {
-    "oct": ("HS256", "HS384", "HS512"),
-    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    "EC": ("ES256", "ES384", "ES512"),
-    "OKP": ("EdDSA",),
-}
-"""By sort of key, so that a public key never passes for a secret."""
+RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+HMAC = ("HS256", "HS384", "HS512")
+CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
 def check_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -105,6 +107,12 @@ class Grant:
 NOBODY = Grant()
 
 
+class _Key(NamedTuple):
+    key: Any
+    algorithms: Sequence[str]
+    id: str | None = None
+
+
 class Keys:
     """What tokens are verified with. Files are read again when they have changed, so that keys can be replaced.
 
@@ -130,11 +138,11 @@ class Keys:
         if (key is None) == (secret is None):
             raise ValueError("tokens are verified with either a key (--jwt-key) or a secret (--jwt-secret-file)")
         self._path = Path(key or secret or "")
-        self._parse: Callable[[bytes], Sequence[jwt.PyJWK]] = _public_keys if key is not None else _secret
+        self._parse: Callable[[bytes], Sequence[_Key]] = _public_keys if key is not None else _secret
         self._audience = audience
         self._issuer = issuer
         self._read_at = -1
-        self._keys: Sequence[jwt.PyJWK] = ()
+        self._keys: Sequence[_Key] = ()
         self._refresh()
 
     def grant(self, token: str) -> Grant:
@@ -160,13 +168,13 @@ class Keys:
                 raise
         error: Exception = jwt.InvalidKeyError("no key of ours is named as its kid says")
         for key in self._keys:
-            if header.get("kid") is not None and key.key_id is not None and header["kid"] != key.key_id:
+            if header.get("kid") is not None and key.id is not None and header["kid"] != key.id:
                 continue
             try:
                 claims: dict[str, Any] = jwt.decode(
                     token,
-                    key,
-                    algorithms=_algorithms(key),
+                    key.key,
+                    algorithms=list(key.algorithms),
                     audience=self._audience,
                     issuer=self._issuer,
                     leeway=LEEWAY,
@@ -188,12 +196,6 @@ class Keys:
             self._read_at = changed_at
 
 
-def _algorithms(key: jwt.PyJWK) -> list[str]:
-    """Those that go with a key, or the one that it says itself."""
-    named = key._jwk_data.get("alg")
-    return [algorithm for algorithm in ALGORITHMS.get(key.key_type or "", ()) if named in (None, algorithm)]
-
-
 def _grant(claims: Mapping[str, Any]) -> Grant:
     ours = claims.get("pgpubsub", {})
     if not isinstance(ours, Mapping):
@@ -210,40 +212,52 @@ def _listed(ours: Mapping[str, Any], what: str) -> tuple[str, ...]:
     return check_patterns(patterns)
 
 
-def _secret(content: bytes) -> Sequence[jwt.PyJWK]:
+def _secret(content: bytes) -> Sequence[_Key]:
     secret = content.rstrip(b"\r\n")
     if len(secret) < SHORTEST_SECRET:
         raise ValueError(
             f"the secret has {len(secret)} bytes and needs {SHORTEST_SECRET}: head -c48 /dev/urandom | base64 makes one"
         )
-    encoded = jwt.utils.base64url_encode(secret).decode()
-    return [jwt.PyJWK({"kty": "oct", "k": encoded}, "HS256")]
+    return [_Key(secret, HMAC)]
 
 
-def _public_keys(content: bytes) -> Sequence[jwt.PyJWK]:
-    if content.lstrip().startswith(b"{"):
-        found = json.loads(content)
-        keys = [jwt.PyJWK(one) for one in found.get("keys", [found]) if one.get("kty") in ("RSA", "EC", "OKP")]
-        if not keys:
-            raise ValueError("there is no public key in this JSON: it is to be a JWKS, {'keys': [...]}")
-        return keys
-    return [_from_pem(content)]
+def _public_keys(content: bytes) -> Sequence[_Key]:
+    if not content.lstrip().startswith(b"{"):
+        return [_key(_from_pem(content))]
+    found = json.loads(content)
+    keys = []
+    for one in found.get("keys", [found]):
+        if one.get("kty") in ("RSA", "EC", "OKP") and one.get("use", "sig") == "sig":
+            try:
+                key = _key(jwt.PyJWK(one).key, one.get("kid"))
+            except jwt.PyJWTError as error:
+                raise ValueError(f"one of the keys is not as RFC 7517 has it: {error}") from error
+            named = one.get("alg")
+            keys.append(key if named is None else key._replace(algorithms=tuple({named} & set(key.algorithms))))
+    if not keys:
+        raise ValueError('there is no public key in this JSON: it is to be a JWKS, {"keys": [...]}')
+    return keys
 
 
-def _from_pem(content: bytes) -> jwt.PyJWK:
-    for kind, name in (("RSA", "RS256"), ("EC", "ES256"), ("OKP", "EdDSA")):
-        algorithm = jwt.get_algorithm_by_name(name)
-        try:
-            key = algorithm.prepare_key(content)
-        except (jwt.PyJWTError, TypeError, ValueError):
-            continue
-        if hasattr(key, "private_bytes"):
-            raise ValueError("this is a private key: the gateway only verifies, and is to have the public one")
-        data = dict(algorithm.to_jwk(key, as_dict=True))
-        if data.get("kty") == kind:
-            return jwt.PyJWK(data, _only(data, name))
-    raise ValueError("there is no public key in this file: it is to be PEM (BEGIN PUBLIC KEY) or a JWKS")
+def _from_pem(content: bytes) -> Any:
+    if b"PRIVATE KEY" in content:
+        raise ValueError("this is a private key: the gateway only verifies, and is to have the public one")
+    try:
+        return load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(
+            "there is no public key in this file: it is to be PEM (BEGIN PUBLIC KEY) or a JWKS (JSON)"
+        ) from None
 
 
-def _only(data: Mapping[str, Any], name: str) -> str:
-    return {"P-384": "ES384", "P-521": "ES512"}.get(str(data.get("crv")), name)
+def _key(key: Any, id: str | None = None) -> _Key:
+    """A public key, which is good for algorithms of its own kind only."""
+    if hasattr(key, "private_bytes"):
+        raise ValueError("this is a private key: the gateway only verifies, and is to have the public one")
+    if isinstance(key, RSAPublicKey):
+        return _Key(key, RSA, id)
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name in CURVES:
+        return _Key(key, (CURVES[key.curve.name],), id)
+    if isinstance(key, Ed25519PublicKey | Ed448PublicKey):
+        return _Key(key, ("EdDSA",), id)
+    raise ValueError("this sort of key is not known: RSA, P-256, P-384, P-521, Ed25519 and Ed448 are")

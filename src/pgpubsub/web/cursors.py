@@ -179,8 +179,7 @@ class StreamCursor(Cursor):
     async def _read(self, reader: AsyncReader[Any]) -> Any:
         """The next event. None: the shared reader has stood where this one stands."""
         while (event := reader.get_nowait()) is None:
-            assert reader.position is not None
-            self._next = self._tail.place_of(reader.position)
+            self._next = self._tail.place_at(reader._standing())
             if self._next is not None:
                 return None
             try:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+from math import inf
 from time import monotonic, time
 from typing import Any
 
@@ -32,6 +33,9 @@ TICK = 0.5
 
 TO_CONNECT = 5.0
 """Seconds for which the start waits for the database. It goes on trying after that."""
+
+TO_TAKE = 5.0
+"""Seconds that clients have, when the server ends, to take what has come by then. Servers have to give them more."""
 
 SHUTDOWN = Ending("shutdown", "the server ends or is replaced: connect again", 1012, drained=True)
 EXPIRED = Ending("expired", "the token has expired: connect again with a new one", 4401, again=False)
@@ -70,6 +74,7 @@ class Gateway:
         self.schema = schema
         self.ending: Ending | None = None
         """Why it takes no more clients."""
+        self._ends_at = inf
         self._keys = keys
         self._public = Grant(read=Patterns(public))
         self.keep_alive = keep_alive
@@ -171,6 +176,7 @@ class Gateway:
         """Have clients get what has come by now, and tell them to connect elsewhere."""
         if self.ending is None:
             self.ending = SHUTDOWN
+            self._ends_at = monotonic() + TO_TAKE
             self._end_all(SHUTDOWN)
 
     async def close(self) -> None:
@@ -228,7 +234,7 @@ class Gateway:
         if outlet.expires is not None and clock >= outlet.expires:
             outlet.end(EXPIRED)
         if outlet.stalled_since is not None:
-            if now > outlet.stalled_since + self.limits.stalled:
+            if now > min(outlet.stalled_since + self.limits.stalled, self._ends_at):
                 self._cut_off(outlet)
         elif now > outlet.sent_at + self.keep_alive:
             outlet.wake()

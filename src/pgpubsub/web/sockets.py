@@ -151,7 +151,8 @@ class _Conversation:
             if len(text) > 2 * self._gateway.limits.message_bytes + 4096:
                 raise too_long(len(text), self._gateway.limits.message_bytes)
             request = _parsed(text)
-            ref = request.pop("ref", None)
+            ref = _ref(request)
+            _check(request)
             answer = await self._requests[request.pop("type")](request)
         except (Problem, PubSubError, ValueError) as error:
             problem = of(error)
@@ -215,21 +216,35 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
         request = json.loads(text)
     except (ValueError, RecursionError):
         request = None
-    kind = request.get("type") if isinstance(request, dict) else None
+    if not isinstance(request, dict):
+        raise Problem(400, "bad-request", "a frame is a JSON object")
+    return request
+
+
+def _ref(request: dict[str, Any]) -> str | int | float | None:
+    """What the answer is to have, which is no part of the request any more."""
+    ref = request.pop("ref", None)
+    if not isinstance(ref, str | int | float | None):
+        raise Problem(400, "bad-request", "ref is text or a number")
+    return ref
+
+
+def _check(request: Mapping[str, Any]) -> None:
+    """Make sure that it is a request.
+
+    Raises:
+        Problem: it is none.
+    """
+    kind = request.get("type")
     if not isinstance(kind, str) or kind not in FIELDS:
-        kinds = ", ".join(FIELDS)
-        raise Problem(400, "bad-request", f'a frame is a JSON object with a "type": one of {kinds}')
-    assert isinstance(request, dict)
+        raise Problem(400, "bad-request", f'a frame has a "type": one of {", ".join(FIELDS)}')
     for name, value in request.items():
-        if name in ("type", "ref"):
+        if name == "type":
             continue
         if name not in FIELDS[kind]:
             raise Problem(400, "bad-request", f"{kind} has no {name!r}, but {', '.join(FIELDS[kind])}")
         if not isinstance(value, FIELDS[kind][name]):
             raise Problem(400, "bad-request", f"{name!r} of {kind} is not {json.dumps(value)[:80]}")
-    if not isinstance(request.get("ref"), str | int | float | None):
-        raise Problem(400, "bad-request", "ref is text or a number")
-    return request
 
 
 def _topic(request: Mapping[str, Any]) -> Topic:

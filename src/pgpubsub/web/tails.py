@@ -46,7 +46,6 @@ class Tail:
         self.left_at = 0.0
         self.reading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when it has begun to read."""
-        self._id = stream_id(log.topic.name)
         self._item = item
         self._reader = stream.read(END)
         self._stands: dict[Stand, int] = {}
@@ -83,25 +82,33 @@ class Tail:
         Raises:
             PositionError: it is no position of this stream.
         """
-        place = self._stands.get(self._stand(position))
-        return place if place is not None and place >= self.log.first else self.log.behind(position)
+        stand = Position.decode(position, stream_id(self.log.topic.name))
+        place = self.place_at(stand)
+        return self.log.behind(position) if place is None else place
+
+    def place_at(self, position: Position | None) -> int | None:
+        """The same of a position that was read already."""
+        place = None if position is None else self._stands.get(_stand(position))
+        return place if place is not None and place >= self.log.first else None
 
     def _append(self, event: Entry[Any] | Gap | Undecodable) -> None:
         if not isinstance(event, Undecodable):  # of which there are none where there is no type
             self.log.append(self._item(self.log.topic, event))
 
     def _note_stand(self) -> None:
-        """The reader has got all that was due, so it stands between two batches."""
-        stand = self._stand(self.position)
+        position = self._reader._standing()
+        if position is None:
+            return
+        stand = _stand(position)
         self._stands.pop(stand, None)
         self._stands[stand] = self.log.end
         if len(self._stands) > STANDS:
             del self._stands[next(iter(self._stands))]
 
-    def _stand(self, position: str) -> Stand:
-        """What tells that two readers have got the same."""
-        it = Position.decode(position, self._id)
-        return it.birth, it.timeline, it.covered, it.target, it.last
+
+def _stand(position: Position) -> Stand:
+    """What tells that two readers have got the same."""
+    return position.birth, position.timeline, position.covered, position.target, position.last
 
 
 class Tails:

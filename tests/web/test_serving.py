@@ -1,0 +1,325 @@
+"""`pgpubsub serve`: real processes, signals, and one that takes over from another."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+import pgpubsub
+from pgpubsub import Hub
+from tests.contract.browser import Browser
+from tests.contract.faces import Worker
+from tests.contract.test_handler import eventually
+from tests.web.conftest import SECRET, token
+
+DEADLINE = 60
+
+
+class Gateway:
+    """A process.
+
+    Args:
+        options: on its command line.
+        environment: variables beside those that Python needs.
+    """
+
+    def __init__(self, *options: str, environment: dict[str, str] | None = None) -> None:
+        its = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PGPUBSUB"))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pgpubsub", "serve", "--port", "0", *options],
+            env={**its, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.port = 0
+        self.output = ""
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def __enter__(self) -> Self:
+        eventually(lambda: self.port or self.status is not None, DEADLINE)
+        assert self.port, self.output
+        eventually(lambda: self._answers(), DEADLINE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.status is None:
+            self.tell(signal.SIGTERM)
+        try:
+            self._process.wait(DEADLINE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._reading.join()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+        if error is None:
+            assert "Traceback" not in self.output, self.output
+
+    @property
+    def status(self) -> int | None:
+        """With which it has ended."""
+        return self._process.poll()
+
+    def tell(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        return self._process.wait(DEADLINE)
+
+    def _answers(self) -> bool:
+        try:
+            client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            client.request("GET", "/healthz")
+            status = client.getresponse().status
+            client.close()
+        except OSError:
+            assert self.status is None, self.output
+            return False
+        return status == 200
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output += line
+            if (found := re.search(r"running on http://127\.0\.0\.1:(\d+)", line)) is not None:
+                self.port = int(found[1])
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> str:
+    """A file with it."""
+    path = tmp_path / "secret"
+    path.write_text(SECRET)
+    return str(path)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_after_clients_have_got_what_came(
+    database: str, admin: psycopg.Connection[Any], name: str, number: signal.Signals, status: int
+) -> None:
+    with Gateway("--dsn", database, "--public", "*") as gateway:
+        with Browser(gateway.port, f"/channels/{quote(name)}").listening() as browser:
+            pgpubsub.notify(admin, name, "1")
+            assert browser.next().data == "1"
+            gateway.tell(number)
+            (closing,) = browser
+            assert (closing.type, json.loads(closing.data)["reason"]) == ("closing", "shutdown")
+        assert gateway.wait() == status
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_the_end(
+    database: str, admin: psycopg.Connection[Any], name: str
+) -> None:
+    with (
+        Gateway("--dsn", database, "--public", "*") as gateway,
+        Browser(gateway.port, f"/channels/{quote(name)}").listening(),
+    ):
+        for number in range(3000):
+            admin.execute("SELECT pg_notify(%s, %s)", [name, f"{number} " + "x" * 7500])
+        gateway.tell(signal.SIGTERM)
+        assert gateway.wait() == 143
+
+
+def test_every_option_is_a_variable_too(database: str, secret: str, name: str) -> None:
+    environment = {
+        "PGPUBSUB_DSN": database,
+        "PGPUBSUB_PUBLIC": f"channels/news.* streams/{name.replace(' ', '*')}",
+        "PGPUBSUB_JWT_SECRET_FILE": secret,
+        "PGPUBSUB_ALLOW_ORIGIN": "https://a.example https://b.example",
+        "PGPUBSUB_MAX_MESSAGE": "10",
+    }
+    with Gateway(environment=environment) as gateway:
+
+        def status(path: str, **headers: str) -> int:
+            with Browser(gateway.port, path, **headers) as browser:
+                return int(browser.response.status)
+
+        assert status("/channels/news.1") == 200
+        assert status(f"/streams/{quote(name)}") == 200
+        assert status("/channels/other") == 401
+        assert status("/channels/other", authorization=f"Bearer {token(read=['*'])}") == 200
+        assert status("/healthz", origin="https://b.example") == 200
+        assert status("/healthz", origin="https://c.example") == 403
+        client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+        client.request("POST", "/channels/a", b"x" * 11, {"Authorization": f"Bearer {token(write=['*'])}"})
+        assert client.getresponse().status == 413
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--jwt-key", "/nowhere"], "No such file"),
+        (["--public", "orders"], "channels/NAME"),
+        (["--allow-origin", "example.com"], "is no origin"),
+        (["--slow", "wait"], "skip"),
+        (["--dsn", "nonsense=1"], "nonsense"),
+    ],
+)
+def test_what_cannot_be_is_told_before_it_serves(options: list[str], words: str) -> None:
+    gateway = Gateway(*options)
+    assert gateway.wait() in (1, 64)
+    gateway._reading.join()
+    with suppress(AssertionError):
+        gateway.__exit__(None, None, None)
+    assert words in gateway.output
+    assert "Traceback" not in gateway.output, gateway.output
+
+
+def test_several_workers_share_a_port_and_their_figures(
+    database: str, admin: psycopg.Connection[Any], name: str
+) -> None:
+    with Gateway("--dsn", database, "--public", "*", "--workers", "2") as gateway, ExitStack() as stack:
+        path = f"/channels/{quote(name)}"
+        browsers = [stack.enter_context(Browser(gateway.port, path)).listening() for _ in range(20)]
+        pgpubsub.notify(admin, name, "1")
+        assert [browser.next().data for browser in browsers] == ["1"] * 20
+
+        def clients() -> float:
+            client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+            client.request("GET", "/metrics")
+            text = client.getresponse().read().decode()
+            client.close()
+            return float(re.findall(r"^pgpubsub_gateway_clients_total ([\d.]+)", text, re.M)[0])
+
+        eventually(lambda: clients() == 20)
+
+
+# -- one takes over from another
+
+
+class Balancer:
+    """Sends each new connection to the gateway that is in service."""
+
+    def __init__(self) -> None:
+        self.target = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._socket.getsockname()[1])
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.target))
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with source, suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+class Page:
+    """One that reconnects as an `EventSource` does, and keeps what it gets, until it has got "end"."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.begun = threading.Event()
+        self._port = port
+        self._path = path
+        self._place = ""
+        self.worker = Worker(self._run)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with Browser(self._port, self._path, last_event_id=self._place).listening() as browser:
+                    self._place = browser.last_event_id or self._place
+                    self.begun.set()
+                    for event in browser:
+                        self._place = event.last_event_id
+                        self.events.append((event.type, event.data))
+                        if event.data == "end":
+                            return
+            except (OSError, AssertionError, http.client.HTTPException):
+                sleep(0.02)  # between two attempts
+
+
+def test_a_rolling_restart_loses_nothing_on_streams_and_shows_a_gap_on_channels(database: str, name: str) -> None:
+    """Two gateways behind a balancer; each is replaced while messages are sent all along."""
+    balancer = Balancer()
+    options = ("--dsn", database, "--public", "*")
+    with ExitStack() as stack, Hub(database) as hub:
+        stack.callback(balancer.close)
+        serving = stack.enter_context(Gateway(*options))
+        balancer.target = serving.port
+        pages = [Page(balancer.port, f"/{kind}/{quote(name)}") for kind in ("streams", "channels") for _ in range(5)]
+        for page in pages:
+            assert page.begun.wait(DEADLINE)
+        stream, count = hub.stream(name), 0
+        stop = threading.Event()
+
+        def send() -> int:
+            number = 0
+            while not stop.is_set():
+                stream.append(str(number))
+                hub.notify(name, str(number))
+                number += 1
+            return number
+
+        sending = Worker(send)
+        for _ in range(2):
+            new = stack.enter_context(Gateway(*options))
+            balancer.target = new.port
+            serving.tell(signal.SIGTERM)
+            assert serving.wait() == 143
+            serving = new
+            reached = len(pages[0].events)
+            eventually(lambda: all(len(page.events) > reached for page in pages), DEADLINE)  # noqa: B023
+        stop.set()
+        count = sending.outcome()
+        deadline = monotonic() + DEADLINE
+        while any(page.worker.busy for page in pages) and monotonic() < deadline:
+            stream.append("end")
+            hub.notify(name, "end")
+            sleep(0.05)  # between two attempts: a channel's page may be away
+        for page in pages[:5]:
+            messages = [data for kind, data in page.events if kind == "message"]
+            assert messages == [*map(str, range(count)), "end"]
+        for page in pages[5:]:
+            check_channel(page.events)
+
+
+def check_channel(events: list[tuple[str, str]]) -> None:
+    """What is missing is missing where a gap stands."""
+    expected, explained, gaps = 0, False, 0
+    for kind, data in events:
+        if kind == "gap":
+            explained, gaps = True, gaps + 1
+        elif kind == "message" and data != "end":
+            assert int(data) == expected or (explained and int(data) > expected)
+            expected, explained = int(data) + 1, False
+    assert gaps == 2
