@@ -22,6 +22,7 @@ from pgpubsub.web.sockets import FIELDS
 from tests.contract.faces import payloads, take
 from tests.contract.test_handler import eventually
 from tests.web.conftest import Served, token
+from tests.web.described import check_frame
 
 Serve = Callable[..., Served]
 
@@ -37,13 +38,18 @@ class Client:
     def ask(self, type: str, **fields: Any) -> Any:
         """The answer; what comes before it is kept."""
         self._ref += 1
-        self.socket.send(json.dumps({"type": type, "ref": self._ref, **fields}))
+        request = {"type": type, "ref": self._ref, **fields}
+        self.socket.send(json.dumps(request))
         while (told := self.receive())["type"] not in ("ok", "error") or told["ref"] != self._ref:
             self.events.append(told)
+        if told["type"] == "ok":
+            check_frame(request)
         return told
 
     def receive(self) -> Any:
-        return json.loads(self.socket.recv(timeout=30))
+        told = json.loads(self.socket.recv(timeout=30))
+        check_frame(told)
+        return told
 
     def next(self) -> Any:
         """The next event."""

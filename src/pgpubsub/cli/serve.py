@@ -92,7 +92,9 @@ def serve(
     access_log: Annotated[bool, typer.Option(envvar="PGPUBSUB_ACCESS_LOG", help="Log each request.")] = False,
     schema: Schema = "pgpubsub",
 ) -> None:
-    """Serve channels and streams over HTTP: server-sent events, WebSockets and POST. It needs the extra 'web'.
+    """Serve channels and streams over HTTP, for browsers.
+
+    There are server-sent events, WebSockets, POST, and a page at /. It needs the extra 'web'.
 
     Nothing can be read without a token unless --public says so, and nothing can be written without one. Each option
     can be given as an environment variable too, with spaces between several patterns.
