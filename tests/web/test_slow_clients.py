@@ -108,3 +108,13 @@ def test_who_takes_nothing_for_long_is_cut_off(
         assert served.gateway.counts.cut_off == 1
         with pytest.raises((ConnectionError, IncompleteRead)):
             list(browser)
+
+
+def test_what_all_clients_have_is_forgotten(served: Served, admin: psycopg.Connection[Any], name: str) -> None:
+    with served.open(f"/channels/{quote(name)}").listening() as browser:
+        send(admin, name, 0, 100)
+        assert [number(browser.next().data) for _ in range(100)] == list(range(100))
+        log = served.gateway.channels.logs[name]
+        eventually(lambda: log.bytes == 0)
+        send(admin, name, 100, 101)
+        assert number(browser.next().data) == 100

@@ -19,6 +19,7 @@ from pgpubsub.web.channels import Channels
 from pgpubsub.web.cursors import ChannelCursor, StreamCursor
 from pgpubsub.web.items import Item, Topic
 from pgpubsub.web.limits import Limits, Rates
+from pgpubsub.web.log import Log
 from pgpubsub.web.metrics import Counts
 from pgpubsub.web.outlet import Ending, Outlet
 from pgpubsub.web.problems import Problem
@@ -30,6 +31,12 @@ logger = logging.getLogger("pgpubsub.gateway")
 
 TICK = 0.5
 """Seconds from one look at all clients to the next."""
+
+AT_ONCE = 256
+"""Clients that are looked at before others of the event loop have their turn."""
+
+KEPT = 100
+"""Entries of a stream that are kept though all clients have them: for those that come again."""
 
 TO_CONNECT = 5.0
 """Seconds for which the start waits for the database. It goes on trying after that."""
@@ -214,13 +221,27 @@ class Gateway:
         while True:
             await asyncio.sleep(TICK)
             try:
-                now, clock = monotonic(), time()
-                for outlet in tuple(self.outlets):
-                    self._look_at(outlet, now, clock)
+                outlets = tuple(self.outlets)
+                for start in range(0, len(outlets), AT_ONCE):
+                    now, clock = monotonic(), time()
+                    for outlet in outlets[start : start + AT_ONCE]:
+                        self._look_at(outlet, now, clock)
+                    await asyncio.sleep(0)  # if all have been silent for as long, all are sent something now
+                self._forget_what_all_have()
                 self.tails.tidy()
                 await self.channels.tidy()
             except PubSubError as error:
                 logger.warning("%s", error)
+
+    def _forget_what_all_have(self) -> None:
+        needed: dict[Log, int] = {}
+        for outlet in self.outlets:
+            for log, place in outlet.places():
+                needed[log] = min(place, needed.get(log, place))
+        for log in self.channels.logs.values():
+            log.forget(needed.get(log, log.end))
+        for tail in self.tails.tails.values():
+            tail.log.forget(min(needed.get(tail.log, tail.log.end), tail.log.end - KEPT))
 
     def _cut_off(self, outlet: Outlet) -> None:
         """What is being sent to it is not taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -12,6 +12,7 @@ from time import monotonic
 
 from pgpubsub.web.cursors import Cursor
 from pgpubsub.web.items import Item, Topic
+from pgpubsub.web.log import Log
 from pgpubsub.web.metrics import Counts
 
 __all__ = ["Ending", "Outlet"]
@@ -98,6 +99,10 @@ class Outlet:
         """It is gone."""
         for topic in self.topics:
             self.remove(topic)
+
+    def places(self) -> Iterator[tuple[Log, int]]:
+        """Where it is in each log."""
+        return ((cursor.log, cursor.place) for cursor in self._cursors.values())
 
     @property
     def positions(self) -> dict[Topic, str]:
