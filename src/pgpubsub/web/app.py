@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -26,12 +27,28 @@ from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.limits import Limits
 from pgpubsub.web.metrics import CONTENT_TYPE, Metrics
 from pgpubsub.web.origins import Origins, check_origins
+from pgpubsub.web.overview import Overview
 from pgpubsub.web.problems import Problem, of
 from pgpubsub.web.responses import EventStream
 from pgpubsub.web.sending import body_of, check_headers, send
 from pgpubsub.web.sockets import serve
 
 __all__ = ["create_app"]
+
+
+class _Anything(Convertor[str]):
+    """Names of channels and streams: Starlette's own `path` knows no line breaks."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())
 
 PAGE = Path(__file__).with_name("page")
 
@@ -149,11 +166,12 @@ def _routes(gateway: Gateway, page: bool) -> Sequence[BaseRoute]:
         Route("/events", events),
         Route("/channels", events),
         Route("/streams", events),
-        Route("/channels/{channel:path}", events, methods=["GET"]),
-        Route("/channels/{channel:path}", publish, methods=["POST"]),
-        Route("/streams/{stream:path}", events, methods=["GET"]),
-        Route("/streams/{stream:path}", publish, methods=["POST"]),
+        Route("/channels/{channel:anything}", events, methods=["GET"]),
+        Route("/channels/{channel:anything}", publish, methods=["POST"]),
+        Route("/streams/{stream:anything}", events, methods=["GET"]),
+        Route("/streams/{stream:anything}", publish, methods=["POST"]),
         WebSocketRoute("/ws", converse),
+        Route("/overview", Overview(gateway).respond),
         Route("/healthz", healthy),
         Route("/readyz", ready),
         Route("/metrics", measure),

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from pgpubsub.errors import (
     ChannelNameError,
     Closed,
+    ConnectionFailed,
     ConnectionLost,
     GaveUp,
     NotLive,
@@ -37,6 +38,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (SendTimeout, 503, "unavailable"),
     (NotLive, 503, "unavailable"),
     (ConnectionLost, 503, "unavailable"),
+    (ConnectionFailed, 503, "unavailable"),
     (Closed, 503, "unavailable"),
     (GaveUp, 503, "unavailable"),
     (UnusableDeployment, 503, "unavailable"),
@@ -86,7 +88,7 @@ class Problem(Exception):
 def of(error: Exception) -> Problem:
     """What a client is told of an error of the library's.
 
-    >>> of(PayloadTooLarge(9000, 7999)).status
+    >>> of(PayloadTooLarge("9,000 bytes, and 7,999 are allowed")).status
     413
     """
     if isinstance(error, Problem):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pgpubsub.doctor.lag import Group, Groups
+
 __all__ = [
     "Channel",
     "Group",
@@ -98,33 +100,6 @@ class Streams:
 
     total: int
     streams: tuple[Stream, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A group of consumers."""
-
-    stream: str
-    name: str
-    lag: int
-    """Entries that are not settled."""
-    at_least: bool
-    """Whether they are more, and were not counted."""
-    oldest: float | None
-    """Seconds since the first of them was appended; None: there is none, or it was not found."""
-    members: int
-    held_up: int
-    """Entries that failed and wait to be handed out again."""
-    dead: int
-    """Entries that were set aside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """Those with the oldest unsettled entry first."""
-
-    total: int
-    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, slots=True)

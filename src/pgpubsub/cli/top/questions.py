@@ -6,14 +6,10 @@ from psycopg.sql import SQL
 
 from pgpubsub.doctor.sessions import LISTENS, shown
 
-__all__ = ["ENOUGH", "GROUP", "GROUPS", "HIDDEN", "LISTENERS", "OF_GROUPS", "OF_STREAMS", "QUEUE", "SERVER", "STREAMS"]
+__all__ = ["HIDDEN", "LISTENERS", "OF_STREAMS", "QUEUE", "SERVER", "STREAMS"]
 
 OF_STREAMS = ("stream", "entry")
-OF_GROUPS = (*OF_STREAMS, "consumer_group", "member", "parked", "slot")
-"""The relations that STREAMS, and GROUPS with GROUP, ask."""
-
-ENOUGH = 10_000
-"""Entries of a group that are looked at, in each way to find those that are not settled, held up or set aside."""
+"""The relations that STREAMS asks."""
 
 SERVER = SQL("""
 SELECT current_database() AS database, current_user AS role, pg_is_in_recovery() AS in_recovery,
@@ -64,71 +60,4 @@ SELECT newest.name, extract(epoch FROM clock_timestamp() - newest.appended_at)::
              LIMIT {enough}) AS late) AS appended,
        (SELECT count(*) FROM {schema}.stream) AS total, pg_current_snapshot()::text AS snapshot
   FROM (SELECT) AS one LEFT JOIN newest ON true
-""")
-
-GROUPS = SQL("""
-SELECT known.id, coalesce(stream.name, '?') AS stream, known.name, count(*) OVER () AS total
-  FROM {schema}.consumer_group AS known LEFT JOIN {schema}.stream ON stream.id = known.stream
- ORDER BY known.created_at, known.id LIMIT 1000
-""")
-
-# How far a group is behind can take seconds to count (see group_lag). So entries are looked at from several places, as
-# far as is enough each: where the last and the first of its slots stand, also on their way through a backlog; and those
-# of transactions that were open when a slot came by.
-GROUP = SQL("""
-SELECT known.id,
-       (SELECT count(*) FROM {schema}.member
-         WHERE consumer_group = known.id AND until >= clock_timestamp()) AS members,
-       (SELECT count(*) FROM (
-            SELECT FROM {schema}.parked
-             WHERE consumer_group = known.id AND due_at IS NOT NULL LIMIT {enough}) AS held) AS held_up,
-       (SELECT count(*) FROM (
-            SELECT FROM {schema}.parked
-             WHERE consumer_group = known.id AND dead_at IS NOT NULL LIMIT {enough}) AS set_aside) AS dead,
-       lag.entries, lag.at_least, extract(epoch FROM clock_timestamp() - lag.oldest)::float8 AS oldest
-  FROM {schema}.consumer_group AS known CROSS JOIN LATERAL (
-    WITH its AS MATERIALIZED (SELECT * FROM {schema}.slot WHERE consumer_group = known.id),
-    behind AS MATERIALIZED (
-        SELECT one.id, one.xid, one.slot
-          FROM ((SELECT below FROM its ORDER BY below LIMIT 1)
-                UNION (SELECT below FROM its ORDER BY below DESC LIMIT 1)) AS place
-         CROSS JOIN LATERAL (
-            SELECT id, xid, slot FROM {schema}.entry
-             WHERE stream = known.stream AND xid >= place.below ORDER BY xid, id LIMIT {enough}) AS one),
-    further AS MATERIALIZED (
-        SELECT one.id, one.xid, one.slot
-          FROM (SELECT min(last) AS last FROM its WHERE target_below IS NOT NULL
-                UNION SELECT max(last) FROM its WHERE target_below IS NOT NULL) AS place
-         CROSS JOIN LATERAL (
-            SELECT id, xid, slot FROM {schema}.entry
-             WHERE stream = known.stream AND id > place.last ORDER BY id LIMIT {enough}) AS one),
-    late AS MATERIALIZED (
-        SELECT entry.id, entry.xid, entry.slot
-          FROM (SELECT DISTINCT open.xid FROM its CROSS JOIN LATERAL unnest(its.open) AS open (xid) LIMIT 200) AS open
-          JOIN {schema}.entry ON entry.stream = known.stream AND entry.xid = open.xid
-         LIMIT {enough}),
-    unsettled AS MATERIALIZED (
-        SELECT one.id
-          FROM (TABLE behind UNION TABLE further UNION TABLE late) AS one JOIN its ON its.slot = one.slot
-         WHERE NOT {schema}.covers(below, open, target_below, target_open, last, one.id, one.xid)
-        UNION
-        SELECT entry.id
-          FROM its CROSS JOIN LATERAL unnest(its.in_flight || its.held) AS taken (id)
-          JOIN {schema}.entry ON entry.stream = known.stream AND entry.id = taken.id),
-    waiting AS MATERIALIZED (
-        (SELECT appended_at FROM {schema}.parked
-          WHERE consumer_group = known.id AND key IS NOT NULL AND dead_at IS NULL LIMIT {enough})
-        UNION ALL
-        (SELECT appended_at FROM {schema}.parked
-          WHERE consumer_group = known.id AND key IS NULL AND due_at IS NOT NULL LIMIT {enough})),
-    counted AS (
-        SELECT greatest((SELECT count(*) FROM behind), (SELECT count(*) FROM further), (SELECT count(*) FROM late),
-                        (SELECT count(*) FROM waiting)) >= {enough} AS cut_off,
-               (SELECT count(*) FROM unsettled) + (SELECT count(*) FROM waiting) AS found)
-    SELECT least(counted.found, {enough}) AS entries, counted.cut_off AS at_least,
-           least((SELECT appended_at FROM {schema}.entry
-                   WHERE stream = known.stream AND id = (SELECT min(id) FROM unsettled)),
-                 (SELECT min(appended_at) FROM waiting)) AS oldest
-      FROM counted) AS lag
- WHERE known.id = ANY ({groups}::bigint[])
 """)

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from psycopg.sql import SQL, Composed, Literal
 
 from pgpubsub.cli.top.figures import Listener, Listeners, Queue, Sample, Server, Unseen
-from pgpubsub.cli.top.questions import HIDDEN, LISTENERS, OF_GROUPS, OF_STREAMS, QUEUE, SERVER
-from pgpubsub.cli.top.streaming import Ask, Streaming
+from pgpubsub.cli.top.questions import HIDDEN, LISTENERS, OF_STREAMS, QUEUE, SERVER
+from pgpubsub.cli.top.streaming import Streaming
 from pgpubsub.doctor.access import Access, access_to
+from pgpubsub.doctor.lag import OF_GROUPS, PLANS, Ask, Lags
 from pgpubsub.drivers.asking import ask
 from pgpubsub.drivers.psycopg3 import Connection, break_off, open_connection, parse_conninfo, psycopg
 
@@ -33,11 +34,6 @@ MILLISECONDS = 500
 
 OWN_NAME = f"pgpubsub top {os.getpid()}@{socket.gethostname()}".encode()[:63].decode(errors="ignore")
 """By which our own sessions are known, and left out."""
-
-# Statistics that are out of date must not make the planner read, and sort, all of what is asked for only a part of.
-PLANS = SQL("""
-SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL max_parallel_workers_per_gather = 0;
-""")
 
 
 class Sampler:
@@ -53,6 +49,7 @@ class Sampler:
         self._conn: Connection | None = None
         self._since = datetime.now(UTC)
         self._streaming = Streaming(schema)
+        self._lags = Lags(schema)
         self._role = ""
 
     def sample(self) -> Sample:
@@ -73,7 +70,7 @@ class Sampler:
             queue=self._part(self._queue),
             listeners=self._part(lambda: self._listeners(server)),
             streams=self._among(access, OF_STREAMS, self._streaming.streams),
-            groups=self._among(access, OF_GROUPS, self._streaming.groups),
+            groups=self._among(access, OF_GROUPS, self._lags.groups),
         )
 
     def break_off(self) -> None:
@@ -88,6 +85,7 @@ class Sampler:
 
     def _connect(self) -> None:
         self._streaming = Streaming(self._schema)
+        self._lags = Lags(self._schema)
         conn = open_connection(self._conninfo)
         self._conn = conn
         self._since = datetime.now(UTC)

@@ -11,8 +11,8 @@ from rich.text import Text
 from pgpubsub.cli.lines import printable
 from pgpubsub.cli.top.figures import Group, Listener, Listeners, Unseen
 from pgpubsub.cli.top.glyphs import Glyphs, quantity, rate, span
-from pgpubsub.cli.top.questions import ENOUGH
 from pgpubsub.cli.top.rates import RECENT, View
+from pgpubsub.doctor.lag import ENOUGH
 
 __all__ = ["Column", "Section", "sections"]
 
