@@ -1,6 +1,6 @@
 """How fast pgpubsub is beside other ways to send and receive notifications in Python: `python -m bench`.
 
-Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in seven parts:
+Measured, all in one run against PostgreSQL servers of its own, over TCP on this machine, in eight parts:
 
 - `pubsub`, one connection that its caller drives: throughput and CPU time per notification, of bursts that wait at
   the receiver and of bursts on their way; latency from a NOTIFY to the event, on one connection and between two
@@ -16,7 +16,9 @@ Measured, all in one run against PostgreSQL servers of its own, over TCP on this
   an append to the handler; and both when much has gone through, or a transaction stays open;
 - `triggers`, what a table's triggers cost those who write;
 - `layers`, Django Channels' channel layers: latency, messages and deliveries per second, beside channels_postgres and
-  channels_redis.
+  channels_redis;
+- `gateway`, server-sent events to up to 10,000 clients: deliveries per second, delay and memory, beside applications
+  over broadcaster, pg-sse and a connection for each client.
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
@@ -39,6 +41,7 @@ Not measured: reconnection, encrypted connections, networks, and the server, whi
     groups/      the part about groups
     triggers/    the part about triggers
     layers/      the part about channel layers
+    gateway/     the part about the web gateway
     contestants  what a contestant is
     subscribers  those that are built on pgpubsub
     raw_loops    those that are built on a driver alone

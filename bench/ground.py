@@ -93,6 +93,14 @@ class Effort:
     """In longer ones."""
     hour_seconds: float = 360.0
     """How long the hour takes in which tables grow."""
+    serving_rounds: int = 3
+    """How many of the rounds include the web gateway."""
+    served_bursts: Mapping[int, int] = field(default_factory=lambda: {100: 2500, 1000: 300, 10_000: 30})
+    """Messages without a pause, by the number of clients that get each."""
+    served_steadily: tuple[int, ...] = (100, 1000, 5000)
+    """Clients to whom messages go at a steady rate."""
+    served_seconds: float = 4.0
+    """For how long they do."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ PACKAGES = (
     *("pgpubsub", "psycopg", "psycopg-binary", "psycopg-c", "psycopg2-binary", "psycopg2", "PyGreSQL"),
     *("psycopg-pool", "asyncpg", "asyncpg-listen", "broadcaster", "uvloop", "msgspec"),
     *("procrastinate", "pgqueuer", "pgmq"),
+    *("starlette", "uvicorn", "httptools", "pg-sse"),
 )
 
 

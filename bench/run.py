@@ -14,6 +14,7 @@ from typing import Any
 from bench import pubsub
 from bench.comparison import Comparison, Metric, compare
 from bench.contestants import Contestant
+from bench.gateway import part as gateway
 from bench.ground import Effort, Ground
 from bench.groups import part as groups
 from bench.hub import part as hub
@@ -30,7 +31,7 @@ from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending, streams, groups, triggers, layers)
+PARTS = (pubsub, hub, sending, streams, groups, triggers, layers, gateway)
 FULL = Effort()
 QUICK = Effort(
     rounds=2,
@@ -58,8 +59,13 @@ QUICK = Effort(
     arriving={100: 0.2, 1000: 0.2},
     stored=100_000,
     hour_seconds=3.0,
+    serving_rounds=1,
+    served_bursts={100: 100},
+    served_steadily=(100,),
+    served_seconds=0.5,
 )
 LONGEST_STREAM = 20_000_000
+MOST_CLIENTS = 10_000
 
 
 def main() -> None:
@@ -67,7 +73,8 @@ def main() -> None:
     effort = QUICK if options.quick else FULL
     effort = replace(effort, rounds=options.rounds or effort.rounds)
     if options.full:
-        effort = replace(effort, stored_too=(LONGEST_STREAM,))
+        served = (*effort.served_steadily, MOST_CLIENTS)
+        effort = replace(effort, stored_too=(LONGEST_STREAM,), served_steadily=served)
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
     started = monotonic()
     with (
@@ -107,7 +114,8 @@ def _options() -> Namespace:
     parser.add_argument(
         "--full",
         action="store_true",
-        help=f"also streams of {LONGEST_STREAM:,} entries, which take some minutes to make and 15 GB of disk",
+        help=f"also streams of {LONGEST_STREAM:,} entries, which take some minutes to make and 15 GB of disk, and"
+        f" {MOST_CLIENTS:,} clients of the gateway at a steady rate",
     )
     parser.add_argument(
         "--only", nargs="+", default=[], choices=[*parts, *known], metavar="NAME", help=", ".join([*parts, *known])

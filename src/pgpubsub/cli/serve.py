@@ -77,7 +77,7 @@ def serve(
     rate: Annotated[
         float,
         typer.Option(
-            envvar="PGPUBSUB_RATE", metavar="R", min=0.001, help="Messages and subscriptions of a client in a second."
+            envvar="PGPUBSUB_RATE", metavar="R", min=0.001, help="Messages and frames of a client in a second."
         ),
     ] = 100.0,
     slow: Annotated[

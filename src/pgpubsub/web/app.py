@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.responses import Response
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket
 
 from pgpubsub.aio import AsyncHub
 from pgpubsub.contrib.asgi import ending_with_server, server_ends
 from pgpubsub.errors import PubSubError
 from pgpubsub.web.access import Keys, check_patterns
-from pgpubsub.web.asking import address, asked, bearer, topic_of
+from pgpubsub.web.endpoints import Endpoints
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.limits import Limits
-from pgpubsub.web.metrics import CONTENT_TYPE, Metrics
 from pgpubsub.web.origins import Origins, check_origins
-from pgpubsub.web.overview import Overview
 from pgpubsub.web.problems import Problem, of
-from pgpubsub.web.responses import EventStream
-from pgpubsub.web.sending import body_of, check_headers, send
-from pgpubsub.web.sockets import serve
 
 __all__ = ["create_app"]
 
-
-class _Anything(Convertor[str]):
-    """Names of channels and streams: Starlette's own `path` knows no line breaks."""
-
-    regex = r"[\s\S]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("anything", _Anything())
 
 PAGE = Path(__file__).with_name("page")
 
@@ -98,8 +77,11 @@ def create_app(
         keep_alive=keep_alive,
     )
     allowed = check_origins(origins)
+    routes = Endpoints(gateway).routes()
+    if page:
+        routes.append(Mount("/", _Page(directory=PAGE, html=True)))
     app = Starlette(
-        routes=_routes(gateway, page),
+        routes=routes,
         lifespan=_lifespan(gateway),
         middleware=[
             Middleware(Origins, allowed=allowed),
@@ -115,70 +97,6 @@ def create_app(
     )
     app.state.gateway = gateway
     return app
-
-
-def _routes(gateway: Gateway, page: bool) -> Sequence[BaseRoute]:
-    metrics = Metrics(gateway)
-
-    async def events(request: Request) -> Response:
-        wanted = asked(request)
-        grant = gateway.grant(bearer(request))
-        grant.check("read", [topic.path for topic in wanted.topics])
-        outlet = gateway.admit(grant.subject or address(request), grant)
-        try:
-            for topic, after in zip(wanted.topics, wanted.afters, strict=True):
-                await gateway.follow(outlet, topic, after)
-        except BaseException:
-            gateway.dismiss(outlet)
-            raise
-        return EventStream(gateway, outlet, wanted)
-
-    async def publish(request: Request) -> Response:
-        topic = topic_of(request)
-        assert topic is not None
-        grant = gateway.grant(bearer(request))
-        grant.check("write", [topic.path])
-        gateway.rates.take(grant.subject or address(request))
-        payload = await body_of(request, gateway.limits.message_bytes)
-        id = await send(
-            gateway,
-            topic,
-            payload,
-            key=request.query_params.get("key"),
-            headers=check_headers(request.query_params.get("headers")),
-            idempotency_key=request.headers.get("idempotency-key"),
-        )
-        return Response(status_code=204) if id is None else JSONResponse({"id": id}, 201)
-
-    async def converse(websocket: WebSocket) -> None:
-        await serve(gateway, websocket)
-
-    async def healthy(_: Request) -> Response:
-        return PlainTextResponse("the process answers\n")
-
-    async def ready(_: Request) -> Response:
-        return PlainTextResponse(*gateway.readiness())
-
-    async def measure(_: Request) -> Response:
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
-
-    routes: list[BaseRoute] = [
-        Route("/events", events),
-        Route("/channels", events),
-        Route("/streams", events),
-        Route("/channels/{channel:anything}", events, methods=["GET"]),
-        Route("/channels/{channel:anything}", publish, methods=["POST"]),
-        Route("/streams/{stream:anything}", events, methods=["GET"]),
-        Route("/streams/{stream:anything}", publish, methods=["POST"]),
-        WebSocketRoute("/ws", converse),
-        Route("/overview", Overview(gateway).respond),
-        Route("/healthz", healthy),
-        Route("/readyz", ready),
-        Route("/metrics", measure),
-    ]
-    if page:
-        routes.append(Mount("/", _Page(directory=PAGE, html=True)))
-    return routes
 
 
 def _lifespan(gateway: Gateway):  # type: ignore[no-untyped-def]

@@ -20,7 +20,7 @@ from pgpubsub.web.cursors import ChannelCursor, StreamCursor
 from pgpubsub.web.items import Item, Topic
 from pgpubsub.web.limits import Limits, Rates
 from pgpubsub.web.log import Log
-from pgpubsub.web.metrics import Counts
+from pgpubsub.web.metrics import Counts, Metrics
 from pgpubsub.web.outlet import Ending, Outlet
 from pgpubsub.web.problems import Problem
 from pgpubsub.web.tails import Tails
@@ -88,6 +88,7 @@ class Gateway:
         self._numbers = count()
         self.channels = Channels(hub, limits, self._item, lambda _: self._end_all(FAILED))
         self.tails = Tails(hub, schema, limits, self._item, lambda topic, _: self._end_all(FAILED, topic))
+        self.metrics = Metrics(self)
         self._ticking: asyncio.Task[None] | None = None
 
     # -- who may what
@@ -138,7 +139,6 @@ class Gateway:
             raise Problem(409, "followed", f"{topic.path} is followed already")
         if len(outlet.topics) >= self.limits.subscriptions:
             raise Problem(403, "too-many", f"a connection follows {self.limits.subscriptions} at most: open another")
-        self.rates.take(outlet.identity)
         if topic.kind == "channel":
             log = await self.channels.follow(topic.name)
             outlet.add(ChannelCursor(self.channels, log, self._item, lambda count: self._on_skipped(outlet, count)))
@@ -228,6 +228,7 @@ class Gateway:
                         self._look_at(outlet, now, clock)
                     await asyncio.sleep(0)  # if all have been silent for as long, all are sent something now
                 self._forget_what_all_have()
+                self.metrics.update()
                 self.tails.tidy()
                 await self.channels.tidy()
             except PubSubError as error:

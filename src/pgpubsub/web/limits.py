@@ -28,7 +28,7 @@ class Limits:
     message_bytes: int = 1 << 20
     """Bytes of a message that a client sends."""
     rate: float = 100.0
-    """Messages that a client sends, and subscriptions it begins, in a second, on the average of ten."""
+    """Messages that a client sends by POST, and frames over WebSockets, in a second, on the average of ten."""
     slow: Literal["skip", "close"] = "skip"
     """What becomes of a client that is further behind on a channel. `skip`: it goes on with what comes next, and a gap
     says how many it has missed. `close`: its connection is ended. (What is missing of a stream is read from it.)"""

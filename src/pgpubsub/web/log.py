@@ -27,8 +27,8 @@ class Log:
 
     Args:
         topic: whose items these are.
-        capacity: items that are kept, about.
-        capacity_bytes: bytes that they have together, about.
+        capacity: items that are kept, and up to a quarter more.
+        capacity_bytes: bytes that they have together, about, likewise.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Log:
         self._items.append(item)
         self.bytes += item.size
         self._chunks.clear()
-        if len(self._items) > self._capacity or self.bytes > self._capacity_bytes:
+        if len(self._items) > self._capacity * 5 // 4 or self.bytes > self._capacity_bytes * 5 // 4:
             self._make_room()
         self.wake()
 
@@ -134,10 +134,10 @@ class Log:
         self._waking = False
 
     def _make_room(self) -> None:
-        """Forget a quarter, so that this is seldom; but not the newest."""
+        """Forget what is too much, which is a quarter, so that this is seldom; but not the newest."""
         gone, bytes = 0, self.bytes
         while gone < len(self._items) - 1 and (
-            len(self._items) - gone > self._capacity * 3 // 4 or bytes > self._capacity_bytes * 3 // 4
+            len(self._items) - gone > self._capacity or bytes > self._capacity_bytes
         ):
             bytes -= self._items[gone].size
             gone += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -51,6 +51,7 @@ class Outlet:
         "_cursors",
         "_loop",
         "_waiter",
+        "_write",
         "cut_off",
         "ending",
         "expires",
@@ -76,6 +77,7 @@ class Outlet:
         self._cursors: dict[Topic, Cursor] = {}
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._write: Callable[[bytes], bool] | None = None
 
     # -- what it follows
 
@@ -92,7 +94,7 @@ class Outlet:
     def remove(self, topic: Topic) -> None:
         """Follow one less."""
         cursor = self._cursors.pop(topic)
-        cursor.log.do_not_call(self.wake)
+        cursor.log.do_not_call(self._due)
         cursor.close()
 
     def close(self) -> None:
@@ -149,10 +151,15 @@ class Outlet:
         self._counts.delivered += end - place
         return chunk if gap is None else gap.encoded("plain") + chunk
 
+    def write_by(self, write: Callable[[bytes], bool]) -> None:
+        """For a client that follows one channel or stream: write what is due by this while it waits, without waking its
+        task. What returns False has not been written, and is left to the task."""
+        self._write = write
+
     async def wait(self) -> None:
         """Wait until something may be due, or the connection is to end."""
         for cursor in self._cursors.values():
-            cursor.log.call(self.wake)
+            cursor.log.call(self._due)
         self._waiter = self._loop.create_future()
         await self._waiter
 
@@ -166,3 +173,22 @@ class Outlet:
         if self.ending is None:
             self.ending = ending
             self.wake()
+
+    def _due(self) -> None:
+        """Something is due: write it, if nothing stands against that."""
+        if self._write is None or self.ending is not None or self.stalled_since is not None:
+            self.wake()
+            return
+        (cursor,) = self._cursors.values()
+        log, place = cursor.log, cursor.place
+        end = log.end
+        if log.first <= place < end <= place + AT_ONCE and self._write(chunk := log.chunk(place, end, "plain")):
+            self.sent_at = monotonic()
+            cursor.on_taken(end)
+            self._counts.delivered += end - place
+            self._counts.bytes += len(chunk)
+            cursor.settle()  # which has nothing to tell at the end of a log, but may go on to another
+            if cursor.log is log:
+                log.call(self._due)
+                return
+        self.wake()

@@ -53,6 +53,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outlet = self._outlet
         outlet.task = asyncio.current_task()
+        write = scope.get("extensions", {}).get("pgpubsub", {}).get("write")
+        if write is not None and self._asked.plain and scope["method"] == "GET":
+            outlet.write_by(write)
         gone = asyncio.create_task(_gone(receive, outlet))
         try:
             with suppress(OSError):  # how a server says that the client has gone

@@ -148,6 +148,7 @@ class _Conversation:
     async def _answer(self, text: str | bytes) -> None:
         ref = None
         try:
+            self._gateway.rates.take(self._outlet.identity)
             if len(text) > 2 * self._gateway.limits.message_bytes + 4096:
                 raise too_long(len(text), self._gateway.limits.message_bytes)
             request = _parsed(text)
@@ -196,7 +197,6 @@ class _Conversation:
     async def _publish(self, request: dict[str, Any]) -> dict[str, Any]:
         topic = _topic(request)
         self._grant.check("write", [topic.path])
-        self._gateway.rates.take(self._outlet.identity)
         payload = _payload(request)
         size = len(payload if isinstance(payload, bytes) else payload.encode(errors="replace"))
         if size > self._gateway.limits.message_bytes:

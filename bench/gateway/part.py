@@ -1,0 +1,94 @@
+"""What is measured of the web gateway, beside what, and with which aims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from bench.comparison import ITSELF, Aim, Metric
+from bench.contestants import Contestant, Role
+from bench.gateway import clients
+from bench.gateway.turns import LATE, LOST, RATE, visit
+from bench.gateway.ways import Way, broadcaster, listen_each, ours, ours_stream, pg_sse
+from bench.ground import Effort
+from bench.rounds import Figures, InTurns, Measurement
+
+__all__ = ["measurements", "metrics"]
+
+MOST_CONNECTIONS = 1000
+"""Clients for each of which a connection can be had."""
+
+SLOWEST_AT = 5000
+"""Clients at which the delay has an aim."""
+
+
+class _WithClients(Contestant[Way]):
+    @property
+    def missing(self) -> str | None:
+        return super().missing or clients.missing()
+
+
+def _made(way: Way) -> Callable[[], Way]:
+    return lambda: way
+
+
+OURS = _WithClients("pgpubsub serve, a channel", Role.SUBJECT, _made(ours()), "pgpubsub.web")
+TWO = _WithClients("the same, 2 workers", Role.SUBJECT, _made(ours(2)), "pgpubsub.web")
+STREAM = _WithClients("pgpubsub serve, a stream", Role.SUBJECT, _made(ours_stream()), "pgpubsub.web")
+BROADCASTER = _WithClients("Starlette, broadcaster", Role.PEER, _made(broadcaster()), "broadcaster")
+PG_SSE = _WithClients("Starlette, pg-sse", Role.PEER, _made(pg_sse()), "pg_sse")
+EACH = _WithClients("Starlette, a LISTEN for each", Role.PEER, _made(listen_each()), "asyncpg")
+EVERYBODY = (OURS, TWO, STREAM, BROADCASTER, PG_SSE, EACH)
+BESIDE = (BROADCASTER.name, PG_SSE.name, EACH.name)
+
+
+def measurements(effort: Effort) -> list[Measurement]:
+    """What is measured."""
+    found: list[Measurement] = []
+    for number in _numbers(effort):
+        turn = partial(
+            visit,
+            number=number,
+            burst=effort.served_bursts.get(number, 0),
+            seconds=effort.served_seconds if number in effort.served_steadily else 0,
+        )
+        who = [one for one in EVERYBODY if one is not EACH or number <= MOST_CONNECTIONS]
+        found.append(InTurns(_name(number), turn, 1, _only, who, effort.serving_rounds))
+    return found
+
+
+def metrics(effort: Effort) -> list[Metric]:
+    """What is shown."""
+    found = []
+    for number, messages in effort.served_bursts.items():
+        title = f"{messages:,} messages to {number:,} clients, one after the other without a pause"
+        aims = (Aim(3.0, BROADCASTER.name), Aim(1.0, PG_SSE.name))
+        found.append(Metric(_name(number), "per_second", title, "deliveries/s", BESIDE, True, aims, LOST))
+    for number in effort.served_steadily:
+        for percent in (50, 99):
+            title = f"From a send to a client, {RATE}/s to each of {number:,}, p{percent}"
+            slowest = (Aim(100, ITSELF),) if percent == 99 and number == SLOWEST_AT else ()
+            found.append(Metric(_name(number), f"p{percent}_ms", title, "ms", BESIDE, aims=slowest, detail=LATE))
+    most = max(_numbers(effort))
+    title = f"Memory of {most:,} idle clients"
+    found.append(Metric(_name(most), "mib", title, "MiB", BESIDE, aims=(Aim(400, ITSELF),)))
+    found.append(Metric(_name(most), "connect_seconds", f"Until {most:,} clients are there", "s", BESIDE))
+    many = max(number for number in _numbers(effort) if number <= MOST_CONNECTIONS)
+    title = f"Memory of each of {many:,} idle clients"
+    found.append(Metric(_name(many), "kib_each", title, "KiB", BESIDE))
+    title = f"What PostgreSQL's processes take for {many:,} clients"
+    found.append(Metric(_name(many), "postgres_mib", title, "MiB"))
+    return found
+
+
+def _numbers(effort: Effort) -> Sequence[int]:
+    return sorted({*effort.served_bursts, *effort.served_steadily})
+
+
+def _name(number: int) -> str:
+    return f"gateway-{number}"
+
+
+def _only(turns: Sequence[Figures]) -> Figures:
+    (figures,) = turns
+    return figures
