@@ -7,7 +7,7 @@ which `*` stands for any text. Nobody may anything unless a token, or `--public`
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from pgpubsub.web.problems import Problem
+
+logger = logging.getLogger("pgpubsub.gateway")
 
 __all__ = ["NOBODY", "Grant", "Keys", "Patterns", "check_patterns"]
 
@@ -63,19 +65,34 @@ class Patterns:
     (True, False)
     """
 
-    __slots__ = ("_expression", "given")
+    __slots__ = ("_pieces", "given")
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self.given = tuple(patterns)
-        parts = ["[\\s\\S]*".join(map(re.escape, pattern.split("*"))) for pattern in self.given]
-        self._expression = re.compile("|".join(parts)) if parts else None
+        self._pieces = [pattern.split("*") for pattern in self.given]
 
     def match(self, name: str) -> bool:
         """Whether `name` is one of them."""
-        return self._expression is not None and self._expression.fullmatch(name) is not None
+        return any(_matches(pieces, name) for pieces in self._pieces)
 
     def __bool__(self) -> bool:
-        return self._expression is not None
+        return bool(self.given)
+
+
+def _matches(pieces: Sequence[str], name: str) -> bool:
+    """Whether `name` is the pieces of a pattern with any text between them. A search each, without going back."""
+    first, *middle, last = pieces if len(pieces) > 1 else (pieces[0], None)
+    if last is None:
+        return name == first
+    place, end = len(first), len(name) - len(last)
+    if place > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for piece in middle:
+        place = name.find(piece, place, end)
+        if place < 0:
+            return False
+        place += len(piece)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,7 @@ class Keys:
         self._issuer = issuer
         self._read_at = -1
         self._keys: Sequence[_Key] = ()
+        self._told = ""
         self._refresh()
 
     def grant(self, token: str) -> Grant:
@@ -157,15 +175,17 @@ class Keys:
             return _grant(claims)
         except jwt.ExpiredSignatureError:
             raise Problem(401, "expired", "the token has expired: get a new one") from None
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise Problem(401, "bad-token", f"the token is not valid: {error}") from None
 
     def _claims(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
         try:
             self._refresh()
-        except (OSError, ValueError):  # in the midst of being replaced: the keys we have are good
-            if not self._keys:
-                raise
+            self._told = ""
+        except (OSError, ValueError) as trouble:  # in the midst of being replaced: the keys we have are good
+            if str(trouble) != self._told:
+                self._told = str(trouble)
+                logger.warning("the keys stay as they were, since they cannot be read: %s", trouble)
         error: Exception = jwt.InvalidKeyError("no key of ours is named as its kid says")
         for key in self._keys:
             if header.get("kid") is not None and key.id is not None and header["kid"] != key.id:
@@ -192,7 +212,10 @@ class Keys:
     def _refresh(self) -> None:
         changed_at = self._path.stat().st_mtime_ns
         if changed_at != self._read_at:
-            self._keys = self._parse(self._path.read_bytes())
+            try:
+                self._keys = self._parse(self._path.read_bytes())
+            except ValueError as error:
+                raise ValueError(f"{self._path}: {error}") from error
             self._read_at = changed_at
 
 
@@ -214,6 +237,8 @@ def _listed(ours: Mapping[str, Any], what: str) -> tuple[str, ...]:
 
 def _secret(content: bytes) -> Sequence[_Key]:
     secret = content.rstrip(b"\r\n")
+    if secret.lstrip().startswith((b"-----BEGIN", b"{")):
+        raise ValueError("this is a key, and no secret: it is to be given as --jwt-key")
     if len(secret) < SHORTEST_SECRET:
         raise ValueError(
             f"the secret has {len(secret)} bytes and needs {SHORTEST_SECRET}: head -c48 /dev/urandom | base64 makes one"
@@ -225,13 +250,14 @@ def _public_keys(content: bytes) -> Sequence[_Key]:
     if not content.lstrip().startswith(b"{"):
         return [_key(_from_pem(content))]
     found = json.loads(content)
+    listed = found.get("keys", [found])
     keys = []
-    for one in found.get("keys", [found]):
-        if one.get("kty") in ("RSA", "EC", "OKP") and one.get("use", "sig") == "sig":
+    for one in listed if isinstance(listed, list) else ():
+        if isinstance(one, dict) and one.get("kty") in ("RSA", "EC", "OKP") and one.get("use", "sig") == "sig":
             try:
-                key = _key(jwt.PyJWK(one).key, one.get("kid"))
-            except jwt.PyJWTError as error:
-                raise ValueError(f"one of the keys is not as RFC 7517 has it: {error}") from error
+                key = _key(jwt.PyJWK({name: value for name, value in one.items() if name != "alg"}).key, one.get("kid"))
+            except jwt.PyJWTError:
+                continue  # those that nobody knows are to be ignored (RFC 7517, section 5)
             named = one.get("alg")
             keys.append(key if named is None else key._replace(algorithms=tuple({named} & set(key.algorithms))))
     if not keys:

@@ -24,7 +24,7 @@ from pgpubsub.web.endpoints import Endpoints
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.limits import Limits
 from pgpubsub.web.origins import Origins, check_origins
-from pgpubsub.web.problems import Problem, of
+from pgpubsub.web.problems import Problem, note, of
 
 __all__ = ["create_app"]
 
@@ -120,6 +120,7 @@ async def _shut_down(gateway: Gateway) -> None:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     problem = of(error)
+    note(problem, error)
     request.app.state.gateway.counts.refused[problem.status] += 1
     return problem.response()
 

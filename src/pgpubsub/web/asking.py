@@ -21,7 +21,7 @@ from pgpubsub.web.problems import Problem
 
 __all__ = ["Asked", "address", "asked", "bearer", "begin", "mark", "topic_of"]
 
-TIME = re.compile(r"t(\d{1,14})")  # so that it is a date
+TIME = re.compile(r"t(\d{1,13})")  # so that it is a date
 LONGEST_TOKEN = 16_384
 OURS = "pgpubsub."
 """How the channels of heartbeats begin, and of hints for readers of streams."""

@@ -22,6 +22,9 @@ __all__ = ["Channels"]
 LINGER = 10.0
 """Seconds for which a channel is listened to that nobody follows any more."""
 
+AT_ONCE = 100
+"""Channels that are unsubscribed from at a time, at most."""
+
 AHEAD = 100_000
 """Notifications that may wait for us, at most: we only fall behind when this process gets no time at all."""
 
@@ -79,11 +82,12 @@ class Channels:
 
     async def tidy(self) -> None:
         """Unsubscribe from what nobody has followed for a while."""
-        now = monotonic()
+        now, removed = monotonic(), 0
         for name, left_at in list(self._left_at.items()):
             if name in self._followers:
                 del self._left_at[name]
-            elif now > left_at + LINGER:
+            elif now > left_at + LINGER and removed < AT_ONCE:
+                removed += 1  # each of which takes a turn of the event loop
                 del self._left_at[name]
                 self.logs.pop(name, None)
                 if name in self._live and self._subscription is not None:
@@ -117,6 +121,7 @@ class Channels:
                 for name in names:
                     if (log := self.logs.get(name)) is not None:
                         log.append(self._item(log.topic, event))
+                        await log.taken()
         except PubSubError as error:
             if not isinstance(error, SubscriptionClosed):
                 self._on_failure(error)

@@ -177,7 +177,7 @@ class Gateway:
         if self.ending is not None:
             return f"{self.ending.detail}\n", 503
         state = self.hub.state
-        return (f"{state}\n", 200) if state.live else (f"the database cannot be reached: {state}\n", 503)
+        return ("live\n", 200) if state.live else ("the database cannot be reached\n", 503)
 
     def shut_down(self) -> None:
         """Have clients get what has come by now, and tell them to connect elsewhere."""
@@ -252,9 +252,13 @@ class Gateway:
             self.counts.cut_off += 1
             outlet.task.cancel()
 
-    def _look_at(self, outlet: Outlet, now: float, clock: float) -> None:
-        if outlet.expires is not None and clock >= outlet.expires:
+    def check_expired(self, outlet: Outlet) -> None:
+        """End its connection if its token has."""
+        if outlet.expires is not None and time() >= outlet.expires:
             outlet.end(EXPIRED)
+
+    def _look_at(self, outlet: Outlet, now: float, clock: float) -> None:
+        self.check_expired(outlet)
         if outlet.stalled_since is not None:
             if now > min(outlet.stalled_since + self.limits.stalled, self._ends_at):
                 self._cut_off(outlet)

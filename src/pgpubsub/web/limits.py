@@ -54,7 +54,7 @@ class Rates:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._burst = 10 * rate
+        self._burst = max(1.0, 10 * rate)
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, count: int = 1) -> None:

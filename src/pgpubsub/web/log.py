@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from pgpubsub.events import Gap
 from pgpubsub.web.items import Form, Item, Topic
 
 __all__ = ["Log"]
@@ -37,10 +38,13 @@ class Log:
         "_chunks",
         "_items",
         "_loop",
+        "_offered",
+        "_offered_bytes",
         "_waiting",
         "_waking",
         "bytes",
         "first",
+        "incomplete",
         "topic",
     )
 
@@ -54,6 +58,10 @@ class Log:
         self.bytes = 0
         """That its items have together, about."""
         self._items: list[Item] = []
+        self.incomplete = 0
+        """The place behind the newest gap of which nobody knows how many are missing."""
+        self._offered = 0  # where those who wait were given their turn last
+        self._offered_bytes = 0  # that came since
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._chunks: dict[tuple[int, int, Form], bytes] = {}
@@ -66,7 +74,10 @@ class Log:
     def append(self, item: Item) -> None:
         """Put in the newest item."""
         self._items.append(item)
+        if isinstance(item.event, Gap) and item.event.count is None:
+            self.incomplete = self.end
         self.bytes += item.size
+        self._offered_bytes += item.size
         self._chunks.clear()
         if len(self._items) > self._capacity * 5 // 4 or self.bytes > self._capacity_bytes * 5 // 4:
             self._make_room()
@@ -86,6 +97,15 @@ class Log:
         if not self._waking:
             self._waking = True
             self._loop.call_soon(self._wake_some)
+
+    async def taken(self) -> None:
+        """Let those who wait take what is there, before more comes: once a quarter of what is kept is new."""
+        if self.end - self._offered < self._capacity // 4 and self._offered_bytes < self._capacity_bytes // 4:
+            return
+        while self._waking:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # who was woken has its turn
+        self._offered, self._offered_bytes = self.end, 0
 
     def items(self, place: int, end: int) -> Sequence[Item]:
         """Those from `place` on, which is not before `first`, up to `end`."""

@@ -1,7 +1,7 @@
 """Which pages may use the gateway: a browser says of which origin a page is (RFC 6454), and nobody else does.
 
-A page of the gateway's own host may, and those that are named. Tokens are what protects data; this keeps the page of
-somebody else from using what a browser can reach and that page cannot, such as a gateway in the same office.
+A page of the gateway's own host may, and those that are named. Tokens are what protects data. This keeps pages of
+others from using what is public, or a gateway that only their visitors reach; not one whose own name leads here.
 """
 
 from __future__ import annotations
@@ -33,10 +33,19 @@ def check_origins(origins: Iterable[str]) -> tuple[str, ...]:
     """
     checked = tuple(origins)
     for origin in checked:
-        parts = urlsplit(origin)
-        if origin != ANY and (origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in PORTS):
+        if origin != ANY and not _is_origin(origin):
             raise ValueError(f"{origin!r} is no origin: https://example.com is, or http://localhost:8080, or *")
     return checked
+
+
+def _is_origin(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return False
+    its = f"{parts.scheme}://{parts.hostname or ''}" + ("" if port is None else f":{port}")
+    return bool(parts.hostname) and "*" not in origin and origin == its and PORTS.get(parts.scheme, port) != port
 
 
 class Origins:
@@ -69,6 +78,11 @@ class Origins:
     def _is_allowed(self, origin: str, host: str) -> bool:
         if origin in self._allowed or ANY in self._allowed:
             return True
-        parts = urlsplit(origin)
-        port = f":{PORTS.get(parts.scheme)}"
-        return bool(parts.netloc) and parts.netloc.lower().removesuffix(port) == host.lower().removesuffix(port)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        if parts.scheme not in PORTS or not parts.netloc:
+            return False
+        port = f":{PORTS[parts.scheme]}"
+        return parts.netloc.lower().removesuffix(port) == host.lower().removesuffix(port)

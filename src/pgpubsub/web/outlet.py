@@ -6,6 +6,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf
 from operator import attrgetter
 from time import monotonic
@@ -17,6 +18,7 @@ from pgpubsub.web.metrics import Counts
 
 __all__ = ["Ending", "Outlet"]
 
+AT_ONCE_BYTES = 1 << 20
 AT_ONCE = 256
 """Items of one channel or stream that are sent together, at most."""
 
@@ -126,8 +128,10 @@ class Outlet:
             log, place = cursor.log, cursor.place
             if place < log.end:
                 piece = log.items(place, place + AT_ONCE)
+                fit = bisect_right(list(accumulate(item.size for item in piece)), AT_ONCE_BYTES // len(self._cursors))
+                piece = piece[: max(1, fit)]
                 pieces.append((cursor, piece))
-                if len(piece) == AT_ONCE:
+                if len(piece) < min(log.end - place, AT_ONCE) or len(piece) == AT_ONCE:
                     until = min(until, piece[-1].number)
         for cursor, piece in pieces:
             count = bisect_right(piece, until, key=_number)

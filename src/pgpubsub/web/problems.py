@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -23,7 +24,7 @@ from pgpubsub.errors import (
     UnusableDeployment,
 )
 
-__all__ = ["Problem", "of"]
+__all__ = ["Problem", "note", "of"]
 
 TRY_AGAIN = 2
 """Seconds after which it may be better."""
@@ -51,6 +52,9 @@ UNTOLD = {
     "refused": "the database refused this",
 }
 """What a client is told of errors whose own words are about the server's insides. The log has those."""
+
+
+logger = logging.getLogger("pgpubsub.gateway")
 
 
 class Problem(Exception):
@@ -96,3 +100,9 @@ def of(error: Exception) -> Problem:
     status, code = next((status, code) for kind, status, code in STATUSES if isinstance(error, kind))
     retry_after = TRY_AGAIN if status == 503 else None
     return Problem(status, code, UNTOLD.get(code, str(error)), retry_after=retry_after)
+
+
+def note(problem: Problem, error: Exception) -> None:
+    """Have the log say what a client is not told."""
+    if problem.code in UNTOLD and problem is not error:
+        logger.warning("%s: %s", problem.detail, error)

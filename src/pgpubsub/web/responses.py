@@ -83,7 +83,7 @@ class EventStream(Response):
                     await self._end(send, outlet.ending)
                     return
                 if monotonic() > outlet.sent_at + self._gateway.keep_alive:
-                    chunk = KEEP_ALIVE
+                    chunk = self._keep_alive()
                     break
                 await outlet.wait()
 
@@ -111,6 +111,11 @@ class EventStream(Response):
                 item = Item(topic, gap, 0, round(time() * 1000))
                 opening += item.encoded("plain") if self._asked.plain else self._encoded(item)
         return opening
+
+    def _keep_alive(self) -> bytes:
+        """Who has got nothing for long goes on behind what nobody will get, such as what retention has removed."""
+        self._positions = self._outlet.positions
+        return frame(comment="", id=self._mark()) if self._positions else KEEP_ALIVE
 
     def _take(self) -> bytes:
         return b"".join([self._encoded(item) for item in self._outlet.take()])

@@ -82,7 +82,7 @@ def check_headers(given: str | None) -> dict[str, Any] | None:
         return None
     try:
         headers = json.loads(given)
-    except ValueError:
+    except (ValueError, RecursionError):
         headers = None
     if not isinstance(headers, dict):
         raise Problem(400, "bad-request", "headers is to be a JSON object")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -40,7 +41,7 @@ FRAME = 4096
 MOST_AT_ONCE = 64 << 10
 """Bytes that are written past all that is between; more goes the long way, where it is waited for."""
 
-COLLECT_AFTER = (50_000, 20, 50)
+COLLECT_AFTER = (10_000, 10, 10)
 """When Python looks for garbage in cycles (`gc.set_threshold`): for each event, every client makes an object that waits
 for the next. With Python's own thresholds, that took a fifth of the time with 5,000 clients (bench/gateway)."""
 
@@ -85,6 +86,9 @@ class Options:
 
 def app() -> Starlette:
     """The application of a worker."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s:  %(name)s: %(message)s"))
+    logging.getLogger("pgpubsub").addHandler(handler)  # what clients are not told
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
@@ -119,6 +123,7 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
             timeout_graceful_shutdown=GRACE,
             ws_max_size=2 * limits.message_bytes + FRAME,
             ws_per_message_deflate=False,
+            ws_max_queue=2,
             server_header=False,
         )
 

@@ -9,22 +9,30 @@ import json
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from time import monotonic
+from math import inf
+from time import monotonic, time
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from pgpubsub.core.sql import text_fault
 from pgpubsub.errors import PubSubError
 from pgpubsub.web.access import Grant
 from pgpubsub.web.asking import address, bearer, begin, check
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.items import Topic, compact
 from pgpubsub.web.outlet import Ending, Outlet
-from pgpubsub.web.problems import Problem, of
+from pgpubsub.web.problems import Problem, note, of
 from pgpubsub.web.responses import GONE, retry_after
 from pgpubsub.web.sending import send, too_long
 
 __all__ = ["serve"]
+
+LONGEST_REF = 200
+"""Characters: answers have it, and some of them wait."""
+
+TO_AUTHENTICATE = 10.0
+"""Seconds within which a client that may do nothing has to say who it is."""
 
 PENDING = 100
 """Answers that a client may leave untaken, before nothing more is read of it."""
@@ -52,6 +60,8 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
         grant = gateway.grant(bearer(websocket))
         identity = grant.subject or address(websocket)
         outlet = gateway.admit(identity, grant)
+        if not grant.read and not grant.write:
+            outlet.expires = time() + TO_AUTHENTICATE
     except Problem as problem:
         await websocket.send_denial_response(problem.response())
         return
@@ -104,8 +114,11 @@ class _Conversation:
                 if outlet.ending is not None:
                     await self._end(outlet.ending)
                     return
+                outlet.sent_at = monotonic()  # a WebSocket's silence is broken by the server below
                 await outlet.wait()
             for frame in frames:
+                if outlet.ending is not None and not outlet.ending.drained:
+                    break
                 outlet.stalled_since = outlet.sent_at = monotonic()
                 await self._websocket.send_text(frame)
                 outlet.stalled_since = None
@@ -136,7 +149,8 @@ class _Conversation:
         try:
             while True:
                 message = await self._websocket.receive()
-                if message["type"] == "websocket.disconnect":
+                self._gateway.check_expired(self._outlet)
+                if message["type"] == "websocket.disconnect" or self._outlet.ending is not None:
                     break
                 await self._answer(message.get("text") or message.get("bytes") or "")
                 if len(self._answers) >= PENDING:
@@ -156,12 +170,19 @@ class _Conversation:
             _check(request)
             answer = await self._requests[request.pop("type")](request)
         except (Problem, PubSubError, ValueError) as error:
-            problem = of(error)
-            self._gateway.counts.refused[problem.status] += 1
-            self._answers.append(compact({"type": "error", "ref": ref, **problem.as_json()}))
+            told = self._refusal(error)
+            await asyncio.sleep(1 / self._gateway.limits.rate)  # so that these are counted, too
+            self._answers.append(compact({"type": "error", "ref": ref, **told}))
         else:
             self._answers.append(compact({"type": "ok", "ref": ref, **answer}))
         self._outlet.wake()
+
+    def _refusal(self, error: Exception) -> dict[str, Any]:
+        """Not in `_answer`, whose frame would be kept, with what was sent, by an error that it names."""
+        problem = of(error)
+        note(problem, error)
+        self._gateway.counts.refused[problem.status] += 1
+        return problem.as_json()
 
     async def _authenticate(self, request: dict[str, Any]) -> dict[str, Any]:
         if "token" not in request:
@@ -226,6 +247,8 @@ def _ref(request: dict[str, Any]) -> str | int | float | None:
     ref = request.pop("ref", None)
     if not isinstance(ref, str | int | float | None):
         raise Problem(400, "bad-request", "ref is text or a number")
+    if len(json.dumps(ref)) > LONGEST_REF or ref != ref or ref in (inf, -inf) or text_fault(str(ref)):
+        raise Problem(400, "bad-request", f"ref has at most {LONGEST_REF} characters, and is valid")
     return ref
 
 

@@ -25,6 +25,9 @@ __all__ = ["Tail", "Tails"]
 LINGER = 30.0
 """Seconds for which a stream is read that nobody follows any more."""
 
+READERS = 32
+"""Clients that read by themselves at the same time, at most: each may have read a page ahead."""
+
 STANDS = 1000
 """Places at which the reader has stood that are remembered, at most."""
 
@@ -70,6 +73,7 @@ class Tail:
                 self._append(event)
                 while (more := reader.get_nowait()) is not None:
                     self._append(more)
+                    await self.log.taken()
                 self._note_stand()
 
     def close(self) -> None:
@@ -92,8 +96,8 @@ class Tail:
         return place if place is not None and place >= self.log.first else None
 
     def _append(self, event: Entry[Any] | Gap | Undecodable) -> None:
-        if not isinstance(event, Undecodable):  # of which there are none where there is no type
-            self.log.append(self._item(self.log.topic, event))
+        # Without a type, what cannot be decoded are headers beyond Python's JSON; the entry is there all the same.
+        self.log.append(self._item(self.log.topic, event.event if isinstance(event, Undecodable) else event))
 
     def _note_stand(self) -> None:
         position = self._reader._standing()
@@ -107,8 +111,9 @@ class Tail:
 
 
 def _stand(position: Position) -> Stand:
-    """What tells that two readers have got the same."""
-    return position.birth, position.timeline, position.covered, position.target, position.last
+    """What tells that two readers have got the same. After a crash others may have the ids of transactions that were
+    lost; the anchor is the entry itself."""
+    return position.birth, position.timeline, position.covered, position.anchor, position.target, position.last
 
 
 class Tails:
@@ -134,6 +139,8 @@ class Tails:
         self._limits = limits
         self._item = item
         self._on_failure = on_failure
+        self.turn = asyncio.Semaphore(READERS)
+        """For clients that read by themselves."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def follow(self, name: str) -> Tail:
