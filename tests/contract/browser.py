@@ -70,11 +70,15 @@ class Browser:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         headers |= {name.replace("_", "-"): value for name, value in others.items()}
         self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self._client.request(method, path, headers=headers)
-        assert self._client.sock is not None
-        self.socket: socket.socket = self._client.sock
-        self.response = self._client.getresponse()
         self.parser = Parser(last_event_id)
+        try:
+            self._client.request(method, path, headers=headers)
+            assert self._client.sock is not None
+            self.socket: socket.socket = self._client.sock
+            self.response = self._client.getresponse()
+        except BaseException:
+            self._client.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -90,14 +94,18 @@ class Browser:
 
     def listening(self) -> Self:
         """Wait for the first comment."""
-        assert self.response.status == 200, self.response.read()
-        assert self.response.headers["content-type"].startswith("text/event-stream")
-        assert self.response.headers["cache-control"] == "no-store"
-        assert self.response.headers["x-accel-buffering"] == "no"
-        while line := self.line():
-            self.parser.feed(line)
-        self.parser.feed("")
-        assert self.parser.comments == ["listening"]
+        try:
+            assert self.response.status == 200, self.response.read()
+            assert self.response.headers["content-type"].startswith("text/event-stream")
+            assert self.response.headers["cache-control"] == "no-store"
+            assert self.response.headers["x-accel-buffering"] == "no"
+            while line := self.line():
+                self.parser.feed(line)
+            self.parser.feed("")
+            assert self.parser.comments == ["listening"]
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def next(self) -> Received:

@@ -37,10 +37,10 @@ def test_the_chat(environment: dict[str, str], admin: psycopg.Connection[Any]) -
         status, token = ask(port, "POST", "/token", {"name": "Ada"})
         assert status == 200
         bearer = {"Authorization": f"Bearer {token}"}
-        assert ask(port, "POST", "/live/streams/chat?key=Ada", "hello", **bearer)[0] == 201
-        assert ask(port, "POST", "/live/streams/chat", "hello")[0] == 401
-        assert ask(port, "POST", "/live/streams/other", "hello", **bearer)[0] == 403
-        with Browser(port, "/live/streams/chat?after=beginning", **bearer).listening() as browser:
+        with Browser(port, "/live/streams/chat", **bearer).listening() as browser:
+            assert ask(port, "POST", "/live/streams/chat?key=Ada", "hello", **bearer)[0] == 201
+            assert ask(port, "POST", "/live/streams/chat", "hello")[0] == 401
+            assert ask(port, "POST", "/live/streams/other", "hello", **bearer)[0] == 403
             assert browser.next().data == '"hello"'
 
 

@@ -280,10 +280,10 @@ def test_who_takes_slowly_loses_nothing_of_a_stream(
     sent, body = 0, "x" * 7_000
     received, delivered = gateway.count("events_received"), gateway.count("events_delivered")
     with Hub(dsn) as hub:
-        hub.stream(channel).append_many([f"{number} {body}" for number in range(2000)])
         while gateway.count("events_received") - received < gateway.count("events_delivered") - delivered + 1500:
             hub.notify_many([(channel, f"{number} {body}") for number in range(sent, sent + 200)])
             sent += 200
+        hub.stream(channel).append_many([f"{number} {body}" for number in range(2000)])
     result = runtime.run(
         """async ([name, sent]) => {
             const entries = [], notified = [], gaps = [];

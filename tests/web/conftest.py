@@ -28,7 +28,9 @@ SECRET = "0123456789abcdef0123456789abcdef"
 _numbers = count(1)
 
 
-def token(*, read: list[str] | None = None, write: list[str] | None = None, ends_in: float = 60, **claims: Any) -> str:
+def token(
+    *, read: list[str] | None = None, write: list[str] | None = None, ends_in: float = 3600, **claims: Any
+) -> str:
     """One that the gateways here accept."""
     ours = {"read": read or [], "write": write or []}
     return jwt.encode({"exp": time() + ends_in, "pgpubsub": ours, **claims}, SECRET, "HS256")

@@ -82,7 +82,7 @@ def jwk(algorithm: str, **others: str) -> dict[str, Any]:
 
 
 def claims(**others: Any) -> dict[str, Any]:
-    return {"exp": time() + 60, "sub": "me", "pgpubsub": {"read": ["channels/a"], "write": ["streams/*"]}, **others}
+    return {"exp": time() + 3600, "sub": "me", "pgpubsub": {"read": ["channels/a"], "write": ["streams/*"]}, **others}
 
 
 def file(directory: Path, content: bytes | str | dict[str, Any]) -> Path:
@@ -136,7 +136,7 @@ def test_a_public_key_does_not_pass_for_a_secret(tmp_path: Path) -> None:
         jwt.encode(claims(), PRIVATE["ES256"], "ES256"),
         jwt.encode(claims(), "s" * 64, "HS256"),
         jwt.encode(claims(), rsa.generate_private_key(public_exponent=65537, key_size=2048), "RS256"),
-        jwt.encode(claims(nbf=time() + 600), PRIVATE["RS256"], "RS256"),
+        jwt.encode(claims(nbf=time() + 36_000), PRIVATE["RS256"], "RS256"),
         jwt.encode({"sub": "me", "pgpubsub": {"read": ["*"]}}, PRIVATE["RS256"], "RS256"),
         jwt.encode(claims(pgpubsub=["*"]), PRIVATE["RS256"], "RS256"),
         jwt.encode(claims(pgpubsub={"read": "*"}), PRIVATE["RS256"], "RS256"),

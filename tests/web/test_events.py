@@ -211,10 +211,14 @@ def test_one_payload_may_have_its_envelope(served: Served, admin: psycopg.Connec
         assert data([browser.next()]) == [{"type": "message", "channel": name, "payload": "1"}]
 
 
-def test_no_streams_here_is_503(dsn: str, serve: Serve, name: str) -> None:
-    with serve(dsn).open(f"/streams/{quote(name)}") as browser:
+def test_no_streams_here_is_503(admin: psycopg.Connection[Any], database: str, serve: Serve, name: str) -> None:
+    admin.execute("CREATE DATABASE streamless")
+    with serve(psycopg.conninfo.make_conninfo(database, dbname="streamless")).open(
+        f"/streams/{quote(name)}"
+    ) as browser:
         assert browser.response.status == 503
         assert json.loads(browser.response.read())["code"] == "unavailable"
+    admin.execute("DROP DATABASE streamless WITH (FORCE)")
 
 
 def test_the_end_of_a_token_ends_its_connection(serve: Serve, name: str) -> None:

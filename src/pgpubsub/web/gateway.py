@@ -141,10 +141,10 @@ class Gateway:
             raise Problem(403, "too-many", f"a connection follows {self.limits.subscriptions} at most: open another")
         if topic.kind == "channel":
             log = await self.channels.follow(topic.name)
-            outlet.add(ChannelCursor(self.channels, log, self._item, lambda count: self._on_skipped(outlet, count)))
+            outlet.add(ChannelCursor(self.channels, log, self._made, lambda count: self._on_skipped(outlet, count)))
             return
         tail = await self.tails.follow(topic.name)
-        cursor = StreamCursor(self.tails, tail, self._item, lambda _: outlet.end(FAILED))
+        cursor = StreamCursor(self.tails, tail, self._made, lambda _: outlet.end(FAILED))
         try:
             await cursor.start(after)
         except BaseException:
@@ -209,6 +209,10 @@ class Gateway:
 
     def _item(self, topic: Topic, event: Any) -> Item:
         self.counts.received += 1
+        return self._made(topic, event)
+
+    def _made(self, topic: Topic, event: Any) -> Item:
+        """For one client alone."""
         return Item(topic, event, next(self._numbers), round(time() * 1000))
 
     # -- what time brings
@@ -221,18 +225,23 @@ class Gateway:
         while True:
             await asyncio.sleep(TICK)
             try:
-                outlets = tuple(self.outlets)
-                for start in range(0, len(outlets), AT_ONCE):
-                    now, clock = monotonic(), time()
-                    for outlet in outlets[start : start + AT_ONCE]:
-                        self._look_at(outlet, now, clock)
-                    await asyncio.sleep(0)  # if all have been silent for as long, all are sent something now
+                await self._look_at_all()
                 self._forget_what_all_have()
                 self.metrics.update()
                 self.tails.tidy()
                 await self.channels.tidy()
             except PubSubError as error:
                 logger.warning("%s", error)
+            except Exception:
+                logger.exception("a fault of our own; time goes on")
+
+    async def _look_at_all(self) -> None:
+        outlets = tuple(self.outlets)
+        for start in range(0, len(outlets), AT_ONCE):
+            now = monotonic()
+            for outlet in outlets[start : start + AT_ONCE]:
+                self._look_at(outlet, now)
+            await asyncio.sleep(0)  # if all have been silent for as long, all are sent something now
 
     def _forget_what_all_have(self) -> None:
         needed: dict[Log, int] = {}
@@ -257,7 +266,7 @@ class Gateway:
         if outlet.expires is not None and time() >= outlet.expires:
             outlet.end(EXPIRED)
 
-    def _look_at(self, outlet: Outlet, now: float, clock: float) -> None:
+    def _look_at(self, outlet: Outlet, now: float) -> None:
         self.check_expired(outlet)
         if outlet.stalled_since is not None:
             if now > min(outlet.stalled_since + self.limits.stalled, self._ends_at):

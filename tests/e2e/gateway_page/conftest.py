@@ -27,7 +27,7 @@ QUIET = (
 _numbers = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def database(dsn: str) -> Iterator[str]:
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute("CREATE DATABASE page")
@@ -45,7 +45,7 @@ def admin(database: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("keys") / "secret"
     from tests.e2e.gateway_page.driving import SECRET
@@ -54,7 +54,7 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(database: str, secret: Path) -> Iterator[str]:
     """Of a gateway at which everybody may read everything."""
     from tests.e2e.gateway_page.driving import gateway
@@ -63,7 +63,7 @@ def address(database: str, secret: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("takes Chromium")
