@@ -314,5 +314,6 @@ def test_two_thousand_subscribers_come_and_go_under_load(server: TemporaryServer
             stop.set()
         received = [always.get(timeout=30) for _ in range(sending.result())]
         assert [text(event) for event in received] == [*map(str, range(len(received)))]
+        until(lambda: len(hub.stats().subscriptions) == 1)  # closing one does not wait for the hub
         stats = hub.stats()
-        assert (len(stats.subscriptions), stats.gaps, stats.dropped, stats.reconnects) == (1, 0, 0, 0)
+        assert (stats.gaps, stats.dropped, stats.reconnects) == (0, 0, 0)
