@@ -15,11 +15,11 @@ from fastapi.responses import FileResponse
 
 from pgpubsub.web import Keys, create_app
 
-SECRET = secrets.token_hex(32)  # a real application has it in a file that all its processes share
-with tempfile.NamedTemporaryFile("w") as file:
-    file.write(SECRET)
-    file.flush()
-    gateway = create_app("dbname=test user=postgres", keys=Keys(secret=file.name))
+SECRET = secrets.token_hex(32)
+file = Path(tempfile.mkdtemp()) / "secret"  # a real application has one that all its processes share
+file.write_text(SECRET)
+
+gateway = create_app("dbname=test user=postgres", keys=Keys(secret=file))
 
 app = FastAPI(lifespan=gateway.router.lifespan_context)
 app.mount("/live", gateway)
