@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pgpubsub.cli.connecting import arguments
-from pgpubsub.cli.options import Dsn, Schema
+from pgpubsub.cli.options import Dsn
 from pgpubsub.cli.statuses import FAILED, Ended
 from pgpubsub.cli.terminal import Terminal
 
@@ -90,7 +90,9 @@ def serve(
     ] = "skip",
     page: Annotated[bool, typer.Option(envvar="PGPUBSUB_PAGE", help="Whether there is a page at /.")] = True,
     access_log: Annotated[bool, typer.Option(envvar="PGPUBSUB_ACCESS_LOG", help="Log each request.")] = False,
-    schema: Schema = "pgpubsub",
+    schema: Annotated[
+        str, typer.Option(envvar="PGPUBSUB_SCHEMA", metavar="SCHEMA", help="Where streams are installed.")
+    ] = "pgpubsub",
 ) -> None:
     """Serve channels and streams over HTTP, for browsers.
 
