@@ -11,7 +11,7 @@ from typing import Any
 from pgpubsub.aio import AsyncReader
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import PubSubError
-from pgpubsub.events import Gap, GapReason, Undecodable
+from pgpubsub.events import Gap, GapReason
 from pgpubsub.web.channels import Channels
 from pgpubsub.web.items import Item, Topic
 from pgpubsub.web.log import Log
@@ -199,7 +199,7 @@ class StreamCursor(Cursor):
                     event = await reader.get(LOOK)
                 except TimeoutError:
                     return None
-            log.append(self._item(log.topic, event.event if isinstance(event, Undecodable) else event))
+            log.append(self._item(log.topic, event))
         return None
 
     async def _room(self, log: Log) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from pgpubsub.aio import AsyncHub
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import NotLive, PubSubError
+from pgpubsub.events import Undecodable
 from pgpubsub.web.access import Grant, Keys, Patterns
 from pgpubsub.web.channels import Channels
 from pgpubsub.web.cursors import ChannelCursor, StreamCursor
@@ -213,6 +214,8 @@ class Gateway:
 
     def _made(self, topic: Topic, event: Any) -> Item:
         """For one client alone."""
+        if isinstance(event, Undecodable):  # without a type, that are headers beyond Python's JSON: the entry is there
+            event = event.event
         return Item(topic, event, next(self._numbers), round(time() * 1000))
 
     # -- what time brings

@@ -37,6 +37,11 @@ class Limits:
     clients: int = 20_000
     """Connections that stay, of all clients together."""
 
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a WebSocket's frame: JSON may take two for one, and there are other fields."""
+        return 2 * self.message_bytes + 4096
+
     def __post_init__(self) -> None:
         for name in ("subscriptions", "buffer", "buffer_bytes", "message_bytes", "rate", "stalled", "clients"):
             if getattr(self, name) <= 0:

@@ -18,7 +18,7 @@ from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.items import Item, compact
 from pgpubsub.web.outlet import Ending, Outlet
 
-__all__ = ["EventStream", "retry_after"]
+__all__ = ["EventStream", "farewell"]
 
 RETRY = (1000, 5000)
 """Milliseconds, from and to, after which a client that is sent away is to come again: each another, so that they do not
@@ -27,9 +27,10 @@ come all at once."""
 GONE = Ending("gone", "the client has gone", 1000)
 
 
-def retry_after() -> int:
-    """Milliseconds after which one client is to come again."""
-    return random.randint(*RETRY)  # noqa: S311
+def farewell(ending: Ending) -> dict[str, Any]:
+    """What a client is told of the end of its connection, and after how many milliseconds it is to come again."""
+    retry = {"retry": random.randint(*RETRY)} if ending.again else {}  # noqa: S311
+    return {"reason": ending.code, "detail": ending.detail, **retry}
 
 
 class EventStream(Response):
@@ -90,13 +91,10 @@ class EventStream(Response):
     async def _end(self, send: Send, ending: Ending) -> None:
         if ending is GONE:
             return
-        told: dict[str, Any] = {"reason": ending.code, "detail": ending.detail}
-        retry = retry_after() if ending.again else None
-        if retry is not None:
-            told["retry"] = retry
+        told = farewell(ending)
         self._outlet.stalled_since = monotonic()
-        farewell = frame(compact(told), event="closing", retry=retry)
-        await send({"type": "http.response.body", "body": farewell, "more_body": True})
+        body = frame(compact(told), event="closing", retry=told.get("retry"))
+        await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _opening(self) -> bytes:

@@ -35,9 +35,6 @@ OPTIONS = "PGPUBSUB_GATEWAY"
 GRACE = 10
 """Seconds that clients have, when the server ends, to take what has come by then."""
 
-FRAME = 4096
-"""Bytes that a WebSocket's frame has beside a message, at most."""
-
 MOST_AT_ONCE = 64 << 10
 """Bytes that are written past all that is between; more goes the long way, where it is waited for."""
 
@@ -121,7 +118,7 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
             loop="asyncio",
             access_log=access_log,
             timeout_graceful_shutdown=GRACE,
-            ws_max_size=2 * limits.message_bytes + FRAME,
+            ws_max_size=limits.frame_bytes,
             ws_per_message_deflate=False,
             ws_max_queue=2,
             server_header=False,

@@ -23,7 +23,7 @@ from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.items import Topic, compact
 from pgpubsub.web.outlet import Ending, Outlet
 from pgpubsub.web.problems import Problem, note, of
-from pgpubsub.web.responses import GONE, retry_after
+from pgpubsub.web.responses import GONE, farewell
 from pgpubsub.web.sending import send, too_long
 
 __all__ = ["serve"]
@@ -137,10 +137,7 @@ class _Conversation:
         if ending is GONE:
             return
         self._outlet.stalled_since = monotonic()
-        told: dict[str, Any] = {"type": "closing", "reason": ending.code, "detail": ending.detail}
-        if ending.again:
-            told["retry"] = retry_after()
-        await self._websocket.send_text(compact(told))
+        await self._websocket.send_text(compact({"type": "closing", **farewell(ending)}))
         await self._websocket.close(ending.close, ending.code)
 
     # -- from the client
@@ -163,7 +160,7 @@ class _Conversation:
         ref = None
         try:
             self._gateway.rates.take(self._outlet.identity)
-            if len(text) > 2 * self._gateway.limits.message_bytes + 4096:
+            if len(text) > self._gateway.limits.frame_bytes:
                 raise too_long(len(text), self._gateway.limits.message_bytes)
             request = _parsed(text)
             ref = _ref(request)

@@ -15,7 +15,6 @@ from typing import Any
 from pgpubsub.aio import AsyncHub, AsyncStream
 from pgpubsub.core.position import END, Position, stream_id
 from pgpubsub.errors import PubSubError, SubscriptionClosed
-from pgpubsub.events import Entry, Gap, Undecodable
 from pgpubsub.web.items import Item, Topic
 from pgpubsub.web.limits import Limits
 from pgpubsub.web.log import Log
@@ -70,9 +69,9 @@ class Tail:
             self._note_stand()
             self.reading.set_result(None)
             async for event in reader:
-                self._append(event)
+                self.log.append(self._item(self.log.topic, event))
                 while (more := reader.get_nowait()) is not None:
-                    self._append(more)
+                    self.log.append(self._item(self.log.topic, more))
                     await self.log.taken()
                 self._note_stand()
 
@@ -94,10 +93,6 @@ class Tail:
         """The same of a position that was read already."""
         place = None if position is None else self._stands.get(_stand(position))
         return place if place is not None and place >= self.log.first else None
-
-    def _append(self, event: Entry[Any] | Gap | Undecodable) -> None:
-        # Without a type, what cannot be decoded are headers beyond Python's JSON; the entry is there all the same.
-        self.log.append(self._item(self.log.topic, event.event if isinstance(event, Undecodable) else event))
 
     def _note_stand(self) -> None:
         position = self._reader._standing()
