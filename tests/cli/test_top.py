@@ -18,6 +18,7 @@ from tests.cli.top import Top, run, sample
 from tests.contract.test_handler import eventually
 from tests.system.commits import held_up_commits
 from tests.system.standby import Standby
+from tests.system.streams import database_with_streams
 
 WRITE_AND_NOTIFY = "WITH row AS (INSERT INTO t VALUES (1)) SELECT pg_notify('somewhere', '')"
 
@@ -30,15 +31,11 @@ def at_end() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def database(admin: psycopg.Connection[Any], dsn: str, channel: str) -> Iterator[str]:
+def database(dsn: str, channel: str) -> Iterator[str]:
     """A database with streams, for this test alone."""
     name = "top_" + channel.rpartition(" ")[2]
-    admin.execute(f"DROP DATABASE IF EXISTS {name}")
-    admin.execute(f"CREATE DATABASE {name}")
-    with psycopg.connect(its := psycopg.conninfo.make_conninfo(dsn, dbname=name)) as conn:
-        pgpubsub.streams.install(conn)
-    yield its
-    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with database_with_streams(dsn, name) as its:
+        yield its
 
 
 @contextmanager

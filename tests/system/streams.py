@@ -14,7 +14,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -57,6 +57,21 @@ def install(dsn: str, *poll: str) -> None:
         pgpubsub.streams.install(admin)
         for name in poll:
             pgpubsub.streams.create(admin, name, wake="poll")
+
+
+@contextmanager
+def database_with_streams(dsn: str, name: str) -> Iterator[str]:
+    """A database of one's own on the server of `dsn`, with streams. Gives its connection string."""
+    with connect(dsn) as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        admin.execute(f"CREATE DATABASE {name}")
+    its = psycopg.conninfo.make_conninfo(dsn, dbname=name)
+    install(its)
+    try:
+        yield its
+    finally:
+        with connect(dsn) as admin:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def clear(dsn: str) -> None:

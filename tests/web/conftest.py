@@ -17,11 +17,11 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-import pgpubsub.streams
 from pgpubsub.web import Keys, create_app
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.serving import _Protocol
 from tests.contract.browser import Browser
+from tests.system.streams import database_with_streams
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -117,14 +117,8 @@ class Served:
 @pytest.fixture(scope="session")
 def database(dsn: str) -> Iterator[str]:
     """With streams, for the tests of the gateway."""
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE gateway")
-    its = psycopg.conninfo.make_conninfo(dsn, dbname="gateway")
-    with psycopg.connect(its) as conn:
-        pgpubsub.streams.install(conn)
-    yield its
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("DROP DATABASE gateway WITH (FORCE)")
+    with database_with_streams(dsn, "gateway") as its:
+        yield its
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -13,30 +12,18 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-import pgpubsub.streams
+from tests.e2e.chromium import SWITCHES, chromium_path
+from tests.system.streams import database_with_streams
 
 CHECKS = Path(__file__).with_name("checks.js")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-QUIET = (
-    "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-    " --disable-sync"
-)
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
 def database(dsn: str) -> Iterator[str]:
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE page")
-    its = psycopg.conninfo.make_conninfo(dsn, dbname="page")
-    with psycopg.connect(its) as conn:
-        pgpubsub.streams.install(conn)
-    yield its
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("DROP DATABASE page WITH (FORCE)")
+    with database_with_streams(dsn, "page") as its:
+        yield its
 
 
 @pytest.fixture
@@ -65,11 +52,12 @@ def address(database: str, secret: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    if CHROMIUM is None:
+    path = chromium_path()
+    if path is None:
         pytest.skip("takes Chromium")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as run:
-        browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *QUIET.split()])
+        browser = run.chromium.launch(executable_path=path, args=SWITCHES)
         yield browser
         browser.close()
 

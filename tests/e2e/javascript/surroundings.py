@@ -21,6 +21,7 @@ import pytest
 
 import pgpubsub.streams
 from pgpubsub.testing import Proxy
+from tests.e2e.chromium import SWITCHES, chromium_path
 from tests.e2e.test_servers import free_port, until
 
 __all__ = [
@@ -42,10 +43,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CLIENT = ROOT / "src" / "pgpubsub" / "web" / "page" / "pgpubsub.js"
 SECRET = "a secret of more than 32 bytes, for tests"
-CHROMIUM = ["chromium", "chromium-browser", "google-chrome"]
 RECORDER = (HERE / "recorder.js").read_text().partition("\n")[2].rstrip().removesuffix(";")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-SWITCHES += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 FAST = {"firstDelay": 20, "longestDelay": 200}
 """Delays of a client for which no test waits long."""
 
@@ -199,7 +197,7 @@ def browser() -> Iterator[Callable[[], Any]]:
     started: list[Any] = []
 
     def browser() -> Any:
-        path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+        path = chromium_path()
         if path is None:
             pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
         if not started:
