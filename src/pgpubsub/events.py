@@ -253,7 +253,9 @@ class Gap:
     since: datetime
     """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived,
     a statement succeeded or the socket was read without finding it broken. For `HEARTBEAT` only a notification
-    counts. For `OVERFLOW` it is the last time at which nothing was buffered and something came."""
+    counts. For `OVERFLOW` it is the last time at which nothing was buffered, and all that had arrived was handed out.
+    It is the time of this machine, as things arrive: what is missing may have been committed before it by as long as
+    notifications take from there to here. Whoever reads again by time should allow for that."""
 
     count: int | None
     """How many notifications are missing; None where nobody can know."""

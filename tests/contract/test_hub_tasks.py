@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -219,6 +220,22 @@ def test_getting(run: Run, dsn: str, channel: str, timeout: float | None) -> Non
                 return was_cancelled
 
             await every_moment_async(scenario)
+
+    run(main())
+
+
+def test_since_is_before_what_came_while_the_loop_was_busy(run: Run, dsn: str, channel: str) -> None:
+    async def main() -> None:
+        async with AsyncHub(dsn) as hub, hub.subscribe(channel, capacity=2) as events:
+            with psycopg.connect(dsn, autocommit=True) as conn:  # which lets the loop wait
+                for number in range(3):
+                    conn.execute("SELECT pg_notify(%s, %s)", [channel, str(number)])
+                committed = datetime.now(UTC)
+            gap = await events.get(20)
+            assert isinstance(gap, Gap)
+            assert (gap.reason, gap.count) == ("overflow", 2)
+            assert gap.since < committed
+            assert await next_payload(events) == "2"
 
     run(main())
 

@@ -84,7 +84,7 @@ class Buffer:
         capacity: notifications that it holds at most, at least 1.
         capacity_bytes: bytes of payload that it holds at most, at least 1.
         overflow: the policy.
-        clock: the time of day, aware; used for `Gap.since`.
+        clock: the time of day (aware) by which everything was put in that had arrived; used for `Gap.since`.
 
     Raises:
         ValueError: a capacity below 1, or an unknown policy.

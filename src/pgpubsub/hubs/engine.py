@@ -12,6 +12,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
@@ -170,6 +171,10 @@ class Engine:
         """See `AsyncHub.state`."""
         error = None if self._status is HubStatus.LIVE else self._failure or self._listening.error
         return HubState(self._status, self._since, error, None if self._sending.session.up else self._sending.error)
+
+    def complete_until(self) -> datetime:
+        """What had arrived by then was handed out before that which is being handed out."""
+        return self._receiver.complete_until
 
     @property
     def sending_pid(self) -> int | None:

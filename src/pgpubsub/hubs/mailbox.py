@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypedDict
 
@@ -37,9 +37,11 @@ NOT_OPEN = SubscriptionClosed(
 )
 
 
-def buffer(capacity: int, capacity_bytes: int, overflow: Overflow) -> Buffer:
+def buffer(
+    capacity: int, capacity_bytes: int, overflow: Overflow, complete_until: Callable[[], datetime] = now
+) -> Buffer:
     """What holds a subscription's notifications."""
-    return Buffer(capacity, capacity_bytes, overflow, now)
+    return Buffer(capacity, capacity_bytes, overflow, complete_until)
 
 
 class Decoder(Protocol):

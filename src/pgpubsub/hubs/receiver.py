@@ -27,7 +27,7 @@ from pgpubsub.errors import (
 from pgpubsub.events import Gap, GapReason, Notify
 from pgpubsub.hubs.beats import Beats
 from pgpubsub.hubs.link import Dial, Link
-from pgpubsub.hubs.mailbox import Mailbox
+from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.sender import Sender
 from pgpubsub.status import Observation
 
@@ -88,6 +88,7 @@ class Receiver:
         self.link = Link("listening", session, dial, on_events=self._on_events, act=self._act, on_change=on_change)
         self.received = 0
         self.heartbeat_seconds: float | None = None
+        self.complete_until = now()
         self._registry = session.registry
         self._heartbeat: Heartbeat = session.heartbeat
         self._sender = sender
@@ -200,13 +201,13 @@ class Receiver:
             self._on_trusted()
         if self._partial_of != self.link.session.number:
             self._partial, self._partial_of = None, self.link.session.number
-        since = self.link.session.whole_until
+        self.complete_until = self._time_of(self.link.session.whole_until)
         runs, self._partial = join(self._partial, events, self._max_payload)
         self.link.session.on_joined(monotonic(), unfinished(self._partial))
         missing: list[Unjoined] = []
         for run in runs:
             if isinstance(run, Unjoined):
-                self._report_unjoined(run, since)
+                self._report_unjoined(run)
                 missing.append(run)
             else:
                 self._hand_out(run)
@@ -214,9 +215,9 @@ class Receiver:
             logger.warning("messages on %s are missing, %d times: %s", channel, count, why)
             self._observe(Observation("gap", (channel,), detail=why))
 
-    def _report_unjoined(self, unjoined: Unjoined, since: float) -> None:
+    def _report_unjoined(self, unjoined: Unjoined) -> None:
         for mailbox in tuple(self._registry.owners(unjoined.channel)):
-            mailbox.report(Gap(GapReason.INCOMPLETE, (unjoined.channel,), self._time_of(since), 1, unjoined.why))
+            mailbox.report(Gap(GapReason.INCOMPLETE, (unjoined.channel,), self.complete_until, 1, unjoined.why))
 
     def _hand_out(self, events: list[Notify]) -> None:
         crowded = False

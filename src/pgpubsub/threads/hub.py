@@ -174,7 +174,7 @@ class Hub:
             ChannelNameError: a name that PostgreSQL cannot carry.
             ValueError: a capacity below 1, an unknown policy, or two `Channel`s with one name and different types.
         """
-        return Subscription(self, channels, buffer(capacity, capacity_bytes, overflow))
+        return Subscription(self, channels, buffer(capacity, capacity_bytes, overflow, self._engine.complete_until))
 
     @overload
     def notify(self, channel: Channel[T], payload: T) -> None: ...
