@@ -13,17 +13,15 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from threading import Event, get_ident
 from time import time
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import psycopg
@@ -32,11 +30,10 @@ import pgpubsub
 from pgpubsub import AsyncHub, Hub, LeaseLost, PubSubError, SendUncertain
 from pgpubsub.groups import membership
 from pgpubsub.streams import source
+from tests.system.processes import Journal, Process
 from tests.system.streams import until
 
 __all__ = ["TABLES", "Consuming", "Line", "Program", "Writing"]
-
-ROOT = Path(__file__).parents[2]
 
 TABLES = """
 DROP TABLE IF EXISTS handled, effects, total, written;
@@ -62,15 +59,11 @@ class Injected(Exception):
     """What handlers raise at random."""
 
 
-class Journal:
-    """Lines that are there as soon as they are written, whatever becomes of the process."""
+class Notes(Journal):
+    """What becomes of entries."""
 
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def write(self, what: str, ids: Sequence[int] = (), attempt: int = 0) -> None:
-        line = json.dumps([time(), what, list(ids), attempt])
-        os.write(self._file, f"{line}\n".encode())
+    def note(self, what: str, ids: Sequence[int] = (), attempt: int = 0) -> None:
+        self.write(time(), what, list(ids), attempt)
 
 
 class Line(NamedTuple):
@@ -131,7 +124,7 @@ class Consumer:
     def __init__(self, settings: Consuming) -> None:
         self._settings = settings
         self._random = random.Random(settings.seed)
-        self._journal = Journal(settings.journal)
+        self._journal = Notes(settings.journal)
         self._name = str(os.getpid())
         self._own: dict[int, psycopg.Connection[Any]] = {}  # by thread
         self._stopping = Event()
@@ -147,7 +140,7 @@ class Consumer:
         membership.ANSWER = source.ANSWER = ANSWER
         settings = self._settings
         options: Any = {name: getattr(settings, name) for name in ("batch", "lease", "attempts", "backoff", "follow")}
-        options["on_gap"] = lambda gap: self._journal.write("gap")
+        options["on_gap"] = lambda gap: self._journal.note("gap")
         signal.signal(signal.SIGTERM, signal.SIG_DFL if settings.kind.endswith("process") else self._stop)
         while not self._stopping.is_set():
             with OUTAGE:
@@ -189,7 +182,7 @@ class Consumer:
             yield
         except PubSubError as error:
             if not self._stopping.is_set():
-                self._journal.write(f"stopped: {error!r}")
+                self._journal.note(f"stopped: {error!r}")
             raise
 
     async def _run_in_a_task(self, options: Any) -> None:
@@ -209,20 +202,20 @@ class Consumer:
                     async for delivery in consumer:
                         entries = self._begin(delivery)
                         await getattr(self, f"_{self._settings.kind}")(delivery, entries)
-                        self._journal.write(self._outcome, [entry.id for entry in entries])
+                        self._journal.note(self._outcome, [entry.id for entry in entries])
                         if self._stopping.is_set():
                             break
 
     def _take(self, delivery: Any) -> None:
         entries = self._begin(delivery)
         getattr(self, f"_{self._settings.kind}")(delivery, entries)
-        self._journal.write(self._outcome, [entry.id for entry in entries])
+        self._journal.note(self._outcome, [entry.id for entry in entries])
 
     def _begin(self, delivery: Any) -> Sequence[Any]:
         alone = self._settings.batch is None
         entries = [delivery.entry] if alone else list(delivery)
         self._attempt = delivery.attempt if alone else 0
-        self._journal.write("begin", [entry.id for entry in entries], self._attempt)
+        self._journal.note("begin", [entry.id for entry in entries], self._attempt)
         self._outcome = "failed"
         return entries
 
@@ -282,7 +275,7 @@ class Consumer:
 
     def _handler(self, given: Any) -> None:
         entries = given if isinstance(given, list) else [given]
-        self._journal.write("begin", [entry.id for entry in entries])
+        self._journal.note("begin", [entry.id for entry in entries])
         for entry in entries:
             if entry.payload == self._settings.poison:
                 os._exit(1)
@@ -322,7 +315,7 @@ class Consumer:
 
     def _gate(self, place: str) -> None:
         if self._settings.gate == place:
-            self._journal.write(place)
+            self._journal.note(place)
             os.read(0, 1)  # which signals interrupt, whoever else reads there
 
 
@@ -351,7 +344,7 @@ class Writer:
     def __init__(self, settings: Writing) -> None:
         self._settings = settings
         self._random = random.Random(settings.seed)
-        self._journal = Journal(settings.journal)
+        self._journal = Notes(settings.journal)
         self._numbers = count()
         self._epoch = 0
         self._conn: psycopg.Connection[Any] | None = None
@@ -368,7 +361,7 @@ class Writer:
                     except (psycopg.Error, PubSubError):
                         self._epoch += 1
                         Event().wait(0.02)  # before it tries again
-                self._journal.write("done")
+                self._journal.note("done")
 
     def _payload(self) -> str:
         return f"{self._settings.name} {next(self._numbers)}"
@@ -390,14 +383,14 @@ class Writer:
             Event().wait(self._random.choice((0, 0, 0, 0.01, 0.1)))  # others commit meanwhile
         if transaction.force_rollback:
             return 0
-        self._journal.write("committed", ids)
+        self._journal.note("committed", ids)
         return len(ids)
 
     def _by_hub(self, stream: Any) -> int:
         payload, key = self._payload(), self._key()
         while True:
             try:
-                self._journal.write("committed", [stream.append(payload, key, idempotency_key=payload)])
+                self._journal.note("committed", [stream.append(payload, key, idempotency_key=payload)])
                 return 1
             except SendUncertain:
                 pass
@@ -405,46 +398,28 @@ class Writer:
     def _many_by_hub(self, stream: Any) -> int:
         key = self._key()
         ids = stream.append_many([self._payload() for _ in range(self._random.randrange(1, 20))], key=key)
-        self._journal.write("committed", ids)
+        self._journal.note("committed", ids)
         return len(ids)
 
 
 # -- seen from outside
 
 
-class Program(AbstractContextManager["Program"]):
-    """One of these in a process. It is killed in the end.
+class Program(Process):
+    """One of these in a process.
 
     Args:
         settings: for it; the journal is named here.
         directory: for its journal and what it prints as errors.
     """
 
-    _count = count()
-
     def __init__(self, make: Callable[[str], Consuming | Writing], directory: Path) -> None:
-        self._path = directory / f"program {next(self._count)}"
-        self.settings = make(f"{self._path}.journal")
+        path = self.new_path(directory)
+        self.settings = make(f"{path}.journal")
         command = [sys.executable, "-W", "error", "-m", "tests.system.groups", type(self.settings).__name__]
-        with open(f"{self._path}.errors", "wb") as errors:
-            self.process = subprocess.Popen(
-                [*command, json.dumps(asdict(self.settings))],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                bufsize=0,
-            )
-        self.killed = False
+        super().__init__([*command, json.dumps(asdict(self.settings))], path)
         self._lines: list[Line] = []
         self._entries: Counter[str] = Counter()
-        self._read = 0
-        self._complete = False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
 
     @property
     def name(self) -> str:
@@ -454,15 +429,9 @@ class Program(AbstractContextManager["Program"]):
     @property
     def journal(self) -> list[Line]:
         """All of it, up to now."""
-        if not self._complete:
-            self._complete = self.killed
-            with open(f"{self._path}.journal", "ab+") as file:
-                file.seek(self._read)
-                for text in file:
-                    if text.endswith(b"\n"):
-                        self._read += len(text)
-                        self._lines.append(line := Line(*json.loads(text)))
-                        self._entries[line.what] += len(line.ids)
+        for fields in self.new_lines():
+            self._lines.append(line := Line(*fields))
+            self._entries[line.what] += len(line.ids)
         return self._lines
 
     def entries(self, what: str) -> int:
@@ -470,38 +439,12 @@ class Program(AbstractContextManager["Program"]):
         assert self.journal is self._lines
         return self._entries[what]
 
-    @property
-    def errors(self) -> str:
-        """What it has printed as errors: nothing."""
-        return Path(f"{self._path}.errors").read_text()
-
     def begun(self, what: str = "begin") -> list[Line]:
         return [line for line in self.journal if line.what == what]
 
     def until(self, what: str, times: int = 1, seconds: float = 30) -> None:
         """Wait until that stands in its journal."""
         until(lambda: len(self.begun(what)) >= times, lambda: f"{what} of {self.journal}, {self.errors}", seconds)
-
-    def tell(self, line: object = "") -> None:
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(f"{line}\n".encode())
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def wait(self, seconds: float = 30) -> int:
-        """Until it has ended. Returns its exit status."""
-        return self.process.wait(seconds)
-
-    def kill(self) -> None:
-        """It ends at once."""
-        killed = self.killed or self.process.poll() is None
-        self.process.kill()
-        self.process.wait()
-        self.killed = killed
-        assert self.process.stdin is not None
-        self.process.stdin.close()
 
 
 def main(kind: str, settings: str) -> None:

@@ -1,0 +1,44 @@
+"""`python -m tests.chaos`: see the package."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+from argparse import ArgumentParser
+from pathlib import Path
+
+from tests.chaos.arena import Arena
+from tests.chaos.campaign import Broken, Campaign
+from tests.chaos.faults import possible
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m tests.chaos", description="Faults at random, and a check of every message.")
+    parser.add_argument("--faults", type=int, default=1000, help="how many, at least (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="repeats a plan")
+    parser.add_argument("--first", type=int, default=1, metavar="ROUND", help="begin with this round")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="where journals are to stay")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pgpubsub-chaos-") as temporary:
+        directory = options.keep or Path(temporary)
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o755)  # the servers, which are another user's, read the time there
+        with Arena(directory, options.seed, own_disks=os.geteuid() == 0) as arena:
+            campaign = Campaign(arena, options.seed, possible(arena))
+            number = options.first
+            try:
+                while campaign.faults.total() < options.faults:
+                    campaign.round(number)
+                    number += 1
+            except Broken as error:
+                print(f"{error}\n\nto repeat it: --seed {options.seed} --first {number}")
+                return 1
+            finally:
+                print(campaign.summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

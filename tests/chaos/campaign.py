@@ -1,0 +1,209 @@
+"""Round after round: messages, faults in their midst, and when all is well again, a look at what everybody has got."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from random import Random
+from threading import Event
+from time import monotonic
+from typing import Self
+
+import pgpubsub
+from tests.chaos.arena import Arena
+from tests.chaos.checks import Entry
+from tests.chaos.faults import FAULTS, Stage
+from tests.chaos.ledger import MARKER, Ledger
+from tests.chaos.pair import fetch
+from tests.chaos.plan import Kind, Planned, plan
+from tests.chaos.texts import CHANNELS, STREAMS, read, text
+from tests.system.streams import connect
+
+__all__ = ["Broken", "Campaign"]
+
+MESSAGES = 30
+"""That each publisher sends in a round, at least."""
+
+PUBLISHERS = 7
+
+LONGEST_PAUSE = 1.0
+"""Seconds without a message after which the next fault begins nevertheless: an earlier one may have stopped all."""
+
+LONGEST = 90.0
+"""Seconds after which all has to be well again."""
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+class Campaign:
+    """See the module.
+
+    Args:
+        arena: entered.
+        seed: from which all rounds follow.
+        kinds: of faults.
+    """
+
+    def __init__(self, arena: Arena, seed: int, kinds: Mapping[str, Kind]) -> None:
+        self.arena = arena
+        self.ledger = Ledger()
+        self.faults: Counter[str] = Counter()
+        """Survived, by kind."""
+        self.rounds = 0
+        self._seed = seed
+        self._kinds = kinds
+        self._marker = 0
+        self._done = False
+        self._settled_to = 0
+        self._begun = monotonic()
+
+    def round(self, number: int) -> None:
+        """Play one round.
+
+        Raises:
+            Broken: with what was planned, and what is wrong.
+        """
+        planned = plan(self._seed, number, self._kinds)
+        begun = monotonic()
+        try:
+            self._play(planned)
+            wrong = self._settle()
+        except AssertionError as error:
+            wrong = [str(error)]
+        wrong += self._misbehaved()
+        faults = "; ".join(map(str, planned))
+        if wrong:
+            lines = "\n  ".join(wrong[:30])
+            raise Broken(f"round {number} of seed {self._seed}: {faults}\n  {lines}\n  ({len(wrong)} in all)")
+        self.faults.update(fault.kind for fault in planned)
+        self.rounds += 1
+        print(f"{number}: {faults}; {monotonic() - begun:.1f} s", flush=True)
+
+    @property
+    def summary(self) -> str:
+        """What has been survived."""
+        its = self.ledger
+        return (
+            f"{self.faults.total()} faults in {self.rounds} rounds, {monotonic() - self._begun:.0f} s;"
+            f" {its.committed} messages committed, {its.received} events received;"
+            f" gaps: {dict(its.gaps)}; faults: {dict(self.faults.most_common())}"
+        )
+
+    def replace(self, name: str) -> None:
+        """See `faults.Stage`."""
+        part = self.arena.parts[name]
+        gone = part.process
+        part.kill()
+        self.ledger.take_in(name, gone.new_lines(), clock_was_set=part.clock.was_set)
+        self.ledger.on_killed(name)
+        part.start(self.ledger.positions[name])
+        if name == "publishers":
+            part.process.tell(MESSAGES)
+
+    # -- a round
+
+    def _play(self, planned: Sequence[Planned]) -> None:
+        """Until all has been sent, and all faults are over."""
+        self._done = False
+        self.arena.parts["publishers"].process.tell(MESSAGES)
+        begun = moved_at = monotonic()
+        before = progress = self.ledger.committed
+        left, lasting = list(planned), Lasting()
+        with lasting:
+            while left or lasting or not self._done:
+                Event().wait(0.01)  # between two looks
+                self._take_in()
+                assert monotonic() < begun + LONGEST, f"the publishers do not come to an end; {self._misbehaved()}"
+                if self.ledger.committed > progress:
+                    progress, moved_at = self.ledger.committed, monotonic()
+                share = 1.0 if self._done else (progress - before) / (MESSAGES * PUBLISHERS)
+                if left and (share >= left[0].place or monotonic() - moved_at > LONGEST_PAUSE):
+                    lasting.begin(self, left.pop(0))
+                    moved_at = monotonic()
+                lasting.end_those_that_are_over()
+
+    def _settle(self) -> list[str]:
+        """Wait until everybody has got everything. Returns what is wrong."""
+        first, deadline = self._marker + 1, monotonic() + LONGEST
+        while True:
+            self._mark()
+            soon = monotonic() + 0.3
+            while monotonic() < soon:
+                self._take_in()
+                stored = self._stored()
+                late = self.ledger.waiting(first, stored)
+                if not late:
+                    wrong = self.ledger.settle(first, stored)
+                    for part in self.arena.parts.values():
+                        part.clock.was_set = False
+                    return wrong
+                Event().wait(0.02)  # between two looks
+            if misbehaved := self._misbehaved():
+                return misbehaved
+            if monotonic() > deadline:
+                return [f"{who} has not got everything {LONGEST:g} s after the last fault was over" for who in late]
+
+    def _take_in(self) -> None:
+        for name, part in self.arena.parts.items():
+            lines = part.process.new_lines() if name != "gateway" else []
+            self._done = self._done or any(line[0] == "done" for line in lines)
+            set_by = part.clock if name != "clients" else self.arena.parts["gateway"].clock
+            self.ledger.take_in(name, lines, clock_was_set=set_by.was_set)
+
+    def _mark(self) -> None:
+        self._marker += 1
+        with connect(self.arena.pair.primary.dsn()) as admin:
+            for channel in CHANNELS:
+                begun = monotonic()
+                pgpubsub.notify(admin, channel, text(MARKER, self._marker))
+                self.ledger.on_marked(channel, self._marker, begun, monotonic())
+
+    def _stored(self) -> dict[str, set[Entry]]:
+        """What has been added to the streams, as far as it is not settled."""
+        query = "SELECT id, payload FROM pgpubsub.entry WHERE stream = pgpubsub.stream_id(%s) AND id > %s"
+        return {
+            stream: {
+                Entry(*read(payload)) for _, payload in fetch(self.arena.pair.primary.dsn(), query, stream, self._settled_to)
+            }
+            for stream in STREAMS
+        }
+
+    def _misbehaved(self) -> list[str]:
+        """Who has ended, or printed what it should not."""
+        wrong = []
+        for name, part in self.arena.parts.items():
+            errors = part.process.errors if name != "gateway" else ""  # which logs faults, as it should
+            if errors or not part.process.running:
+                wrong.append(f"{name} {'goes on' if part.process.running else 'has ended'}: {errors[-3000:]}")
+        return wrong
+
+
+class Lasting:
+    """Faults that have begun. They end in the end, whatever happens."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[float, AbstractContextManager[None]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as stack:
+            for _at, fault in self._ends:
+                stack.callback(fault.__exit__, None, None, None)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def begin(self, stage: Stage, planned: Planned) -> None:
+        fault = FAULTS[planned.kind][1](stage, Random(planned.seed))
+        fault.__enter__()
+        self._ends.append((monotonic() + planned.seconds, fault))
+
+    def end_those_that_are_over(self) -> None:
+        for one in [one for one in self._ends if one[0] <= monotonic()]:
+            self._ends.remove(one)
+            one[1].__exit__(None, None, None)

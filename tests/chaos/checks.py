@@ -1,0 +1,208 @@
+"""What has to be true of what subscribers and readers have got, given what was sent. Pure: lists in, complaints out.
+
+For each subscriber: what was sent on its channels while it was there, and is committed, it has got, once and in order,
+or it lies inside a gap that it was told of: at that place between the others, on that channel, committed since the time
+that the gap says. What is certain not to have been sent it has not got. A gap that counts has counted right.
+
+For each reader of a stream: every entry that is committed, once, each publisher's in order, and no gap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+__all__ = ["Entry", "Gap", "Notify", "Record", "Sent", "check_reader", "check_subscriber"]
+
+Outcome = Literal["committed", "uncertain", "not"]
+
+
+class Sent(NamedTuple):
+    """A message on its way."""
+
+    publisher: str
+    number: int
+    """A publisher's increase."""
+    begun: float
+    ended: float
+    outcome: Outcome
+    """As its publisher was told."""
+
+
+class Notify(NamedTuple):
+    """A message that came on a channel."""
+
+    channel: str
+    publisher: str
+    number: int
+    at: float = 0.0
+    """When."""
+
+
+class Entry(NamedTuple):
+    """An entry that came."""
+
+    publisher: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A gap that was told."""
+
+    reason: str
+    channels: tuple[str, ...]
+    since: float | None
+    """None where a clock was set meanwhile."""
+    count: int | None
+
+
+@dataclass
+class Record:
+    """All that a subscriber has got since it was there."""
+
+    name: str
+    channels: tuple[str, ...]
+    opened: float
+    latest: bool = False
+    """Whether it keeps only the newest of each channel, which no gap tells."""
+    ended: bool = False
+    """Whether it went away, with whatever came last."""
+    events: list[Notify | Gap] = field(default_factory=list)
+
+
+SLACK = 1.0
+"""Seconds that a message may have been on its way when others were delivered: `since` says when those arrived."""
+
+
+def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]]) -> list[str]:
+    """What is wrong with it.
+
+    Args:
+        record: what came. Unless it has ended, all that was sent has come, or lies in a gap, if nothing is wrong.
+        sent: by channel, everything, each publisher's in order.
+    """
+    wrong = [f"{event} is nothing that was sent to it" for event in _strangers(record, sent)]
+    counted: dict[int, list[int]] = {}  # place of a gap: fewest and most that are missing there
+    unclear: set[int] = set()  # gaps that share what is missing with another
+    for channel in record.channels:
+        for line in _lines(sent.get(channel, ())).values():
+            wrong += _check_line(record, channel, line, counted, unclear)
+    for place, (fewest, most) in counted.items():
+        gap = record.events[place]
+        assert isinstance(gap, Gap)
+        if place not in unclear and gap.count is not None and not fewest <= gap.count <= most:
+            wrong.append(f"{gap} at {place} says {gap.count}, and {fewest} to {most} are missing there")
+    return [f"{record.name}: {one}" for one in wrong]
+
+
+def _strangers(record: Record, sent: Mapping[str, Sequence[Sent]]) -> Iterator[Notify]:
+    known = {(channel, one.publisher, one.number) for channel in record.channels for one in sent.get(channel, ())}
+    for event in record.events:
+        if isinstance(event, Notify) and event[:3] not in known:
+            yield event
+
+
+def _lines(sent: Iterable[Sent]) -> dict[str, list[Sent]]:
+    lines = defaultdict(list)
+    for one in sent:
+        lines[one.publisher].append(one)
+    return lines
+
+
+def _check_line(
+    record: Record, channel: str, line: Sequence[Sent], counted: dict[int, list[int]], unclear: set[int]
+) -> list[str]:
+    """What one publisher has sent on one channel."""
+    places: dict[int, int] = {}
+    wrong = []
+    for place, event in enumerate(record.events):
+        if isinstance(event, Notify) and (event.channel, event.publisher) == (channel, line[0].publisher):
+            if event.number in places:
+                wrong.append(f"{event} came twice, at {places[event.number]} and {place}")
+            places[event.number] = place
+    wrong += [
+        f"{one} came on {channel} although it was not sent"
+        for one in line
+        if one.outcome == "not" and one.number in places
+    ]
+    came = [(one.number, places[one.number]) for one in line if one.number in places and one.outcome == "committed"]
+    wrong += [f"{channel}: {two[0]} came before {one[0]}" for one, two in pairwise(came) if one[1] > two[1]]
+    if record.latest:
+        return wrong
+    gaps = [
+        (place, event)
+        for place, event in enumerate(record.events)
+        if isinstance(event, Gap) and channel in event.channels
+    ]
+    before = -1
+    missing: list[Sent] = []
+    for one in [*line, None]:
+        if one is not None and one.number not in places:
+            missing.append(one)
+            continue
+        after = len(record.events) if one is None else places[one.number]
+        between = [(place, gap) for place, gap in gaps if before < place < after]
+        if one is None and record.ended:  # and nobody knows how much of this it was there for
+            unclear.update(place for place, _ in between)
+            break
+        wrong += _check_missing(record, channel, missing, between)
+        _count(missing, between, counted, unclear, record.opened)
+        before, missing = after, []
+    return wrong
+
+
+def _check_missing(
+    record: Record, channel: str, missing: Iterable[Sent], between: Sequence[tuple[int, Gap]]
+) -> Iterator[str]:
+    for one in missing:
+        if one.outcome != "committed" or one.begun <= record.opened:
+            continue
+        told = [gap for _, gap in between if gap.since is None or gap.since <= one.ended + SLACK]
+        if not told:
+            yield f"{one} on {channel} is missing, and no gap tells of it; at its place: {[gap for _, gap in between]}"
+
+
+def _count(
+    missing: Collection[Sent],
+    between: Sequence[tuple[int, Gap]],
+    counted: dict[int, list[int]],
+    unclear: set[int],
+    opened: float,
+) -> None:
+    if len(between) != 1:
+        unclear.update(place for place, _ in between)
+    for place, _ in between:
+        fewest, most = counted.setdefault(place, [0, 0])
+        surely = sum(one.outcome == "committed" and one.begun > opened for one in missing)
+        perhaps = sum(one.outcome != "not" for one in missing)
+        counted[place] = [fewest + surely, most + perhaps]
+
+
+def check_reader(
+    name: str, events: Sequence[Entry | Gap], committed: Collection[Entry], sure: Collection[Entry] = ()
+) -> list[str]:
+    """What is wrong with what a reader has got.
+
+    Args:
+        events: that came.
+        committed: entries that are in the table.
+        sure: those of which a publisher was told that they are.
+    """
+    wrong = [f"{gap}, although nothing can have been lost" for gap in events if isinstance(gap, Gap)]
+    came = Counter(event for event in events if isinstance(event, Entry))
+    wrong += [f"{one} is not in the table, and was acknowledged" for one in sorted(set(sure) - set(committed))]
+    wrong += [f"{one} did not come" for one in sorted(set(committed) - set(came))]
+    wrong += [f"{one} came and is not in the table" for one in sorted(set(came) - set(committed))]
+    wrong += [f"{one} came {times} times" for one, times in sorted(came.items()) if times > 1]
+    last: dict[str, int] = {}
+    certain = set(sure)  # any other may have been committed after those that were appended behind it
+    for one in events:
+        if isinstance(one, Entry) and one in certain:
+            if one.number < last.get(one.publisher, -1):
+                wrong.append(f"{one} came after {last[one.publisher]}")
+            last[one.publisher] = one.number
+    return [f"{name}: {one}" for one in wrong]

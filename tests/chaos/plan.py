@@ -1,0 +1,71 @@
+"""What is going to happen in a round, decided before it begins, from the seed and the number of the round alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Kind", "Planned", "plan"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fault.
+
+    Args:
+        weight: how often it comes, beside the others.
+        seconds: how long it lasts, at least and at most.
+        exclusive: what it needs for itself: no other with the same word in one round.
+    """
+
+    weight: float
+    seconds: tuple[float, float] = (0.0, 0.0)
+    exclusive: str = ""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One fault of a round."""
+
+    kind: str
+    place: float
+    """When this share of the round's messages has been sent, from 0 to 1."""
+    seconds: float
+    """For how long."""
+    seed: int
+    """Of its own choices."""
+
+    def __str__(self) -> str:
+        lasting = f" for {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.kind} at {self.place:.2f}{lasting}"
+
+
+def plan(seed: int, number: int, kinds: Mapping[str, Kind]) -> Sequence[Planned]:
+    """The faults of a round, in order.
+
+    >>> kinds = {"cut": Kind(2), "restart": Kind(1, exclusive="server"), "fail_over": Kind(1, exclusive="server")}
+    >>> plan(1, 7, kinds) == plan(1, 7, kinds) != plan(1, 8, kinds)
+    True
+    >>> [str(fault) for fault in plan(1, 2, kinds)]
+    ['restart at 0.15', 'cut at 0.44']
+    """
+    chance = random.Random(f"{seed} {number}")
+    left = dict(kinds)
+    faults = []
+    for _ in range(chance.choice((1, 2, 2, 3))):
+        if not left:
+            break
+        name = chance.choices(list(left), [kind.weight for kind in left.values()])[0]
+        chosen = left[name]
+        if chosen.exclusive:
+            left = {other: kind for other, kind in left.items() if kind.exclusive != chosen.exclusive}
+        faults.append(
+            Planned(
+                name,
+                round(chance.uniform(0, 0.9), 3),
+                round(chance.uniform(*chosen.seconds), 2),
+                chance.randrange(10**9),
+            )
+        )
+    return sorted(faults, key=lambda fault: fault.place)
