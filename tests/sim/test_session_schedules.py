@@ -246,6 +246,9 @@ class Schedule:
         assert not overdue, "it does not give up when it should"
         if BEATS in self.acknowledged and not self.trusted:
             assert isinstance(step, Beat | Ask | Abandon | Wait), "before it is trusted it does nothing else"
+        if isinstance(step, Execute | Wait) and self.trusted and self.connected:
+            owed = {channel for channel in self.subscribers.owed if self.session.registry.is_live(channel)}
+            assert not owed, "they would get what arrives now before they are told what they have lost"
 
     def wait(self, until: float | None) -> None:
         if until is not None:
@@ -320,11 +323,12 @@ class Schedule:
     def report(self, step: Report) -> None:
         subscribers = self.subscribers
         losers = {channel: set(self.session.registry.losers(channel)) for channel in step.channels}
-        assert losers == subscribers.owed, "it concerns who wanted what was lost and still does, and nobody else"
+        owed = {channel: subscribers.owed.get(channel) for channel in step.channels}
+        assert losers == owed, "it concerns who wanted what was lost and still does, and nobody else"
         assert losers.keys() <= self.server.listening, "a gap before its channels are live again"
         assert self.trusted, "a gap before anything was seen to arrive"
         assert (step.since, step.reason) == (subscribers.since, subscribers.reason)
-        subscribers.on_report()
+        subscribers.on_report(step.channels)
         self.session.on_reported(step)
 
     def beat(self, step: Beat) -> None:

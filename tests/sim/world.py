@@ -93,7 +93,9 @@ class Subscribers:
         self.since = 0.0
         self.reason = GapReason.CONNECTION_LOST
         self.losses = 0
+        """Of a channel each."""
         self.reports = 0
+        """Of a channel each."""
 
     @property
     def desired(self) -> set[str]:
@@ -107,20 +109,20 @@ class Subscribers:
             self.owed[channel].discard(owner)
             if not self.owed[channel]:
                 del self.owed[channel]
-            if not self.owed:
                 self.losses -= 1
 
     def lose(self, acknowledged: Collection[str], since: float, reason: GapReason) -> None:
         """The session is gone that listened to what is `acknowledged`."""
         lost = self.desired.intersection(acknowledged)
         if lost and not self.owed:  # one that comes before the report of another is told with it
-            self.losses += 1
             self.since = since
         self.reason = reason
+        self.losses += len(lost - self.owed.keys())
         for channel in lost:
             self.owed.setdefault(channel, set()).update(self.wanted[channel])
 
-    def on_report(self) -> None:
+    def on_report(self, channels: Collection[str]) -> None:
         """They have been told."""
-        self.reports += 1
-        self.owed.clear()
+        self.reports += len(channels)
+        for channel in channels:
+            del self.owed[channel]

@@ -71,16 +71,15 @@ class Process:
 
     def new_lines(self) -> list[list[Any]]:
         """What has been added to its journal since this was last asked."""
-        lines: list[list[Any]] = []
-        if not self._complete:
-            self._complete = self.killed
-            with open(f"{self._path}.journal", "ab+") as file:
-                file.seek(self._read)
-                for text in file:
-                    if text.endswith(b"\n"):
-                        self._read += len(text)
-                        lines.append(json.loads(text))
-        return lines
+        if self._complete:
+            return []
+        self._complete = self.killed
+        with open(f"{self._path}.journal", "ab+") as file:
+            file.seek(self._read)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]  # the last line may be in the writing
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
     @property
     def errors(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -88,6 +89,50 @@ def test_a_terminated_session_is_replaced_and_each_subscriber_told_once(
             assert [text(events.get(timeout=30)) for events in (two, one)] == [str(number)] * 2
         assert none.get_nowait() is None
         assert hub.stats().reconnects == 3
+
+
+def test_the_gap_comes_first_although_others_leave(server: TemporaryServer, admin: psycopg.Connection[Any]) -> None:
+    """While they do, there is always something else to tell the server."""
+    over = threading.Event()
+
+    def leave(events: Subscription) -> None:
+        for number in range(4000):
+            if over.wait(0.002):
+                break
+            events.remove(f"b {number}")
+
+    def send() -> int:
+        with psycopg.connect(server.dsn(), autocommit=True) as conn:
+            for number in itertools.count():
+                if over.is_set():
+                    return number
+                conn.execute("SELECT pg_notify('a', %s)", [str(number)])
+        raise AssertionError
+
+    others = [f"b {number}" for number in range(4000)]
+    with (
+        Hub(server.dsn()) as hub,
+        hub.subscribe("a", capacity=10**6) as events,
+        hub.subscribe(*others) as leaving,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        sending, left = pool.submit(send), pool.submit(leave, leaving)
+        try:
+            for number in range(5):
+                admin.execute("SELECT pg_terminate_backend(%s)", (backend(admin, "listen"),))
+                until(lambda: hub.stats().reconnects > number)  # noqa: B023
+        finally:
+            over.set()
+        left.result()
+        last, told, gaps = -1, False, 0
+        while last < sending.result() - 1:
+            event = events.get(timeout=30)
+            if isinstance(event, Gap):
+                told, gaps = True, gaps + 1
+                continue
+            assert told or int(event.payload) == last + 1, "something is missing, and it was not told before"
+            last, told = int(event.payload), False
+        assert gaps == 5
 
 
 def test_who_subscribes_during_an_outage_waits_and_has_lost_nothing(server: TemporaryServer) -> None:

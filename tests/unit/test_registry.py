@@ -284,3 +284,17 @@ def test_what_the_server_refuses_is_not_asked_again(registry: Registry[str]) -> 
 def test_changes_can_be_done_in_portions(changes: Changes, count: int, first: Changes) -> None:
     assert changes.first(count) == first
     assert len(first) == count
+
+
+def test_what_was_not_told_in_a_session_is_known_when_that_is_lost(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.on_session_ended()
+    assert (registry.lost, registry.untold) == ({"a"}, set()), "all that it brought was told of in time"
+    registry.on_session_begun()
+    registry.add("one", "b")
+    acknowledge(registry)
+    assert registry.lost_and_live == {"a"}
+    registry.on_session_ended()
+    registry.on_session_ended()
+    assert (registry.lost, registry.untold, registry.lost_and_live) == ({"a", "b"}, {"a"}, set())

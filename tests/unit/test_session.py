@@ -86,6 +86,33 @@ def test_a_loss_is_reported_once_and_only_when_the_channels_are_live_again(sessi
     assert session.next_step(7) == Wait(None)
 
 
+def test_a_loss_is_reported_before_the_server_is_told_of_anything_else(session: Session[str]) -> None:
+    session.on_lost(1, 5, "reset")
+    session.on_connected(6)
+    execute(session, 7)
+    session.registry.add("two", "b")
+    assert session.next_report() == session.next_step(7) == Report(2, ("a",), since=0, why="reset")
+
+
+def test_each_channel_is_reported_when_it_is_live(session: Session[str]) -> None:
+    session.registry.add("one", "b")
+    execute(session, 1)
+    session.on_lost(1, 5, "reset")
+    assert session.next_report() is None, "there is no session"
+    session.on_connected(6)
+    assert session.next_report() is None, "nothing is live"
+    step = session.next_step(6)
+    assert isinstance(step, Execute)
+    session.on_refused(step, 6, "no")
+    for channel in ("a", "b"):
+        execute(session, 7)
+        report = session.next_step(7)
+        assert report == Report(2, (channel,), since=1, why="reset")
+        assert isinstance(report, Report)
+        session.on_reported(report)
+    assert session.next_report() is None, "all has been told"
+
+
 def test_losing_the_new_session_before_the_report_prolongs_the_loss(session: Session[str]) -> None:
     session.on_heard(3)
     session.on_lost(1, 5, "first")

@@ -155,7 +155,9 @@ class AsyncHub:
             ChannelNameError: a name that PostgreSQL cannot carry.
             ValueError: a capacity below 1, an unknown policy, or two `Channel`s with one name and different types.
         """
-        return AsyncSubscription(self._engine, channels, buffer(capacity, capacity_bytes, overflow, self._engine.complete_until))
+        return AsyncSubscription(
+            self._engine, channels, buffer(capacity, capacity_bytes, overflow, self._engine.complete_until)
+        )
 
     @overload
     async def notify(self, channel: Channel[T], payload: T) -> None: ...

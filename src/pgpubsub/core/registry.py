@@ -55,6 +55,7 @@ class Registry(Generic[Owner]):
         self._due: dict[str, None] = {}
         self._sweep = False
         self._lost: dict[str, dict[Owner, None]] = {}
+        self._untold: frozenset[str] = frozenset()
         self._in_session = True
 
     # -- what is wanted
@@ -130,6 +131,17 @@ class Registry(Generic[Owner]):
         reported as lost."""
         return frozenset(self._lost)
 
+    @property
+    def lost_and_live(self) -> frozenset[str]:
+        """What is `lost` and live again."""
+        return frozenset(channel for channel in self._lost if self.is_live(channel))
+
+    @property
+    def untold(self) -> frozenset[str]:
+        """What was lost before the session that was lost last, and not reported in it. What that session has brought
+        there lies within the gap that is still to come."""
+        return self._untold
+
     def losers(self, channel: str) -> Collection[Owner]:
         """Who wanted `channel` when it was lost, and still does. Whoever came later has lost nothing."""
         return self._lost.get(channel, ())
@@ -168,8 +180,10 @@ class Registry(Generic[Owner]):
 
     def on_session_ended(self) -> None:
         """The session is gone, and with it all that its server had acknowledged. May be repeated."""
+        if self._in_session:
+            self._untold = frozenset(self._lost)
         self._in_session = False
-        self._due = dict.fromkeys(self._owners)  # first: what is lost is not reported while anything is due
+        self._due = dict.fromkeys(self._owners)  # first: what is lost is not reported while it is due
         self._sweep = False
         for channel in self._acknowledged & self._owners.keys():
             self._lost.setdefault(channel, {}).update(self._owners[channel])

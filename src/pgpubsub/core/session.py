@@ -18,8 +18,8 @@ With a heartbeat there are three more:
     Abandon     reads what has arrived, asks again, and if   on_lost
                 the answer is the same closes the connection
 
-It promises: at most one `Report` for each session lost, and only after the lost channels are live again and
-notifications were seen to arrive; no statement for a session that has ended; no attempt to connect before its
+It promises: one `Report` of each channel that was lost, as soon as it is live again and notifications were seen to
+arrive, and not before (of all channels together, unless there are very many or the server refuses one); no statement for a session that has ended; no attempt to connect before its
 delay has passed. It does not know what a notification is, and does not deliver any.
 """
 
@@ -209,13 +209,20 @@ class Session(Generic[Owner]):
                 return _STEP_OF[pulse](self._number)
             if not self.heartbeat.trusted:  # a pooler may deliver while a statement runs, and at no other time
                 return Wait(self._earliest(self.heartbeat.until))
+        report = self.next_report()
+        if report is not None:
+            return report
         changes = self.registry.changes()
         if changes:
             return Execute(self._number, changes.first(1 if self._one_by_one else AT_ONCE))
-        if self.registry.lost:
-            lost = tuple(sorted(self.registry.lost))
-            return Report(self._number, lost, self._lost_since, self._lost_why, self._lost_reason)
         return Wait(self.heartbeat.until) if self.heartbeat is not None else UNTIL_SOMETHING_HAPPENS
+
+    def next_report(self) -> Report | None:
+        """What subscribers have to be told before they get anything that arrives now."""
+        if not self.trusted or not self.registry.lost:
+            return None
+        lost = tuple(sorted(self.registry.lost_and_live))
+        return Report(self._number, lost, self._lost_since, self._lost_why, self._lost_reason) if lost else None
 
     def _earliest(self, until: float | None) -> float | None:
         return min((t for t in (until, self._give_up_at) if t is not None), default=None)

@@ -75,6 +75,10 @@ class _Statement:
     most_ends: int = ENDS
     answer: Answer = ()
     """The rows that came last."""
+    commands: int = 0
+    """How many results there are before `on_committed` is called."""
+    on_committed: Callable[[], None] = lambda: None
+    """The server has committed it. That is known before all has been said: see `_execute`."""
 
     @property
     def what(self) -> str:
@@ -142,7 +146,7 @@ class Psycopg3LoopConnection:
     async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
         statements = [*map(sql.unlisten, changes.unlisten), *map(sql.listen, changes.listen)]
         what = statements[0] if len(statements) == 1 else f"{statements[0]} and {len(statements) - 1} more"
-        await self._execute(what, sql.script(statements), timeout, on_committed)
+        await self._execute(what, sql.script(statements), timeout, len(statements), on_committed)
 
     async def ask(self, timeout: float) -> None:
         await self._execute("a sign of life", "SELECT 1", timeout)
@@ -284,15 +288,24 @@ class Psycopg3LoopConnection:
             let_go(self._conn)
 
     async def _execute(
-        self, what: str, script: str, timeout: float, on_success: Callable[[], None] = lambda: None
+        self,
+        what: str,
+        script: str,
+        timeout: float,
+        commands: int = 1,
+        on_committed: Callable[[], None] = lambda: None,
     ) -> None:
+        """Run a script of so many commands, which are one transaction.
+
+        It is committed when the last command is complete (PostgreSQL's `exec_simple_query` commits before it says so).
+        Notifications may come next, and in another piece than the end of the answer.
+        """
         answer: asyncio.Future[None] = self._loop.create_future()
 
         def on_done(error: PubSubError | None) -> None:
             if answer.done():
                 return  # whoever asked is gone
             if error is None:
-                on_success()
                 answer.set_result(None)
             else:
                 answer.set_exception(error)
@@ -301,7 +314,9 @@ class Psycopg3LoopConnection:
             statement = script.encode(self._encoding)
         except UnicodeEncodeError as error:
             raise encoding_error(what, error, sending=False) from error
-        self._begin(partial(self._pgconn.send_query, statement), _Statement(what, on_done))
+        asked = _Statement(what, on_done, commands=commands)
+        asked.on_committed = lambda: None if answer.done() else on_committed()  # unless whoever asked is gone
+        self._begin(partial(self._pgconn.send_query, statement), asked)
         try:
             await asyncio.wait({answer}, timeout=timeout)
             if not answer.done():
@@ -366,6 +381,7 @@ class Psycopg3LoopConnection:
 
     def _take_answer(self, statement: _Statement, result: pq.abc.PGresult) -> None:
         statement.answered = True
+        statement.commands -= 1
         if result.status == pq.ExecStatus.TUPLES_OK and result.fformat(0) == pq.Format.BINARY:
             values = [result.get_value(row, 0) for row in range(result.ntuples)]
             statement.answer = [None if value is None else int.from_bytes(value, signed=True) for value in values]
@@ -375,6 +391,8 @@ class Psycopg3LoopConnection:
                 raise error
             statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
             statement.refusal.__cause__ = error
+        elif statement.commands == 0:
+            statement.on_committed()
 
     def _finish(self, error: PubSubError | None) -> None:
         """The oldest statement has come to its end."""

@@ -199,6 +199,10 @@ class Receiver:
         self.link.session.on_delivered(monotonic())
         if not trusted and self.link.session.trusted:
             self._on_trusted()
+        elif self._registry.lost:
+            self._report_first()
+            if not self.link.session.up and (untold := self._registry.untold):  # they came with the session's end
+                events = [event for event in events if event.channel not in untold]
         if self._partial_of != self.link.session.number:
             self._partial, self._partial_of = None, self.link.session.number
         self.complete_until = self._time_of(self.link.session.whole_until)
@@ -235,12 +239,16 @@ class Receiver:
     def _on_trusted(self) -> None:
         """Notifications arrive in this session: the gaps come first, and whoever waits for channels has them."""
         self.link.error = None
-        step = self.link.session.next_step(monotonic())
-        if isinstance(step, Report):
-            self._report(step)
+        self._report_first()
         self._grant(tuple(self._awaited))
         self.link.wake()
         self._on_change("live", "")
+
+    def _report_first(self) -> None:
+        """Whoever has lost something is told before what has arrived behind it."""
+        report = self.link.session.next_report()
+        if report is not None:
+            self._report(report)
 
     def _on_beat_returned(self, seconds: float) -> None:
         self.heartbeat_seconds = seconds
