@@ -6,7 +6,9 @@
     publishing  who sends and appends, and notes what became of each message
     receiving   who subscribes and reads, and notes what came: hubs of both kinds, clients of the gateway
     checks      what has to be true of these notes
+    ledger      all notes together
     campaign    rounds of it
+    report      docs/reliability.md, with what is promised
 
 Each who takes part is a process of its own that writes a journal, a line for each thing that happens, so that nothing
 of it is forgotten when it is killed. All journals have the same clock, CLOCK_MONOTONIC, which nobody steps.

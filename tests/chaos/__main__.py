@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.chaos.arena import Arena
 from tests.chaos.campaign import Broken, Campaign
 from tests.chaos.faults import possible
+from tests.chaos.pair import fetch
+from tests.chaos.report import record
 
 
 def main() -> int:
@@ -19,11 +21,14 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=1000, help="how many, at least (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="repeats a plan")
     parser.add_argument("--first", type=int, default=1, metavar="ROUND", help="begin with this round")
-    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="where journals are to stay")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="a new one, in which journals stay")
+    parser.add_argument("--record", action="store_true", help="write docs/reliability.md anew with what was survived")
     options = parser.parse_args()
+    if options.keep is not None and options.keep.exists():
+        parser.error(f"{options.keep} exists: journals would be added to others")
     with tempfile.TemporaryDirectory(prefix="pgpubsub-chaos-") as temporary:
         directory = options.keep or Path(temporary)
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True, parents=True)
         directory.chmod(0o755)  # the servers, which are another user's, read the time there
         with Arena(directory, options.seed, own_disks=os.geteuid() == 0) as arena:
             campaign = Campaign(arena, options.seed, possible(arena))
@@ -37,6 +42,9 @@ def main() -> int:
                 return 1
             finally:
                 print(campaign.summary)
+            if options.record:
+                ((server,),) = fetch(arena.pair.primary.dsn(), "SHOW server_version")
+                record(campaign, options.seed, server)
     return 0
 
 

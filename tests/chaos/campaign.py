@@ -59,6 +59,7 @@ class Campaign:
         self._done = False
         self._settled_to = 0
         self._begun = monotonic()
+        self._last: list[str] = []  # who was waited for
 
     def round(self, number: int) -> None:
         """Play one round.
@@ -70,6 +71,7 @@ class Campaign:
         begun = monotonic()
         try:
             self._play(planned)
+            sent = monotonic()
             wrong = self._settle()
         except AssertionError as error:
             wrong = [str(error)]
@@ -80,14 +82,19 @@ class Campaign:
             raise Broken(f"round {number} of seed {self._seed}: {faults}\n  {lines}\n  ({len(wrong)} in all)")
         self.faults.update(fault.kind for fault in planned)
         self.rounds += 1
-        print(f"{number}: {faults}; {monotonic() - begun:.1f} s", flush=True)
+        print(f"{number}: {faults}; {sent - begun:.1f} s, and {monotonic() - sent:.1f} s for {self._last}", flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has gone on."""
+        return monotonic() - self._begun
 
     @property
     def summary(self) -> str:
         """What has been survived."""
         its = self.ledger
         return (
-            f"{self.faults.total()} faults in {self.rounds} rounds, {monotonic() - self._begun:.0f} s;"
+            f"{self.faults.total()} faults in {self.rounds} rounds, {self.seconds:.0f} s;"
             f" {its.committed} messages committed, {its.received} events received;"
             f" gaps: {dict(its.gaps)}; faults: {dict(self.faults.most_common())}"
         )
@@ -135,6 +142,7 @@ class Campaign:
                 self._take_in()
                 stored = self._stored()
                 late = self.ledger.waiting(first, stored)
+                self._last = late or self._last
                 if not late:
                     wrong = self.ledger.settle(first, stored)
                     for part in self.arena.parts.values():
@@ -166,7 +174,8 @@ class Campaign:
         query = "SELECT id, payload FROM pgpubsub.entry WHERE stream = pgpubsub.stream_id(%s) AND id > %s"
         return {
             stream: {
-                Entry(*read(payload)) for _, payload in fetch(self.arena.pair.primary.dsn(), query, stream, self._settled_to)
+                Entry(*read(payload))
+                for _, payload in fetch(self.arena.pair.primary.dsn(), query, stream, self._settled_to)
             }
             for stream in STREAMS
         }

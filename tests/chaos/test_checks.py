@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.chaos.checks import Entry, Gap, Notify, Outcome, Record, Sent, check_reader, check_subscriber
 
 
-def sent(*outcomes: Outcome, publisher: str = "p", begun: float = 10.0) -> list[Sent]:
+def sent(*outcomes: str, publisher: str = "p", begun: float = 10.0) -> list[Sent]:
     """One message a second, from 1 on."""
     return [
-        Sent(publisher, number, begun + number, begun + number + 0.1, outcome)
+        Sent(publisher, number, begun + number, begun + number + 0.1, cast(Outcome, outcome))
         for number, outcome in enumerate(outcomes, 1)
     ]
 
@@ -84,7 +84,13 @@ def test_what_is_uncertain_may_come_at_any_time_or_never() -> None:
 
 def test_a_count_is_that_of_all_publishers() -> None:
     its = {"c": [*sent(*["committed"] * 3), *sent("committed", "uncertain", "committed", publisher="q")]}
-    events = [Notify("c", "p", 1), Notify("c", "q", 1), gap(count=2), Notify("c", "p", 3), Notify("c", "q", 3)]
+    events: list[Notify | Gap] = [
+        Notify("c", "p", 1),
+        Notify("c", "q", 1),
+        gap(count=2),
+        Notify("c", "p", 3),
+        Notify("c", "q", 3),
+    ]
     for count, right in ((0, False), (1, True), (2, True), (3, False)):
         events[2] = gap(count=count or None) if count else Gap("overflow", ("c",), 10.0, 0)
         assert (check_subscriber(Record("r", ("c",), 5.0, events=list(events)), its) == []) is right
@@ -94,13 +100,14 @@ def test_readers_get_everything_once_and_in_order() -> None:
     one, two, three, other = Entry("p", 1), Entry("p", 2), Entry("p", 3), Entry("q", 1)
     everything = [one, two, three, other]
     assert check_reader("r", [one, other, two, three], everything, everything) == []
-    for events, what in (
+    cases: list[tuple[list[Entry | Gap], str]] = [
         ([one, other, two], "did not come"),
         ([one, other, three, two], "came after 3"),
         ([*everything, two], "came 2 times"),
         ([*everything, Entry("p", 9)], "is not in the table"),
         ([*everything, Gap("rewound", (), None, None)], "nothing can have been lost"),
-    ):
+    ]
+    for events, what in cases:
         assert any(what in wrong for wrong in check_reader("r", events, everything, everything)), what
     assert check_reader("r", [one, other, three, two], everything, [one, three, other]) == [], "two was uncertain"
     assert "was acknowledged" in check_reader("r", [one], [one], [one, two])[0]
