@@ -47,7 +47,7 @@ VARYING = [  # in the order in which they are replaced
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
     (re.compile(r"\b[\w-]{50,}\b"), "POSITION"),
     (re.compile(r"\bpid:? \d+\b|\[\d+\]|'pid': \d+"), "PID"),
-    (re.compile(r"\bxid\": \d+"), 'xid": XID'),
+    (re.compile(r"\bxid\": ?\d+"), 'xid":XID'),
     (re.compile(r"\d+(\.\d+)? (m?s)\b"), r"N \2"),
     (re.compile(r"(127\.0\.0\.1|localhost):\d+"), r"\1:PORT"),
     (re.compile(r"PostgreSQL \d+[.\d]*"), "PostgreSQL N"),

@@ -75,7 +75,7 @@ def is_reference(page: str) -> bool:
     return page == "README.md" or (page.startswith("docs/") and page.count("/") == 1 and page not in GUIDED)
 
 
-GUIDED = {"docs/index.md", "docs/tutorial.md"}
+GUIDED = {"docs/index.md", "docs/tutorial.md", "docs/classic.md"}
 
 
 @pytest.mark.parametrize("page", [page for page, found in ALL.items() if any(map(is_run, found))])
