@@ -198,8 +198,19 @@ class Reader:
         if before := self._terminals.pop(name, None):
             before.end(signal.SIGINT)
         self._terminals[name] = Terminal(code, self._directory, self._environment)
+        if code.startswith("pgpubsub listen"):
+            self._await_listener(block)
         if block.shown is not None:
             self._terminals[name].await_output(block.shown, block)
+
+    def _await_listener(self, block: Block) -> None:
+        """`pgpubsub listen` says nothing until something comes. A person would not be so quick that it matters."""
+        query = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgpubsub listen%' AND query LIKE 'LISTEN%'"
+        deadline = monotonic() + DEADLINE
+        with self._connection() as connection:
+            while not connection.execute(query).fetchall():
+                assert monotonic() < deadline, f"{block} does not listen"
+                sleep(0.01)
 
     def _run(self, block: Block, command: list[str]) -> None:
         done = subprocess.run(
@@ -211,15 +222,18 @@ class Reader:
             assert is_as_shown(lines, shown), f"{block} prints {lines}, and not {shown}\n{done.stderr}"
 
     def _ask(self, block: Block, code: str) -> None:
-        names = {"PGHOST": "host", "PGPORT": "port", "PGPASSWORD": "password", "PGUSER": "user", "PGDATABASE": "dbname"}
-        its: dict[str, Any] = {names[name]: self._environment[name] for name in names if name in self._environment}
-        with psycopg.connect(**its, autocommit=True) as connection:
+        with self._connection() as connection:
             cursor = connection.execute(code.encode())
             if block.shown is not None:
                 while cursor.nextset():
                     pass
                 lines = [" | ".join(str(value) for value in row) for row in cursor.fetchall()]
                 assert is_as_shown(steady("\n".join(lines)), steady(block.shown)), f"{block} gives {lines}"
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        names = {"PGHOST": "host", "PGPORT": "port", "PGPASSWORD": "password", "PGUSER": "user", "PGDATABASE": "dbname"}
+        its: dict[str, Any] = {names[name]: self._environment[name] for name in names if name in self._environment}
+        return psycopg.connect(**its, autocommit=True)
 
 
 def without_installing(code: str) -> str:
