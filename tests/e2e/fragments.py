@@ -12,7 +12,7 @@ import textwrap
 
 from tests.e2e.snippets import Block
 
-__all__ = ["DONE", "NOT_CHECKED", "as_module", "how", "python"]
+__all__ = ["DONE", "NEEDED", "NOT_CHECKED", "as_module", "how", "python"]
 
 DONE = {
     "README.md": "run run run run run run elsewhere run run run run run",
@@ -28,6 +28,7 @@ DONE = {
     "docs/streams.md": "read run read read read read read read",
     "docs/testing.md": "read read read run",
     "docs/triggers.md": "read",
+    "docs/migration/redis.md": "read run",
     "docs/web.md": "elsewhere elsewhere elsewhere elsewhere elsewhere elsewhere",
 }
 """For each block of Python of these pages, in order: `run` as a program, `read` by mypy, or tried `elsewhere`, in
@@ -37,6 +38,9 @@ NOT_CHECKED = {
     "abnf": "docs/frames.md: no parser of it is installed; the test vectors of that page say the same",
 }
 """Languages whose blocks nobody checks, and why."""
+
+NEEDED = {"docs/migration/pygresql.md": ["pg"]}
+"""What these pages import and not every machine can install. Without it they are skipped."""
 
 COMMON = """\
 from __future__ import annotations

@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pgpubsub import GapReason
 from pgpubsub.cli.app import app
 from pgpubsub.core.buffer import Overflow
-from tests.e2e.fragments import DONE, NOT_CHECKED, as_module, how, python
+from tests.e2e.fragments import DONE, NEEDED, NOT_CHECKED, as_module, how, python
 from tests.e2e.snippets import Block, Reader, blocks, node
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,8 @@ GUIDED = {"docs/index.md", "docs/tutorial.md", "docs/classic.md"}
 
 @pytest.mark.parametrize("page", [page for page, found in ALL.items() if any(map(is_run, found))])
 def test_what_a_page_says_can_be_done(page: str, environment: dict[str, str], dsn: str, tmp_path: Path) -> None:
+    for module in NEEDED.get(page, ()):
+        pytest.importorskip(module)
     databases = list(dict.fromkeys(re.findall(r"dbname=(\w+)", "".join(block.code for block in ALL[page])))) or ["test"]
     for database in databases:
         new_database(dsn, database)
