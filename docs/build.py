@@ -147,8 +147,8 @@ def laid_out(page: Path) -> str:
         target = (page.parent / found["path"]).resolve()
         if not target.exists():
             raise SystemExit(f"{page.relative_to(ROOT)}: there is no {found['path']}")
-        if target.is_relative_to(DOCS):
-            return found[0]
+        if target.is_relative_to(DOCS) and target.suffix != ".py":
+            return found[0] + ("/index.md" if target.is_dir() else "")
         show_file(target)
         depth = len(page.relative_to(DOCS).parents) - 1
         return "../" * depth + str(page_of_file(target)) + (found["anchor"] or "")

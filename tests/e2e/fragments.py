@@ -15,7 +15,7 @@ from tests.e2e.snippets import Block
 __all__ = ["DONE", "NEEDED", "NOT_CHECKED", "as_module", "how", "python"]
 
 DONE = {
-    "README.md": "run run run run run run elsewhere run run run run run",
+    "README.md": "run run run run run run elsewhere run",
     "docs/channel-layer.md": "read read",
     "docs/channels.md": "run read read read read read",
     "docs/django.md": "read read read",

@@ -34,8 +34,6 @@ __all__ = ["ROOT", "Block", "Reader", "blocks", "free_port"]
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
-PORT = "8008"
-"""The gateway's, in the manual; here it is one that is free."""
 
 FENCED = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
@@ -163,9 +161,11 @@ class Terminal:
 class Reader:
     """Does what a page says, block by block, and is surprised by whatever comes out otherwise."""
 
-    def __init__(self, directory: Path, environment: dict[str, str], database: str) -> None:
+    def __init__(
+        self, directory: Path, environment: dict[str, str], database: str, ports: dict[str, int] | None = None
+    ) -> None:
         self._directory = directory
-        self._port = str(free_port())
+        self._ports = ports or {}
         programs = f"{Path(sys.executable).parent}:{environment['PATH']}"
         its = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{ROOT / 'src'}", "NO_COLOR": "1", "COLUMNS": "80"}
         self._environment = {**environment, **its, "PATH": programs, "PGDATABASE": database}
@@ -179,7 +179,9 @@ class Reader:
             terminal.end(signal.SIGTERM)
 
     def do(self, block: Block) -> None:
-        code = block.code.replace(PORT, self._port)
+        code = block.code
+        for shown, port in self._ports.items():
+            code = code.replace(shown, str(port))
         if block.terminal is not None:
             self._in_terminal(block, block.terminal, code)
         elif block.title is not None:

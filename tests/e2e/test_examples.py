@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,12 +27,15 @@ from pgpubsub import GapReason
 from pgpubsub.cli.app import app
 from pgpubsub.core.buffer import Overflow
 from tests.e2e.fragments import DONE, NEEDED, NOT_CHECKED, as_module, how, python
-from tests.e2e.snippets import Block, Reader, blocks, node
+from tests.e2e.snippets import Block, Reader, blocks, free_port, node
+from tests.system.pgbouncer import PgBouncer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ALL = {str(page.relative_to(ROOT)): blocks(page) for page in PAGES}
 BLOCKS = [block for found in ALL.values() for block in found]
+GATEWAY, POOLER = "8008", "6432"
+"""The ports on which the gateway and PgBouncer are in the manual; here they are some that are free."""
 RUN = {"python", "sh", "sql", "text"}
 
 
@@ -85,8 +89,13 @@ def test_what_a_page_says_can_be_done(page: str, environment: dict[str, str], ds
     databases = list(dict.fromkeys(re.findall(r"dbname=(\w+)", "".join(block.code for block in ALL[page])))) or ["test"]
     for database in databases:
         new_database(dsn, database)
-    with Reader(tmp_path, environment, databases[0]) as reader:
-        for block in filter(is_run, ALL[page]):
+    its = list(filter(is_run, ALL[page]))
+    with ExitStack() as stack:
+        ports = {GATEWAY: free_port()}
+        if any(POOLER in block.code for block in its):
+            ports[POOLER] = stack.enter_context(PgBouncer(dsn, "transaction")).port
+        reader = stack.enter_context(Reader(tmp_path, environment, databases[0], ports))
+        for block in its:
             reader.do(block)
 
 
