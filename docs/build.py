@@ -174,7 +174,7 @@ def write_list_of_decisions() -> None:
     notes = sorted(note for note in (DOCS / "decisions").glob("*.md") if note.stem != "index")
     titles = [note.read_text().partition("\n")[0].removeprefix("# ") for note in notes]
     listed = "\n".join(
-        f"- [{title.partition('. ')[2]}]({note.name})" for title, note in zip(titles, notes, strict=True)
+        f"- [{title.lstrip('0123456789. ')}]({note.name})" for title, note in zip(titles, notes, strict=True)
     )
     (LAID_OUT / "decisions" / "index.md").write_text(f"# Decisions\n\n{WHY}\n\n{listed}\n")
 

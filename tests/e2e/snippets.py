@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
 
 FENCED = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
+    r"^(?P<indent> *)```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 VARYING = [  # in the order in which they are replaced
@@ -192,6 +192,8 @@ class Reader:
             self._run(block, ["bash", "-euo", "pipefail", "-c", without_installing(code)])
         elif block.language == "sql":
             self._ask(block, code)
+        else:
+            raise AssertionError(f"{block}: nothing before it prints this")
 
     def _in_terminal(self, block: Block, name: str, code: str) -> None:
         if block.language == "text":
