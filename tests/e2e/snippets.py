@@ -33,7 +33,7 @@ import psycopg
 __all__ = ["ROOT", "Block", "Reader", "blocks", "free_port"]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 FENCED = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
@@ -218,7 +218,7 @@ class Reader:
 
     def _run(self, block: Block, command: list[str]) -> None:
         done = subprocess.run(
-            command, cwd=self._directory, env=self._environment, capture_output=True, text=True, timeout=60
+            command, cwd=self._directory, env=self._environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
         if block.shown is not None:

@@ -82,13 +82,14 @@ def is_reference(page: str) -> bool:
 GUIDED = {"docs/index.md", "docs/tutorial.md", "docs/classic.md"}
 
 
+@pytest.mark.timeout(600)  # a page starts up to thirty programs
 @pytest.mark.parametrize("page", [page for page, found in ALL.items() if any(map(is_run, found))])
 def test_what_a_page_says_can_be_done(page: str, environment: dict[str, str], dsn: str, tmp_path: Path) -> None:
     for module in NEEDED.get(page, ()):
         pytest.importorskip(module)
     databases = list(dict.fromkeys(re.findall(r"dbname=(\w+)", "".join(block.code for block in ALL[page])))) or ["test"]
-    for database in databases:
-        new_database(dsn, database)
+    for database in databases:  # others may be at work in `test`, where the server is not ours alone
+        new_database(dsn, database, keep=database == "test" and "PGPUBSUB_TEST_DSN" in os.environ)
     its = list(filter(is_run, ALL[page]))
     with ExitStack() as stack:
         ports = {GATEWAY: free_port()}
@@ -121,6 +122,7 @@ def test_each_block_of_python_is_run_or_said_not_to_be() -> None:
         assert len(done.split()) == len(python(ALL[page])), f"{page} has another number of blocks: see fragments.py"
 
 
+@pytest.mark.timeout(300)
 def test_what_is_not_run_is_made_of_what_there_is(tmp_path: Path) -> None:
     """By mypy, with the names that its page takes for granted."""
     for page, found in ALL.items():
@@ -135,7 +137,7 @@ def test_what_is_not_run_is_made_of_what_there_is(tmp_path: Path) -> None:
     ]
     command = [sys.executable, "-m", "mypy", "--config-file=", *options, str(tmp_path)]
     environment = {**os.environ, "MYPYPATH": str(ROOT / "src")}
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=ROOT, env=environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

@@ -20,14 +20,17 @@ from tests.e2e.snippets import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md"))
 
-pytestmark = pytest.mark.skipif(find_spec("zensical") is None, reason="zensical is not installed (the group docs)")
+pytestmark = [
+    pytest.mark.skipif(find_spec("zensical") is None, reason="zensical is not installed (the group docs)"),
+    pytest.mark.timeout(300),  # the first one builds the site: five seconds, or a minute where others work too
+]
 
 
 @pytest.fixture(scope="module")
 def site() -> Path:
     """The site, built anew."""
     for command in (["docs/build.py"], ["-m", "zensical", "build", "--clean", "--strict"]):
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=250)
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
         assert not re.search("griffe|warning", said, re.IGNORECASE), said
