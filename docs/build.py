@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +58,8 @@ REFERENCE: dict[str, tuple[str, str]] = {
 }
 """For each page of the reference its title, and modules with their names; a star stands for a module's `__all__`."""
 
+HANDED_OUT = re.compile(r"pgpubsub\.(Async)?(Subscription|Stream|Reader|Consumer|Delivery|Batch)")
+
 WHY = "Why it is as it is: a note for each choice that was hard, with what was considered and not taken."
 
 ABOUT = """::: {}
@@ -67,7 +69,7 @@ ABOUT = """::: {}
       show_root_toc_entry: false"""
 """What a module says of itself."""
 
-LANGUAGES = {".py": "python", ".js": "js", ".html": "html", ".c": "c", ".ini": "ini", ".mako": "mako"}
+LANGUAGES = {".py": "python", ".js": "js", ".html": "html", ".c": "c", ".ini": "ini", ".mako": "mako", ".md": "md"}
 LINK = re.compile(r"(?<=\]\()(?P<path>[^):#\s]+)(?P<anchor>#[^)]*)?(?=\))")
 FENCED = re.compile(r"^(?P<fence> *```).*?^(?P=fence)$", re.MULTILINE | re.DOTALL)
 
@@ -90,7 +92,13 @@ def public_names() -> set[str]:
 def reference_page(title: str, entry: str) -> str:
     modules = [part.strip().partition(": ")[0] for part in entry.split(";")]
     about = [ABOUT.format(module) for module in modules if module != "pgpubsub"]
-    return "\n\n".join([f"# {title}", *about, *(f"::: {name}" for name in names_of(entry))]) + "\n"
+    return "\n\n".join([f"# {title}", *about, *map(directive, names_of(entry))]) + "\n"
+
+
+def directive(name: str) -> str:
+    """What mkdocstrings fills. How a thing is made that is only handed out is nobody's business."""
+    is_handed_out = HANDED_OUT.fullmatch(name) is not None
+    return f"::: {name}" + ("\n    options:\n      merge_init_into_class: false" if is_handed_out else "")
 
 
 def is_said_elsewhere(name: str, said: set[str]) -> bool:
@@ -116,16 +124,11 @@ def page_of_file(path: Path) -> Path:
 
 def show_file(path: Path) -> None:
     """Make the page that shows a file, or the files of a directory."""
-    if path.suffix == ".md":
-        text = path.read_text()
-    else:
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if is_shown(file))
-        title = path.relative_to(ROOT)
-        shown = "\n\n".join(f"{heading(file, path)}{listing(file)}" for file in files)
-        text = f"# {title}\n\n{shown}\n"
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if is_shown(file))
+    shown = "\n\n".join(f"{heading(file, path)}{listing(file)}" for file in files)
     target = LAID_OUT / page_of_file(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
+    target.write_text(f"# {path.relative_to(ROOT)}\n\n{shown}\n")
 
 
 def is_shown(file: Path) -> bool:
@@ -156,8 +159,8 @@ def laid_out(page: Path) -> str:
     return outside_of_fences(page.read_text(), lambda text: unescaped(LINK.sub(link, text)))
 
 
-def outside_of_fences(text: str, change: object) -> str:
-    assert callable(change)
+def outside_of_fences(text: str, change: Callable[[str], str]) -> str:
+    """The text with everything changed but its blocks of code."""
     parts, end = [], 0
     for fence in FENCED.finditer(text):
         parts += [change(text[end : fence.start()]), fence[0]]
