@@ -34,13 +34,17 @@ format: $(VENV)/.check ## format the code
 bench: $(VENV)/.bench ## measure against other clients and print the ratios
 	$(BIN)/python -m bench $(ARGS)
 
+docs: $(VENV)/.docs ## build the manual's site in site/, with warnings as errors
+	$(BIN)/python docs/build.py
+	$(BIN)/zensical build --clean --strict
+
 chaos: $(VENV)/.test ## groups: random schedules; then consumers, writers and servers die at random, for some ten minutes
 	PGPUBSUB_SIM_SCHEDULES=5000 $(BIN)/python -m pytest tests/sim/test_groups_schedules.py
 	PGPUBSUB_GROUPS_ROUNDS=$(ROUNDS) PGPUBSUB_GROUPS_ENTRIES=500 $(BIN)/python -m pytest -s \
 	  tests/system/test_groups_faults.py -k 'whatever or takes_over' $(ARGS)
 
 clean: ## remove what the commands above have made
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build site
 
 $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgpubsub needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -54,7 +58,7 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml
 
 # PyGreSQL is compiled here, which needs a compiler and libpq's headers. Its tests are skipped where it fails.
 $(VENV)/.test: $(VENV)/.pip pyproject.toml
-	$(PIP) install -e '.[binary,demo,typed,web]' --group test
+	$(PIP) install -e '.[binary,demo,typed,web]' --group test --group docs
 	@$(PIP) install --group pygresql 2>$(VENV)/pygresql.log || \
 	  echo 'PyGreSQL cannot be built here (Debian: apt-get install gcc libpq-dev): its tests will be skipped'
 	@touch $@
@@ -63,8 +67,12 @@ $(VENV)/.check: $(VENV)/.test
 	$(PIP) install --group check --group bench
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.pip pyproject.toml
+	$(PIP) install -e '.[binary,django,channels,sqlalchemy,alembic,starlette,litestar,flask,web]' pytest --group docs
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) install --group bench
 	@touch $@
 
-.PHONY: help demo test check format bench chaos clean
+.PHONY: help demo test check format bench docs chaos clean

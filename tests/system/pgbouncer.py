@@ -1,4 +1,4 @@
-"""A PgBouncer in front of a temporary server."""
+"""A PgBouncer in front of a server."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class PgBouncer:
     Its settings are the defaults, so it refuses the startup parameters that PgBouncer refuses.
     """
 
-    def __init__(self, server: TemporaryServer, pool_mode: PoolMode) -> None:
+    def __init__(self, server: TemporaryServer | str, pool_mode: PoolMode) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
         if program is None:
             pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
         self._program = program
         self._pool_mode = pool_mode
-        self._target = conninfo_to_dict(server.dsn())
+        self._target = conninfo_to_dict(server if isinstance(server, str) else server.dsn())
 
     def dsn(self, **keywords: object) -> str:
         """A connection string by way of PgBouncer; `keywords` are libpq's."""
