@@ -20,7 +20,8 @@ With a heartbeat there are three more:
 
 It promises: one `Report` of each channel that was lost, as soon as it is live again and notifications were seen to
 arrive, and not before (of all channels together, unless there are very many or the server refuses one); no statement
-for a session that has ended; no attempt to connect before its delay has passed. It does not know what a notification is, and does not deliver any.
+for a session that has ended; no attempt to connect before its delay has passed. It does not know what a notification
+is, and does not deliver any.
 """
 
 from __future__ import annotations
