@@ -8,17 +8,18 @@ so that it is in nobody's way. Whatever goes wrong is logged once, and tried aga
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from pgpubsub.errors import PubSubError, ServerRefused
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import spread
 from pgpubsub.streams.source import Session, Source
 from pgpubsub.streams.statements import Statements
 
 __all__ = ["Trimmer"]
 
-logger = logging.getLogger("pgpubsub.streams")
+logger = EventLog("streams")
 
 INTERVAL = 30.0
 """Seconds between two rounds, about."""
@@ -65,11 +66,11 @@ class Trimmer:
         try:
             done = await self._round()
         except ServerRefused as error:
-            self._tell(error, logging.INFO if error.sqlstate == INSUFFICIENT_PRIVILEGE else logging.WARNING)
+            self._tell(error, logger.info if error.sqlstate == INSUFFICIENT_PRIVILEGE else logger.warning)
         except PubSubError as error:
-            self._tell(error, logging.WARNING)
+            self._tell(error, logger.warning)
         except Exception as error:
-            self._tell(error, logging.ERROR)
+            self._tell(error, logger.error)
         else:
             self._told = None
             return done
@@ -100,8 +101,13 @@ class Trimmer:
                 await self._stopped.wait()
         return self._stopped.is_set()
 
-    def _tell(self, error: Exception, level: int) -> None:
+    def _tell(self, error: Exception, tell: Callable[..., None]) -> None:
         """Log it, unless it was the last thing that was."""
         if self._told != type(error).__name__ and not self._stopped.is_set():
-            logger.log(level, "streams in schema %r cannot be trimmed: %s", self._statements.schema, error)
+            tell(
+                "trimming_failed",
+                "streams in schema %(schema)r cannot be trimmed: %(error)s",
+                schema=self._statements.schema,
+                error=error,
+            )
         self._told = type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -15,6 +14,7 @@ from pgpubsub.aio import AsyncHub
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import NotLive, PubSubError
 from pgpubsub.events import Undecodable
+from pgpubsub.logs import EventLog
 from pgpubsub.web.access import Grant, Keys, Patterns
 from pgpubsub.web.channels import Channels
 from pgpubsub.web.cursors import ChannelCursor, StreamCursor
@@ -28,7 +28,7 @@ from pgpubsub.web.tails import Tails
 
 __all__ = ["Gateway"]
 
-logger = logging.getLogger("pgpubsub.gateway")
+logger = EventLog("gateway")
 
 TICK = 0.5
 """Seconds from one look at all clients to the next."""
@@ -165,7 +165,7 @@ class Gateway:
         try:
             await self.hub.wait_until_live(TO_CONNECT)
         except NotLive as error:
-            logger.warning("the database cannot be reached yet: %s", error)
+            logger.warning("not_live_yet", "the database cannot be reached yet: %(error)s", error=error)
         self._start_ticking()
         try:
             yield
@@ -234,9 +234,9 @@ class Gateway:
                 self.tails.tidy()
                 await self.channels.tidy()
             except PubSubError as error:
-                logger.warning("%s", error)
+                logger.warning("tidying_failed", "%(error)s", error=error)
             except Exception:
-                logger.exception("a fault of our own; time goes on")
+                logger.exception("tick_failed", "a fault of our own; time goes on")
 
     async def _look_at_all(self) -> None:
         outlets = tuple(self.outlets)
