@@ -104,13 +104,17 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "event": getattr(record, "event_name", None),
+            "event": self.event(record),
             "message": record.getMessage(),
             "fields": self.fields(record),
         }
         if record.exc_info and record.exc_info[0] is not None:
             told["exception"] = self.formatException(record.exc_info)
         return json.dumps(told, ensure_ascii=True, default=str)
+
+    def event(self, record: logging.LogRecord) -> str | None:
+        """By which programs know it."""
+        return getattr(record, "event_name", None)
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What it has beside what every record has."""

@@ -18,11 +18,13 @@ from starlette.staticfiles import StaticFiles
 
 from pgpubsub.aio import AsyncHub
 from pgpubsub.contrib.asgi import ending_with_server, server_ends
+from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
 from pgpubsub.errors import PubSubError
 from pgpubsub.web.access import Keys, check_patterns
 from pgpubsub.web.endpoints import Endpoints
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.limits import Limits
+from pgpubsub.web.metrics import NAME
 from pgpubsub.web.origins import Origins, check_origins
 from pgpubsub.web.problems import Problem, note, of
 
@@ -44,6 +46,7 @@ def create_app(
     schema: str = "pgpubsub",
     keep_alive: float = 15.0,
     page: bool = True,
+    database_metrics: bool = False,
 ) -> Starlette:
     """The gateway: channels and streams over HTTP, as an ASGI application to run or to mount.
 
@@ -59,22 +62,29 @@ def create_app(
         schema: where streams are installed.
         keep_alive: seconds of silence after which clients are sent a comment.
         page: whether there is a page at `/`.
+        database_metrics: whether `/metrics` tells of the database too: streams and groups by name, how far groups are
+            behind, the notification queue. It takes `hub` as a connection string.
 
     Raises:
-        ValueError: a pattern, an origin or a time is not possible.
+        ValueError: a pattern, an origin, a time or `database_metrics` is not possible.
         ConninfoError: the connection string is malformed.
 
     >>> app = create_app(dsn, public=["channels/news.*"])
     """
     if keep_alive <= 0:
         raise ValueError(f"keep_alive is a number of seconds above 0, not {keep_alive}")
+    if database_metrics and not isinstance(hub, str):
+        raise ValueError("database_metrics needs a connection string as hub: or expose a DatabaseCollector yourself")
+    hubs = HubMetrics(None)
     gateway = Gateway(
-        AsyncHub(hub) if isinstance(hub, str) else hub,
+        AsyncHub(hub, observe=hubs.observer(NAME)) if isinstance(hub, str) else hub,
         keys=keys,
         public=check_patterns(public),
         limits=limits or Limits(),
         schema=schema,
         keep_alive=keep_alive,
+        hubs=hubs,
+        database=DatabaseCollector({NAME: str(hub)}, registry=None, schema=schema) if database_metrics else None,
     )
     allowed = check_origins(origins)
     routes = Endpoints(gateway).routes()

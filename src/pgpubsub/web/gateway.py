@@ -11,6 +11,7 @@ from time import monotonic, time
 from typing import Any
 
 from pgpubsub.aio import AsyncHub
+from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import NotLive, PubSubError
 from pgpubsub.events import Undecodable
@@ -21,7 +22,7 @@ from pgpubsub.web.cursors import ChannelCursor, StreamCursor
 from pgpubsub.web.items import Item, Topic
 from pgpubsub.web.limits import Limits, Rates
 from pgpubsub.web.log import Log
-from pgpubsub.web.metrics import Counts, Metrics
+from pgpubsub.web.metrics import NAME, Counts, Metrics
 from pgpubsub.web.outlet import Ending, Outlet
 from pgpubsub.web.problems import Problem
 from pgpubsub.web.tails import Tails
@@ -62,6 +63,8 @@ class Gateway:
         limits: of a client.
         schema: where streams are installed.
         keep_alive: seconds of silence after which a client is sent something.
+        hubs: observes the hub; None: nobody does.
+        database: asks the database for `/metrics`; None: nobody does.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Gateway:
         limits: Limits,
         schema: str,
         keep_alive: float,
+        hubs: HubMetrics | None = None,
+        database: DatabaseCollector | None = None,
     ) -> None:
         self.hub = hub
         self.limits = limits
@@ -89,7 +94,9 @@ class Gateway:
         self._numbers = count()
         self.channels = Channels(hub, limits, self._item, lambda _: self._end_all(FAILED))
         self.tails = Tails(hub, schema, limits, self._item, lambda topic, _: self._end_all(FAILED, topic))
-        self.metrics = Metrics(self)
+        hubs = hubs or HubMetrics(None)
+        hubs.watch(NAME, hub)
+        self.metrics = Metrics(self, hubs, database)
         self._ticking: asyncio.Task[None] | None = None
 
     # -- who may what
@@ -196,6 +203,7 @@ class Gateway:
         await self.channels.close()
         await self.tails.close()
         await self.hub.close()
+        self.metrics.close()
 
     def _end_all(self, ending: Ending, topic: Topic | None = None) -> None:
         for outlet in tuple(self.outlets):
