@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -48,13 +49,18 @@ class EventLog:
         name: what its name ends with.
 
     Its methods take the name of an event; a sentence, with its fields as `%(field)s`; `exc_info`, as in `logging`; and
-    the fields: text, numbers, `Names`, and errors, which become text, with the class beside it as `error_type`.
+    the fields: text, numbers, `Names`, and errors, which become text. An error, there or as `exc_info`, is the field
+    `error`, with its class as `error_type`.
     """
 
     __slots__ = ("_logger",)
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"pgpubsub.{name}")
+
+    def log(self, level: int, event: str, sentence: str, /, *, exc_info: Any = None, **fields: Any) -> None:
+        """Of a level of `logging`."""
+        self._tell(level, event, sentence, exc_info, fields)
 
     def info(self, event: str, sentence: str, /, *, exc_info: Any = None, **fields: Any) -> None:
         """What is as it should be."""
@@ -76,8 +82,8 @@ class EventLog:
         if not self._logger.isEnabledFor(level):
             return
         told = {name: str(value) if isinstance(value, BaseException) else value for name, value in fields.items()}
-        if isinstance(error := fields.get("error"), BaseException):
-            told["error_type"] = type(error).__name__
+        if (error := _error_of(fields, exc_info)) is not None:
+            told = {"error": str(error), **told, "error_type": type(error).__name__}
         arguments = (told,) if told else ()
         extra = {"event_name": event, **told}
         try:
@@ -85,6 +91,13 @@ class EventLog:
         except KeyError:  # the application's records have an attribute of such a name already
             extra = {"event_name": event}
             self._logger.log(level, sentence, *arguments, exc_info=exc_info, extra=extra, stacklevel=3)
+
+
+def _error_of(fields: dict[str, Any], exc_info: Any) -> BaseException | None:
+    for error in (exc_info, fields.get("error")):
+        if isinstance(error, BaseException):
+            return error
+    return sys.exc_info()[1] if exc_info else None
 
 
 class JsonFormatter(logging.Formatter):

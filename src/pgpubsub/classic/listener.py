@@ -381,7 +381,13 @@ class Listener:
             self._reported = step.session
             self._losses += 1
         self._session.on_reported(step)
-        logger.info("listening_again", "listening again, channels: %(channels)s", channels=Names(step.channels))
+        logger.info(
+            "listening_again",
+            "listening again, channels: %(channels)s",
+            reason=str(GapReason.CONNECTION_LOST),
+            channels=Names(step.channels),
+            detail=step.why,
+        )
 
     # -- reading and waiting
 

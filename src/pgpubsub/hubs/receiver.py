@@ -305,7 +305,13 @@ class Receiver:
             mailbox.report(Gap(step.reason, tuple(channels), since, None, step.why))
         told = tuple(channel for channel in step.channels if channel != self._heartbeat.channel)
         if told:
-            logger.info("listening_again", "listening again, channels: %(channels)s", channels=Names(told))
+            logger.info(
+                "listening_again",
+                "listening again, channels: %(channels)s",
+                reason=str(step.reason),
+                channels=Names(told),
+                detail=step.why,
+            )
             self._observe(Observation("gap", told, detail=step.why, reason=step.reason))
 
     def _time_of(self, moment: float) -> datetime:

@@ -8,7 +8,7 @@ so that it is in nobody's way. Whatever goes wrong is logged once, and tried aga
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
 from contextlib import suppress
 
 from pgpubsub.errors import PubSubError, ServerRefused
@@ -66,11 +66,11 @@ class Trimmer:
         try:
             done = await self._round()
         except ServerRefused as error:
-            self._tell(error, logger.info if error.sqlstate == INSUFFICIENT_PRIVILEGE else logger.warning)
+            self._tell(error, logging.INFO if error.sqlstate == INSUFFICIENT_PRIVILEGE else logging.WARNING)
         except PubSubError as error:
-            self._tell(error, logger.warning)
+            self._tell(error, logging.WARNING)
         except Exception as error:
-            self._tell(error, logger.error)
+            self._tell(error, logging.ERROR)
         else:
             self._told = None
             return done
@@ -101,10 +101,11 @@ class Trimmer:
                 await self._stopped.wait()
         return self._stopped.is_set()
 
-    def _tell(self, error: Exception, tell: Callable[..., None]) -> None:
+    def _tell(self, error: Exception, level: int) -> None:
         """Log it, unless it was the last thing that was."""
         if self._told != type(error).__name__ and not self._stopped.is_set():
-            tell(
+            logger.log(
+                level,
                 "trimming_failed",
                 "streams in schema %(schema)r cannot be trimmed: %(error)s",
                 schema=self._statements.schema,
