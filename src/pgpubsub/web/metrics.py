@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
-from pgpubsub.contrib.prometheus.sharing import SEVERAL, forget_processes_that_are_gone
+from pgpubsub.contrib.prometheus.sharing import SEVERAL, exposition
 
 __all__ = ["CONTENT_TYPE", "NAME", "Counts", "Metrics"]
 
@@ -111,12 +110,8 @@ class Metrics:
     async def exposition(self) -> bytes:
         """In Prometheus's text format, of all workers."""
         self.update()
-        registry = self._registry
-        if SEVERAL in os.environ:
-            forget_processes_that_are_gone()
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        text = generate_latest(registry)
+        several = SEVERAL in os.environ
+        text = await asyncio.to_thread(exposition) if several else generate_latest(self._registry)
         if self._database is not None:
             asked = CollectorRegistry()
             asked.register(self._database)
