@@ -190,6 +190,7 @@ class _Observer:
         self._send_failed = families.send.labels(name, "failed")
         for family in (families.heartbeats, families.until_live, families.cut_off):
             family.labels(name)  # so that the first of each is an increase
+        families.append.labels(name, "", "failed")
         for reason in REASONS:
             families.gaps.labels(name, reason)
         for link in LINKS:
