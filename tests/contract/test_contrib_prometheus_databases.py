@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 import pgpubsub
 from pgpubsub import Hub
 from pgpubsub.contrib.prometheus import DatabaseCollector
+from pgpubsub.doctor.lag import TURN
 from pgpubsub.testing import Proxy, TemporaryServer
 from tests.contract.test_handler import eventually
 
@@ -60,6 +61,21 @@ def test_how_far_groups_are_behind_is_told(
         assert (told("database_listening_sessions") or 0) >= 1
         assert told("database_in_recovery") == 0
         assert all(told("database_part_seen", part=part) == 1 for part in ("queue", "listeners", "streams", "groups"))
+
+
+def test_one_look_tells_of_more_groups_than_are_asked_for_at_once(installed: str, channel: str) -> None:
+    groups = [f"group {number}" for number in range(TURN + 5)]
+    with Hub(installed) as hub:
+        stream = hub.stream(channel)
+        stream.append("1")
+        for group in groups:
+            stream.process(group, lambda _: None, follow=False)
+    registry = CollectorRegistry()
+    collector = DatabaseCollector({"app": installed}, registry=registry, keep=60)
+    families = {family.name: family for family in registry.collect()}
+    collector.close()
+    told = families["pgpubsub_group_lag_entries"].samples
+    assert {sample.labels["group"] for sample in told if sample.labels["stream"] == channel} == set(groups)
 
 
 def test_the_queue_is_told_while_it_fills(small_queue: TemporaryServer) -> None:
