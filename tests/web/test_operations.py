@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -47,6 +49,19 @@ def metric(port: int, name: str, **labels: str) -> float | None:
 def workers_of(gateway: Gateway) -> list[int]:
     """The processes that serve, or did, as its log has them."""
     return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", gateway.output)]
+
+
+# -- what it needs
+
+
+@pytest.mark.parametrize("missing", ["starlette", "jwt", "uvicorn", "prometheus_client"])
+def test_without_its_extra_it_says_what_to_install(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from pgpubsub.cli import program; program()"
+    done = subprocess.run([sys.executable, "-c", code, "serve"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pgpubsub: serve needs the extra 'web'")
+    assert missing in done.stderr
+    assert "pip install 'pgpubsub[binary,cli,web]'" in done.stderr
 
 
 # -- metrics

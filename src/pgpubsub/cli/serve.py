@@ -119,7 +119,7 @@ def serve(
     terminal: Terminal = ctx.obj
     try:
         from pgpubsub.web.serving import Options, run
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         terminal.say(f"serve needs the extra 'web' ({error.name} is missing): pip install 'pgpubsub[binary,cli,web]'")
         raise Ended(FAILED) from error
     limits = {
