@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import pgpubsub
 from pgpubsub import AsyncHub
+from pgpubsub.contrib.prometheus import HubMetrics
 from pgpubsub.web import create_app
 from tests.contract.browser import Browser
 from tests.contract.test_handler import eventually
@@ -97,9 +98,15 @@ def test_the_database_is_told_of_where_that_is_asked_for(
     assert metric(served.port, "pgpubsub_database_up", database="gateway") == 1
 
 
-def test_a_hub_of_ones_own_has_a_collector_of_ones_own(database: str) -> None:
-    with pytest.raises(ValueError, match="DatabaseCollector"):
+def test_a_hub_of_ones_own_has_the_same_metrics(serve: Callable[..., Served], database: str) -> None:
+    with pytest.raises(ValueError, match="is a connection string where hub is an AsyncHub"):
         create_app(AsyncHub(database), database_metrics=True)
+    metrics = HubMetrics(None)
+    hub = AsyncHub(database, observe=metrics.observer("gateway"))
+    served = serve(hub, metrics=metrics, database_metrics=database)
+    assert metric(served.port, "pgpubsub_hub_live", hub="gateway") == 1
+    assert metric(served.port, "pgpubsub_hub_until_live_seconds_count", hub="gateway") == 1
+    assert metric(served.port, "pgpubsub_database_up", database="gateway") == 1
 
 
 def test_gauges_of_a_worker_that_was_killed_go_and_its_counters_stay(database: str, name: str) -> None:

@@ -46,7 +46,8 @@ def create_app(
     schema: str = "pgpubsub",
     keep_alive: float = 15.0,
     page: bool = True,
-    database_metrics: bool = False,
+    metrics: HubMetrics | None = None,
+    database_metrics: bool | str = False,
 ) -> Starlette:
     """The gateway: channels and streams over HTTP, as an ASGI application to run or to mount.
 
@@ -62,8 +63,10 @@ def create_app(
         schema: where streams are installed.
         keep_alive: seconds of silence after which clients are sent a comment.
         page: whether there is a page at `/`.
+        metrics: whose `observer("gateway")` an `AsyncHub` was given as `observe`, so that `/metrics` tells of reasons
+            and durations. Where `hub` is a connection string, that is done here.
         database_metrics: whether `/metrics` tells of the database too: streams and groups by name, how far groups are
-            behind, the notification queue. It takes `hub` as a connection string.
+            behind, the notification queue. With an `AsyncHub` it is a connection string.
 
     Raises:
         ValueError: a pattern, an origin, a time or `database_metrics` is not possible.
@@ -73,9 +76,10 @@ def create_app(
     """
     if keep_alive <= 0:
         raise ValueError(f"keep_alive is a number of seconds above 0, not {keep_alive}")
-    if database_metrics and not isinstance(hub, str):
-        raise ValueError("database_metrics needs a connection string as hub: or expose a DatabaseCollector yourself")
-    hubs = HubMetrics(None)
+    if database_metrics is True and not isinstance(hub, str):
+        raise ValueError("database_metrics is a connection string where hub is an AsyncHub")
+    database = hub if database_metrics is True else database_metrics
+    hubs = metrics or HubMetrics(None)
     gateway = Gateway(
         AsyncHub(hub, observe=hubs.observer(NAME)) if isinstance(hub, str) else hub,
         keys=keys,
@@ -84,7 +88,7 @@ def create_app(
         schema=schema,
         keep_alive=keep_alive,
         hubs=hubs,
-        database=DatabaseCollector({NAME: str(hub)}, registry=None, schema=schema) if database_metrics else None,
+        database=DatabaseCollector({NAME: database}, None, schema=schema) if isinstance(database, str) else None,
     )
     allowed = check_origins(origins)
     routes = Endpoints(gateway).routes()

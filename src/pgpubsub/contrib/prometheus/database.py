@@ -86,8 +86,8 @@ class DatabaseCollector:
     def __init__(
         self,
         databases: Mapping[str, str],
-        *,
         registry: CollectorRegistry | None = REGISTRY,
+        *,
         schema: str = "pgpubsub",
         timeout: float = 5.0,
         keep: float = 10.0,
