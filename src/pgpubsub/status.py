@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from pgpubsub.errors import PubSubError
+from pgpubsub.events import GapReason
 
 __all__ = ["Happening", "HubState", "HubStats", "HubStatus", "Observation", "SubscriptionStats"]
 
@@ -130,7 +131,7 @@ class Observation:
     ==================  ==================================================================================
     live                notifications arrive; seconds since the connection was lost, or since the start
     connect_failed      an attempt to connect failed; for which connection, and why
-    lost                a connection was lost; which one ("listening" or "sending"), and why
+    lost                a connection was lost; which one ("listening", "sending", "appending"), and why
     gap                 subscribers of `channels`, or readers of these streams, were told of a gap; why
     heartbeat           a heartbeat came back; seconds from here and back
     appended            entries were appended to the streams `channels`; seconds that the call took
@@ -148,3 +149,11 @@ class Observation:
     channels: tuple[str, ...] = ()
     seconds: float | None = None
     detail: str = ""
+    link: str = ""
+    """Of `lost` and `connect_failed`: which connection, "listening", "sending" or "appending"."""
+    reason: GapReason | None = None
+    """Of `gap`."""
+    group: str = ""
+    """Of `handled`, `handling_failed` and `lease_lost`: the group that the entries were handed out to."""
+    count: int | None = None
+    """Of `sent`, `appended`, `handled` and their failures: how many notifications or entries these were."""

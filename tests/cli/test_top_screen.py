@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from pgpubsub.cli.top.figures import (
-    Channel,
-    Group,
-    Groups,
+from pgpubsub.cli.top.figures import Channel
+from pgpubsub.cli.top.glyphs import ASCII, UNICODE, Glyphs
+from pgpubsub.cli.top.rates import RECENT, View, as_json, changed
+from pgpubsub.cli.top.screen import picture, shares
+from pgpubsub.doctor.lag import Group, Groups
+from pgpubsub.doctor.sampling import (
     Listener,
     Listeners,
     Queue,
@@ -24,9 +26,6 @@ from pgpubsub.cli.top.figures import (
     Streams,
     Unseen,
 )
-from pgpubsub.cli.top.glyphs import ASCII, UNICODE, Glyphs
-from pgpubsub.cli.top.rates import RECENT, View, as_json, changed
-from pgpubsub.cli.top.screen import picture, shares
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SERVER = Server("shop", "db.example.org", 5432, "18.6", "reporter", False, True, NOW)

@@ -8,7 +8,6 @@ statements, with nothing between them.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
@@ -18,10 +17,11 @@ from pgpubsub.core.frames import Partial, Unjoined, join, unfinished
 from pgpubsub.core.routing import route
 from pgpubsub.drivers import DriverConnection
 from pgpubsub.events import Gap, GapReason, Notify
+from pgpubsub.logs import EventLog, Names
 
 __all__ = ["Delivery", "Inbox", "warn_of"]
 
-logger = logging.getLogger("pgpubsub.gap")
+logger = EventLog("gap")
 
 
 class Inbox:
@@ -56,7 +56,12 @@ class Inbox:
 def warn_of(gap: Gap) -> None:
     """Log a gap that nobody asked to see."""
     logger.warning(
-        "notifications may have been lost on %s since %s: %s", ", ".join(gap.channels), gap.since, gap.detail
+        "gap",
+        "notifications may have been lost on %(channels)s since %(since)s: %(detail)s",
+        reason=str(gap.reason),
+        channels=Names(gap.channels),
+        since=str(gap.since),
+        detail=gap.detail,
     )
 
 

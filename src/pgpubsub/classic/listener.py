@@ -7,7 +7,6 @@ exception of what a reconnection takes: no driver lets that be cut off when the 
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -35,11 +34,15 @@ from pgpubsub.errors import (
     UnsupportedConnection,
 )
 from pgpubsub.events import Gap, GapReason, Notify
+from pgpubsub.logs import EventLog, Names
 from pgpubsub.randomness import new_delays, new_message_id
 
 __all__ = ["Listener"]
 
-logger = logging.getLogger("pgpubsub.connection")
+logger = EventLog("connection")
+
+LINK = "PubSub"
+"""What the log calls the connection, of which there is one."""
 
 T = TypeVar("T")
 
@@ -321,7 +324,7 @@ class Listener:
         except Exception as error:
             self._last_error = error
             if isinstance(step, Connect):
-                logger.warning("reconnection failed: %s", error)
+                logger.warning("connect_failed", "reconnection failed: %(error)s", link=LINK, error=error)
                 session.on_connect_failed(monotonic(), str(error))
                 if isinstance(error, UnsupportedConnection):  # which trying again will not mend
                     raise
@@ -364,7 +367,7 @@ class Listener:
         self._by_connection.pop(identity(self._driver.raw), None)
         if self._reopen is not None:
             _close(self._driver)
-        logger.warning("connection lost: %s", error)
+        logger.warning("connection_lost", "connection lost: %(error)s", link=LINK, error=error)
 
     def _report(self, step: Report) -> None:
         since = _time_of(step.since)
@@ -378,7 +381,13 @@ class Listener:
             self._reported = step.session
             self._losses += 1
         self._session.on_reported(step)
-        logger.info("listening again, channels: %s", ", ".join(step.channels))
+        logger.info(
+            "listening_again",
+            "listening again, channels: %(channels)s",
+            reason=str(GapReason.CONNECTION_LOST),
+            channels=Names(step.channels),
+            detail=step.why,
+        )
 
     # -- reading and waiting
 

@@ -90,6 +90,21 @@ def serve(
     ] = "skip",
     page: Annotated[bool, typer.Option(envvar="PGPUBSUB_PAGE", help="Whether there is a page at /.")] = True,
     access_log: Annotated[bool, typer.Option(envvar="PGPUBSUB_ACCESS_LOG", help="Log each request.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            envvar="PGPUBSUB_LOG_FORMAT",
+            metavar="text|json",
+            help="Of its log: text, or a line of JSON for each record.",
+        ),
+    ] = "text",
+    database_metrics: Annotated[
+        bool,
+        typer.Option(
+            envvar="PGPUBSUB_DATABASE_METRICS",
+            help="Have /metrics tell of the database too: streams and groups by name, lag, the NOTIFY queue.",
+        ),
+    ] = False,
     schema: Annotated[
         str, typer.Option(envvar="PGPUBSUB_SCHEMA", metavar="SCHEMA", help="Where streams are installed.")
     ] = "pgpubsub",
@@ -104,7 +119,7 @@ def serve(
     terminal: Terminal = ctx.obj
     try:
         from pgpubsub.web.serving import Options, run
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         terminal.say(f"serve needs the extra 'web' ({error.name} is missing): pip install 'pgpubsub[binary,cli,web]'")
         raise Ended(FAILED) from error
     limits = {
@@ -124,11 +139,12 @@ def serve(
         origins=allow_origin or [],
         schema=schema,
         page=page,
+        database_metrics=database_metrics,
         limits=limits,
     )
     try:
         with arguments():
-            run(options, host=host, port=port, workers=workers, access_log=access_log)
+            run(options, host=host, port=port, workers=workers, access_log=access_log, log_format=log_format)
     except OSError as error:
         terminal.say(f"cannot serve: {error}")
         raise Ended(FAILED) from error

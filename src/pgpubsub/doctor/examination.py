@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic
 from types import ModuleType
 
@@ -13,10 +12,11 @@ from pgpubsub.doctor.patient import OutOfTime, Patient, visit
 from pgpubsub.doctor.report import Examined, Finding, Fine, Report, Unseen
 from pgpubsub.drivers.psycopg3 import psycopg
 from pgpubsub.drivers.psycopg3_dial import in_one_line
+from pgpubsub.logs import EventLog
 
 __all__ = ["examine"]
 
-logger = logging.getLogger("pgpubsub.doctor")
+logger = EventLog("doctor")
 
 LONGEST = 86_400.0
 """Seconds: whoever gives it more time than a day means that it has no limit."""
@@ -92,5 +92,5 @@ def _why_unseen(name: str, role: str, error: Exception) -> Unseen:
             return Unseen(f"role {role!r} may not look: {error.diag.message_primary}")
         case psycopg.Error():
             return Unseen(f"the server did not tell: {in_one_line(error)}", incomplete=True)
-    logger.error("the check %s failed", name, exc_info=error)
+    logger.error("check_failed", "the check %(check)s failed", exc_info=error, check=name)
     return Unseen(f"the check itself failed, which is a bug of pgpubsub: {error!r}", incomplete=True)

@@ -128,10 +128,16 @@ class Groups:
 
 
 class Lags:
-    """For one connection: what was known of another server means nothing here."""
+    """For one connection: what was known of another server means nothing here.
 
-    def __init__(self, schema: str) -> None:
+    Args:
+        schema: where streams are installed.
+        turns: how often `TURN` groups are looked at in one look.
+    """
+
+    def __init__(self, schema: str, turns: int = 1) -> None:
         self._schema = Identifier(schema)
+        self._turns = turns
         self._turn = TURN
         self._known: dict[int, Group] = {}
         """By the group's id, those looked at longest ago first."""
@@ -142,11 +148,13 @@ class Lags:
         named = {row.id: row for row in rows}
         self._known = {id_: group for id_, group in self._known.items() if id_ in named}
         due = [id_ for id_ in named if id_ not in self._known] + list(self._known)
-        question = GROUP.format(schema=self._schema, enough=Literal(ENOUGH), groups=Literal(due[: self._turn]))
         try:
-            for row in ask(question) if due else ():
-                self._known.pop(row.id, None)
-                self._known[row.id] = _group(named[row.id], row)
+            for _ in range(self._turns):
+                turn, due = due[: self._turn], due[self._turn :]
+                question = GROUP.format(schema=self._schema, enough=Literal(ENOUGH), groups=Literal(turn))
+                for row in ask(question) if turn else ():
+                    self._known.pop(row.id, None)
+                    self._known[row.id] = _group(named[row.id], row)
         except psycopg.errors.QueryCanceled:
             self._turn = max(1, self._turn // 2)
             if not self._known:

@@ -8,7 +8,6 @@ documented `pq` layer.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import socket
@@ -35,6 +34,7 @@ from pgpubsub.core.frames import Message
 from pgpubsub.drivers.interface import LOST, Records, encoding_error, parameters, statement_error, statement_name
 from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, ConninfoError
 from pgpubsub.events import Notify
+from pgpubsub.logs import EventLog
 
 __all__ = [
     "LIBPQ_KEYWORDS",
@@ -49,7 +49,7 @@ __all__ = [
     "remember_fatal_notice",
 ]
 
-logger = logging.getLogger("pgpubsub.connection")
+logger = EventLog("connection")
 
 NOTIFY = sql.notify("%s", "%s")
 NOTIFY_ALL = sql.notify_all("%s", "%s", "%s")
@@ -337,7 +337,7 @@ def _pass_on(record: pq.PGnotify, handlers_of_user: Callable[[pq.PGnotify], None
     try:
         handlers_of_user(record)
     except Exception:
-        logger.exception("a notify handler of psycopg's connection failed")
+        logger.exception("notify_handler_failed", "a notify handler of psycopg's connection failed")
 
 
 def _ignore(notify: psycopg.Notify) -> None:

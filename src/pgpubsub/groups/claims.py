@@ -36,9 +36,19 @@ class Settling(Protocol):
 class Claim(Generic[T]):
     """Entries that one consumer has in hand, until they are settled."""
 
-    def __init__(self, member: str, items: Sequence[Item], entries: Sequence[Entry[T] | Undecodable]) -> None:
+    def __init__(
+        self,
+        member: str,
+        items: Sequence[Item],
+        entries: Sequence[Entry[T] | Undecodable],
+        *,
+        stream: str,
+        group: str,
+    ) -> None:
         self.member = member
         """The id of the membership they belong to."""
+        self.stream = stream
+        self.group = group
         self.items = items
         self.entries = entries
         self.since = monotonic()

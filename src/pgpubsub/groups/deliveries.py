@@ -37,7 +37,7 @@ class Deliveries:
 
     Args:
         engine: the hub's, which is told what happens.
-        stream: the name of the stream, for that.
+        stream, group: their names, for that.
         inbox: where consumers take from.
         wake: called when there is something to do.
         new_share: makes what decides, for a membership.
@@ -47,12 +47,14 @@ class Deliveries:
         self,
         engine: Engine,
         stream: str,
+        group: str,
         inbox: ClaimInbox,
         wake: Callable[[], None],
         new_share: Callable[[], Share],
     ) -> None:
         self._engine = engine
         self._stream = stream
+        self._group = group
         self._inbox = inbox
         self._wake = wake
         self._new_share = new_share
@@ -114,7 +116,8 @@ class Deliveries:
 
     def _observe(self, name: Happening, claim: Claim[Any], error: str = "") -> None:
         if self._engine.observed:
-            self._engine.observe(Observation(name, (self._stream,), monotonic() - claim.since, error))
+            seconds, count = monotonic() - claim.since, len(claim.items)
+            self._engine.observe(Observation(name, (self._stream,), seconds, error, group=self._group, count=count))
 
     # -- what the member does
 
@@ -130,7 +133,8 @@ class Deliveries:
             return
         wanted = self._inbox.wanted + len(self._telling)
         while wanted > 0 and (items := self.share.start(size)):
-            self._starting.append(Claim(member, items, [item.entry for item in items]))
+            entries = [item.entry for item in items]
+            self._starting.append(Claim(member, items, entries, stream=self._stream, group=self._group))
             wanted -= 1
 
     def plan_write(self) -> Writing | None:
@@ -180,7 +184,7 @@ class Deliveries:
     def lose(self, error: LeaseLost) -> None:
         """The membership has ended."""
         if self._claims:
-            self._engine.observe(Observation("lease_lost", (self._stream,), detail=str(error)))
+            self._engine.observe(Observation("lease_lost", (self._stream,), detail=str(error), group=self._group))
         for claim in self._claims:
             claim.lost = error
         self._inbox.withdraw()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from pgpubsub.drivers.borrowed import Statement
 from pgpubsub.errors import Closed, LeaseLost, PubSubError
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.claims import Claim
+from pgpubsub.logs import EventLog
 
 __all__ = ["Delivered", "DeliveredBatch", "InHand", "acknowledgement", "explained", "is_loss", "log_loss", "noted_in"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("pgpubsub.groups")
+logger = EventLog("groups")
 
 LONGEST = 2000
 """Characters of an error that are stored with an entry."""
@@ -122,7 +122,17 @@ def explained(claim: Claim[Any], error: BaseException) -> str:
     """What is stored of an error, and logged."""
     # The root of the errors is what a text was made into, see `fail`.
     words = str(error) if type(error) is PubSubError else "".join(traceback.format_exception_only(error)).strip()
-    logger.warning("%s failed, attempt %d: %s", _named(claim), claim.items[0].attempts, words, exc_info=error)
+    logger.warning(
+        "handling_failed",
+        "%(what)s failed, attempt %(attempt)d: %(error)s",
+        exc_info=error,
+        what=_named(claim),
+        stream=claim.stream,
+        group=claim.group,
+        entries=claim.ids,
+        attempt=claim.items[0].attempts,
+        error=words,
+    )
     return words.encode("utf-8", "replace").decode().replace("\0", "")[:LONGEST]
 
 
@@ -139,7 +149,15 @@ def is_loss(claim: Claim[Any], error: BaseException) -> bool:
     """Whether `error` says that `claim` is somebody else's. If so, it is logged."""
     if not isinstance(error, LeaseLost | Closed):
         return False
-    logger.warning("what became of %s was not written down, and it comes again: %s", _named(claim), error)
+    logger.warning(
+        "outcome_lost",
+        "what became of %(what)s was not written down, and it comes again: %(error)s",
+        what=_named(claim),
+        stream=claim.stream,
+        group=claim.group,
+        entries=claim.ids,
+        error=error,
+    )
     return True
 
 

@@ -8,7 +8,6 @@ again: the database knows.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from pgpubsub.groups.lanes import Lanes, place_at
 from pgpubsub.groups.membership import Ended, Membership
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import now
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.rows import event
@@ -35,7 +35,7 @@ from pgpubsub.streams.source import Session
 
 __all__ = ["Member", "Settings"]
 
-logger = logging.getLogger("pgpubsub.groups")
+logger = EventLog("groups")
 
 AHEAD = 2000
 """Entries that are left when the next page is read."""
@@ -89,7 +89,7 @@ class Member:
         self._description = description.at_home()
         self._settings = settings
         self._inbox = inbox
-        self.deliveries = Deliveries(engine, description.name, inbox, self.wake, self._new_share)
+        self.deliveries = Deliveries(engine, description.name, settings.group, inbox, self.wake, self._new_share)
         """What consumers have of it."""
         self._lanes = Lanes(streams, self._description, settings.follow, self)
         self._apart = Apart(stream_id(description.name))
@@ -175,13 +175,24 @@ class Member:
                     self.error = error
                     self._lose(LeaseLost(f"the connection of the group was lost: {error}"))
                     if not self._stopped:
-                        logger.warning("group %r: %s", self._settings.group, error)
+                        logger.warning(
+                            "consuming_interrupted",
+                            "group %(group)r: %(error)s",
+                            stream=self._description.name,
+                            group=self._settings.group,
+                            error=error,
+                        )
                         await self._wait(max(0.02, next(self._delays)))
             self._inbox.end(SubscriptionClosed("the consumer was closed"))
         except PubSubError as error:
             self._inbox.end(error)
         except Exception as error:
-            logger.exception("consuming as group %r failed", self._settings.group)
+            logger.exception(
+                "consumer_failed",
+                "consuming as group %(group)r failed",
+                stream=self._description.name,
+                group=self._settings.group,
+            )
             failure = PubSubError(f"consuming as {self._settings.group!r} failed, by a fault of our own: {error!r}")
             failure.__cause__ = error
             self._inbox.end(failure)

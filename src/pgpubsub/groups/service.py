@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypedDict
@@ -16,6 +15,7 @@ from pgpubsub.events import Gap
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.hubs.engine import Engine
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import spread
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
@@ -26,7 +26,7 @@ Backoff = float | Callable[[int], float]
 """Seconds from one attempt to the next, or a function that returns them, given how many attempts there were."""
 
 
-logger = logging.getLogger("pgpubsub.groups")
+logger = EventLog("groups")
 
 
 class GroupOptions(TypedDict, total=False):
@@ -78,12 +78,21 @@ def settings(
         raise TypeError(f"on_gap is a function that takes a Gap, not {type(on_gap).__name__}")
 
     def tell(gap: Gap) -> None:
-        logger.warning("group %r of stream %r may have missed something: %s", group, description.name, gap.detail)
+        logger.warning(
+            "gap",
+            "group %(group)r of stream %(stream)r may have missed something: %(detail)s",
+            reason=str(gap.reason),
+            stream=description.name,
+            group=group,
+            detail=gap.detail,
+        )
         if on_gap is not None:
             try:
                 on_gap(gap)
             except Exception:
-                logger.exception("the function that is told of gaps failed")
+                logger.exception(
+                    "on_gap_failed", "the function that is told of gaps failed", stream=description.name, group=group
+                )
 
     return Settings(group, batch or 1, follow, attempts, delays, float(lease), description.start(start), tell)
 
@@ -98,7 +107,11 @@ def _checked(backoff: Callable[[int], float]) -> Callable[[int], float]:
                 check_seconds("what backoff returns", seconds)
             return min(float(seconds), FOR_EVER)
         except Exception:
-            logger.exception("the backoff after %d attempts could not be had: the default is taken", attempts)
+            logger.exception(
+                "backoff_failed",
+                "the backoff after %(attempt)d attempts could not be had: the default is taken",
+                attempt=attempts,
+            )
             return _exponential(attempts)
 
     return checked

@@ -7,7 +7,6 @@ thread, but `forsake`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -29,12 +28,13 @@ from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.receiver import Receiver
 from pgpubsub.hubs.sender import Sender
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Happening, HubState, HubStats, HubStatus, Observation
 
 __all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine", "Part"]
 
-logger = logging.getLogger("pgpubsub.hub")
+logger = EventLog("hub")
 
 HEARTBEAT_CHANNEL = "pgpubsub.heartbeat"
 """One for all hubs: every notification wakes every listener of the database, so one heartbeat serves them all."""
@@ -363,7 +363,7 @@ class Engine:
             if not self._closed and self._failure is None:
                 self.fail(Closed("the hub's task was cancelled, so it was closed"))
         elif (error := task.exception()) is not None:
-            logger.error("the hub failed", exc_info=error)
+            logger.error("hub_failed", "the hub failed", exc_info=error)
             failure = PubSubError(f"the hub failed, by a fault of its own: {error!r}")
             failure.__cause__ = error
             self.fail(failure)
@@ -397,16 +397,16 @@ class Engine:
     def observe_link(self, link: str, what: str, detail: str) -> None:
         """A link has changed: the observer is to know of losses, and of attempts that failed."""
         if what == "lost":
-            self.observe(Observation("lost", detail=f"{link}: {detail}"))
+            self.observe(Observation("lost", detail=f"{link}: {detail}", link=link))
         elif what == "connect_failed":
-            self.observe(Observation("connect_failed", detail=f"{link}: {detail}"))
+            self.observe(Observation("connect_failed", detail=f"{link}: {detail}", link=link))
 
     def observe_call(
         self, name: Happening, channels: Iterable[str], call: Call[Any], error: PubSubError | None
     ) -> None:
         """Somebody was told what became of `call`."""
         seconds = monotonic() - (call.expires_at - self.send_timeout)
-        self.observe(Observation(name, tuple(sorted(channels)), seconds, str(error or "")))
+        self.observe(Observation(name, tuple(sorted(channels)), seconds, str(error or ""), count=len(call.items)))
 
     def observe(self, observation: Observation) -> None:
         """Something has happened that the observer is to know."""
@@ -414,4 +414,4 @@ class Engine:
             try:
                 self._observer(observation)
             except (Exception, SystemExit):  # which would end the loop, and nobody who waits would know
-                logger.exception("the hub's observer failed")
+                logger.exception("observer_failed", "the hub's observer failed")

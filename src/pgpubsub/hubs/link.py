@@ -7,7 +7,6 @@ waiting, stopping. What else the session wants done is the business of whoever h
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Generic
@@ -17,10 +16,11 @@ from pgpubsub.core.session import Connect, Session, Step, Stop, Wait
 from pgpubsub.drivers.interface import LoopConnection
 from pgpubsub.errors import ConnectionFailed, GaveUp, PubSubError, ServerInRecovery, UnusableDeployment
 from pgpubsub.events import GapReason, Notify
+from pgpubsub.logs import EventLog
 
 __all__ = ["Dial", "Link"]
 
-logger = logging.getLogger("pgpubsub.connection")
+logger = EventLog("connection")
 
 Dial = Callable[[], Awaitable[LoopConnection]]
 
@@ -87,7 +87,7 @@ class Link(Generic[Owner]):
         assert self._connection is not None
         self.error = error
         self._connection.close(error)
-        logger.warning("%s connection lost: %s", self._name, error)
+        logger.warning("connection_lost", "%(link)s connection lost: %(error)s", link=self._name, error=error)
         self._on_change("lost", str(error))
         self.wake()
 
@@ -114,7 +114,9 @@ class Link(Generic[Owner]):
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-        logger.error("%s connection given up: %s", self._name, self.error)
+        logger.error(
+            "connection_given_up", "%(link)s connection given up: %(error)s", link=self._name, error=self.error
+        )
         self._on_change("stopped", str(self.error))
 
     async def _wait(self, until: float | None) -> None:
@@ -137,7 +139,7 @@ class Link(Generic[Owner]):
             self.error = error
             hopeless = isinstance(error, ServerInRecovery | UnusableDeployment)
             self.session.on_connect_failed(monotonic(), str(error), hopeless=hopeless)
-            logger.warning("%s connection failed: %s", self._name, error)
+            logger.warning("connect_failed", "%(link)s connection failed: %(error)s", link=self._name, error=error)
             self._on_change("connect_failed", str(error))
         else:
             self._connection = connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
@@ -29,11 +28,12 @@ from pgpubsub.hubs.beats import Beats
 from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.sender import Sender
+from pgpubsub.logs import EventLog, Names
 from pgpubsub.status import Observation
 
 __all__ = ["Receiver"]
 
-logger = logging.getLogger("pgpubsub.gap")
+logger = EventLog("gap")
 
 A_MOMENT = 0.0002
 """Seconds for which a hub's thread steps back when a subscriber's thread that is at work has its buffer a quarter full.
@@ -216,8 +216,14 @@ class Receiver:
             else:
                 self._hand_out(run)
         for (channel, why), count in Counter(missing).items() if missing else ():
-            logger.warning("messages on %s are missing, %d times: %s", channel, count, why)
-            self._observe(Observation("gap", (channel,), detail=why))
+            logger.warning(
+                "message_incomplete",
+                "messages on %(channel)s are missing, %(count)d times: %(detail)s",
+                channel=channel,
+                count=count,
+                detail=why,
+            )
+            self._observe(Observation("gap", (channel,), detail=why, reason=GapReason.INCOMPLETE))
 
     def _report_unjoined(self, unjoined: Unjoined) -> None:
         for mailbox in tuple(self._registry.owners(unjoined.channel)):
@@ -308,8 +314,14 @@ class Receiver:
             mailbox.report(Gap(step.reason, tuple(channels), since, None, step.why))
         told = tuple(channel for channel in step.channels if channel != self._heartbeat.channel)
         if told:
-            logger.info("listening again, channels: %s", ", ".join(told))
-            self._observe(Observation("gap", told, detail=step.why))
+            logger.info(
+                "listening_again",
+                "listening again, channels: %(channels)s",
+                reason=str(step.reason),
+                channels=Names(told),
+                detail=step.why,
+            )
+            self._observe(Observation("gap", told, detail=step.why, reason=step.reason))
 
     def _time_of(self, moment: float) -> datetime:
         # Both ways, since the clock that only moves forwards stops while a machine sleeps, and the other may be set.

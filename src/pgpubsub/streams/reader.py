@@ -7,7 +7,6 @@ it goes on over the next, once that has shown that it has the same history.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -21,6 +20,7 @@ from pgpubsub.core.trimmed import Trimmed
 from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, GapReason
 from pgpubsub.hubs.mailbox import now
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Observation
 from pgpubsub.streams.installation import restored
@@ -30,7 +30,7 @@ from pgpubsub.streams.watch import Watch
 
 __all__ = ["Reader"]
 
-logger = logging.getLogger("pgpubsub.streams")
+logger = EventLog("streams")
 
 ROWS = 2000
 """Entries in a page, at most."""
@@ -164,7 +164,7 @@ class Reader:
         except PubSubError as error:
             self._sink.end(error)
         except Exception as error:
-            logger.exception("reading stream %r failed", self._name)
+            logger.exception("reader_failed", "reading stream %(stream)r failed", stream=self._name)
             failure = PubSubError(f"reading stream {self._name!r} failed, by a fault of our own: {error!r}")
             failure.__cause__ = error
             self._sink.end(failure)
@@ -217,7 +217,7 @@ class Reader:
         self.error = error
         if self._stopped:
             return
-        logger.warning("stream %r: %s", self._name, error)
+        logger.warning("reading_interrupted", "stream %(stream)r: %(error)s", stream=self._name, error=error)
         delay = max(0.02, next(self._delays))
         if isinstance(error, _Lagging):
             delay = min(delay, self._watch.interval)
@@ -385,7 +385,7 @@ class Reader:
 
     def _report(self, reason: GapReason) -> None:
         self._sink.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
-        self._observe(Observation("gap", (self._name,), detail=DETAILS[reason]))
+        self._observe(Observation("gap", (self._name,), detail=DETAILS[reason], reason=reason))
 
 
 class _Lagging(ConnectionLost):

@@ -12,13 +12,14 @@ import logging
 from contextlib import suppress
 
 from pgpubsub.errors import PubSubError, ServerRefused
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import spread
 from pgpubsub.streams.source import Session, Source
 from pgpubsub.streams.statements import Statements
 
 __all__ = ["Trimmer"]
 
-logger = logging.getLogger("pgpubsub.streams")
+logger = EventLog("streams")
 
 INTERVAL = 30.0
 """Seconds between two rounds, about."""
@@ -103,5 +104,11 @@ class Trimmer:
     def _tell(self, error: Exception, level: int) -> None:
         """Log it, unless it was the last thing that was."""
         if self._told != type(error).__name__ and not self._stopped.is_set():
-            logger.log(level, "streams in schema %r cannot be trimmed: %s", self._statements.schema, error)
+            logger.log(
+                level,
+                "trimming_failed",
+                "streams in schema %(schema)r cannot be trimmed: %(error)s",
+                schema=self._statements.schema,
+                error=error,
+            )
         self._told = type(error).__name__

@@ -6,20 +6,20 @@ One statement asks for a thousand readers, however many streams they read, so th
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from time import monotonic
 from typing import Protocol
 
 from pgpubsub.core.position import Position
 from pgpubsub.errors import ConnectionLost, PubSubError
+from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.streams.source import Source
 from pgpubsub.streams.statements import Statements, as_array
 
 __all__ = ["Watch"]
 
-logger = logging.getLogger("pgpubsub.streams")
+logger = EventLog("streams")
 
 AT_ONCE = 1000
 """Readers for which one statement asks."""
@@ -84,7 +84,7 @@ class Watch:
                 for start in range(0, len(due), AT_ONCE):
                     await self._look(due[start : start + AT_ONCE])
             except ConnectionLost as error:
-                logger.warning("cannot look for entries: %s", error)
+                logger.warning("looking_failed", "cannot look for entries: %(error)s", error=error)
                 await asyncio.sleep(max(0.02, next(delays)))
             except PubSubError:  # they will find out, and tell
                 for reader in due:

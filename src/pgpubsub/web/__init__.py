@@ -11,7 +11,7 @@ try:
     from pgpubsub.web.access import Keys
     from pgpubsub.web.app import create_app
     from pgpubsub.web.limits import Limits
-except ModuleNotFoundError as error:
+except ImportError as error:
     if (error.name or "").partition(".")[0] not in ("starlette", "jwt", "prometheus_client", "cryptography"):
         raise
     raise ImportError(

@@ -7,7 +7,6 @@ which `*` stands for any text. Nobody may anything unless a token, or `--public`
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from pgpubsub.logs import EventLog
 from pgpubsub.web.problems import Problem
 
-logger = logging.getLogger("pgpubsub.gateway")
+logger = EventLog("gateway")
 
 __all__ = ["NOBODY", "Grant", "Keys", "Patterns", "check_patterns"]
 
@@ -185,7 +185,9 @@ class Keys:
         except (OSError, ValueError) as trouble:  # in the midst of being replaced: the keys we have are good
             if str(trouble) != self._told:
                 self._told = str(trouble)
-                logger.warning("the keys stay as they were, since they cannot be read: %s", trouble)
+                logger.warning(
+                    "keys_unreadable", "the keys stay as they were, since they cannot be read: %(error)s", error=trouble
+                )
         error: Exception = jwt.InvalidKeyError("no key of ours is named as its kid says")
         for key in self._keys:
             if header.get("kid") is not None and key.id is not None and header["kid"] != key.id:

@@ -18,11 +18,13 @@ from starlette.staticfiles import StaticFiles
 
 from pgpubsub.aio import AsyncHub
 from pgpubsub.contrib.asgi import ending_with_server, server_ends
+from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
 from pgpubsub.errors import PubSubError
 from pgpubsub.web.access import Keys, check_patterns
 from pgpubsub.web.endpoints import Endpoints
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.limits import Limits
+from pgpubsub.web.metrics import NAME
 from pgpubsub.web.origins import Origins, check_origins
 from pgpubsub.web.problems import Problem, note, of
 
@@ -44,6 +46,8 @@ def create_app(
     schema: str = "pgpubsub",
     keep_alive: float = 15.0,
     page: bool = True,
+    metrics: HubMetrics | None = None,
+    database_metrics: bool | str = False,
 ) -> Starlette:
     """The gateway: channels and streams over HTTP, as an ASGI application to run or to mount.
 
@@ -59,22 +63,32 @@ def create_app(
         schema: where streams are installed.
         keep_alive: seconds of silence after which clients are sent a comment.
         page: whether there is a page at `/`.
+        metrics: whose `observer("gateway")` an `AsyncHub` was given as `observe`, so that `/metrics` tells of reasons
+            and durations. Where `hub` is a connection string, that is done here.
+        database_metrics: whether `/metrics` tells of the database too: streams and groups by name, how far groups are
+            behind, the notification queue. With an `AsyncHub` it is a connection string.
 
     Raises:
-        ValueError: a pattern, an origin or a time is not possible.
+        ValueError: a pattern, an origin, a time or `database_metrics` is not possible.
         ConninfoError: the connection string is malformed.
 
     >>> app = create_app(dsn, public=["channels/news.*"])
     """
     if keep_alive <= 0:
         raise ValueError(f"keep_alive is a number of seconds above 0, not {keep_alive}")
+    if database_metrics is True and not isinstance(hub, str):
+        raise ValueError("database_metrics is a connection string where hub is an AsyncHub")
+    database = hub if database_metrics is True else database_metrics
+    hubs = metrics or HubMetrics(None)
     gateway = Gateway(
-        AsyncHub(hub) if isinstance(hub, str) else hub,
+        AsyncHub(hub, observe=hubs.observer(NAME)) if isinstance(hub, str) else hub,
         keys=keys,
         public=check_patterns(public),
         limits=limits or Limits(),
         schema=schema,
         keep_alive=keep_alive,
+        hubs=hubs,
+        database=DatabaseCollector({NAME: database}, None, schema=schema) if isinstance(database, str) else None,
     )
     allowed = check_origins(origins)
     routes = Endpoints(gateway).routes()

@@ -106,4 +106,4 @@ class Endpoints:
 
     async def measure(self, _: Request) -> Response:
         """Figures for Prometheus."""
-        return Response(self._gateway.metrics.exposition(), media_type=CONTENT_TYPE)
+        return Response(await self._gateway.metrics.exposition(), media_type=CONTENT_TYPE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -12,23 +11,25 @@ from time import monotonic, time
 from typing import Any
 
 from pgpubsub.aio import AsyncHub
+from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import NotLive, PubSubError
 from pgpubsub.events import Undecodable
+from pgpubsub.logs import EventLog
 from pgpubsub.web.access import Grant, Keys, Patterns
 from pgpubsub.web.channels import Channels
 from pgpubsub.web.cursors import ChannelCursor, StreamCursor
 from pgpubsub.web.items import Item, Topic
 from pgpubsub.web.limits import Limits, Rates
 from pgpubsub.web.log import Log
-from pgpubsub.web.metrics import Counts, Metrics
+from pgpubsub.web.metrics import NAME, Counts, Metrics
 from pgpubsub.web.outlet import Ending, Outlet
 from pgpubsub.web.problems import Problem
 from pgpubsub.web.tails import Tails
 
 __all__ = ["Gateway"]
 
-logger = logging.getLogger("pgpubsub.gateway")
+logger = EventLog("gateway")
 
 TICK = 0.5
 """Seconds from one look at all clients to the next."""
@@ -62,6 +63,8 @@ class Gateway:
         limits: of a client.
         schema: where streams are installed.
         keep_alive: seconds of silence after which a client is sent something.
+        hubs: observes the hub; None: nobody does.
+        database: asks the database for `/metrics`; None: nobody does.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Gateway:
         limits: Limits,
         schema: str,
         keep_alive: float,
+        hubs: HubMetrics | None = None,
+        database: DatabaseCollector | None = None,
     ) -> None:
         self.hub = hub
         self.limits = limits
@@ -89,7 +94,9 @@ class Gateway:
         self._numbers = count()
         self.channels = Channels(hub, limits, self._item, lambda _: self._end_all(FAILED))
         self.tails = Tails(hub, schema, limits, self._item, lambda topic, _: self._end_all(FAILED, topic))
-        self.metrics = Metrics(self)
+        hubs = hubs or HubMetrics(None)
+        hubs.watch(NAME, hub)
+        self.metrics = Metrics(self, hubs, database)
         self._ticking: asyncio.Task[None] | None = None
 
     # -- who may what
@@ -165,7 +172,7 @@ class Gateway:
         try:
             await self.hub.wait_until_live(TO_CONNECT)
         except NotLive as error:
-            logger.warning("the database cannot be reached yet: %s", error)
+            logger.warning("not_live_yet", "the database cannot be reached yet: %(error)s", error=error)
         self._start_ticking()
         try:
             yield
@@ -196,6 +203,7 @@ class Gateway:
         await self.channels.close()
         await self.tails.close()
         await self.hub.close()
+        self.metrics.close()
 
     def _end_all(self, ending: Ending, topic: Topic | None = None) -> None:
         for outlet in tuple(self.outlets):
@@ -234,9 +242,9 @@ class Gateway:
                 self.tails.tidy()
                 await self.channels.tidy()
             except PubSubError as error:
-                logger.warning("%s", error)
+                logger.warning("tidying_failed", "%(error)s", error=error)
             except Exception:
-                logger.exception("a fault of our own; time goes on")
+                logger.exception("tick_failed", "a fault of our own; time goes on")
 
     async def _look_at_all(self) -> None:
         outlets = tuple(self.outlets)

@@ -7,7 +7,6 @@ ended by the server if it takes long (`drivers.asking`). Of streams whose owner 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +21,12 @@ from pgpubsub.doctor.lag import OF_GROUPS, PLANS, Group, Lags
 from pgpubsub.drivers.asking import ask
 from pgpubsub.drivers.psycopg3 import Connection, break_off, open_connection, psycopg
 from pgpubsub.errors import PubSubError
+from pgpubsub.logs import EventLog
 from pgpubsub.web.access import Patterns
 
 __all__ = ["UNREACHABLE", "Eye", "Seen", "Stream", "Unseen"]
 
-logger = logging.getLogger("pgpubsub.gateway")
+logger = EventLog("gateway")
 
 MILLISECONDS = 500
 """That the server may take for a question."""
@@ -207,7 +207,7 @@ class Eye:
     def _refused(self, why: str) -> Unseen:
         if why != self._told:
             self._told = why
-            logger.warning("the page cannot show streams: %s", why)
+            logger.warning("streams_unseen", "the page cannot show streams: %(detail)s", detail=why)
         return Unseen("refused", "the gateway may not look at the streams: its log says why")
 
 

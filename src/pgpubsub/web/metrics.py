@@ -1,11 +1,13 @@
 """What the gateway counts, and how Prometheus gets it.
 
 Hot paths add to plain numbers; these go into Prometheus's now and then. With several workers, of which a scrape reaches
-one, those are shared files (`PROMETHEUS_MULTIPROC_DIR`).
+one, those are shared files (`PROMETHEUS_MULTIPROC_DIR`). What is told of the hub, and of the database if that is asked
+for, is as in any other program: `pgpubsub.contrib.prometheus`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter as Tally
 from collections.abc import Sized
@@ -13,15 +15,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
-from pgpubsub.aio import AsyncHub
+from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
+from pgpubsub.contrib.prometheus.sharing import SEVERAL, exposition
 
-__all__ = ["CONTENT_TYPE", "Counts", "Metrics"]
+__all__ = ["CONTENT_TYPE", "NAME", "Counts", "Metrics"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-SEVERAL = "PROMETHEUS_MULTIPROC_DIR"
+NAME = "gateway"
+"""Of its hub and its database, as labels."""
 
 
 @dataclass(slots=True)
@@ -56,38 +59,44 @@ class Counted(Protocol):
     """What is measured."""
 
     @property
-    def hub(self) -> AsyncHub: ...
-    @property
     def counts(self) -> Counts: ...
     @property
     def outlets(self) -> Sized: ...
 
 
 class Metrics:
-    """One process's."""
+    """One process's.
 
-    def __init__(self, gateway: Counted) -> None:
+    Args:
+        gateway: whose.
+        hubs: with its hub.
+        database: where the database is to be asked, too.
+    """
+
+    def __init__(self, gateway: Counted, hubs: HubMetrics, database: DatabaseCollector | None = None) -> None:
         self._gateway = gateway
+        self._hubs = hubs
+        self._database = database
         self._registry = CollectorRegistry()
+        self._registry.register(hubs)
         self._told = dict.fromkeys(COUNTERS, 0)
         self._told_refused: Tally[int] = Tally()
-        self._told_reconnects = 0
         self._counters = {
             name: Counter(metric, words, registry=self._registry) for name, (metric, words) in COUNTERS.items()
         }
         self._refused = Counter(
             "pgpubsub_gateway_requests_refused", "Requests that were refused.", ["status"], registry=self._registry
         )
-        self._present = self._gauge("pgpubsub_gateway_clients_present", "Clients that are there.", "livesum")
-        self._live = self._gauge("pgpubsub_hub_live", "Whether notifications arrive: 1 or 0.", "livemin")
-        self._heartbeat = self._gauge("pgpubsub_hub_heartbeat_seconds", "How long the last heartbeat took.", "livemax")
-        self._reconnects = Counter(
-            "pgpubsub_hub_reconnects", "Connections that replaced a lost one.", registry=self._registry
+        self._present = Gauge(
+            "pgpubsub_gateway_clients_present",
+            "Clients that are there.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
         )
 
     def update(self) -> None:
         """Have Prometheus's numbers be what is counted."""
-        counts, hub = self._gateway.counts, self._gateway.hub
+        counts = self._gateway.counts
         for name, counter in self._counters.items():
             now = getattr(counts, name)
             counter.inc(now - self._told[name])
@@ -95,22 +104,21 @@ class Metrics:
         for status, count in counts.refused.items():
             self._refused.labels(str(status)).inc(count - self._told_refused[status])
             self._told_refused[status] = count
-        stats = hub.stats()
-        self._reconnects.inc(stats.reconnects - self._told_reconnects)
-        self._told_reconnects = stats.reconnects
         self._present.set(len(self._gateway.outlets))
-        self._live.set(hub.state.live)
-        if stats.heartbeat_seconds is not None:
-            self._heartbeat.set(stats.heartbeat_seconds)
+        self._hubs.update()
 
-    def exposition(self) -> bytes:
+    async def exposition(self) -> bytes:
         """In Prometheus's text format, of all workers."""
         self.update()
-        registry = self._registry
-        if SEVERAL in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        several = SEVERAL in os.environ
+        text = await asyncio.to_thread(exposition) if several else generate_latest(self._registry)
+        if self._database is not None:
+            asked = CollectorRegistry()
+            asked.register(self._database)
+            text += await asyncio.to_thread(generate_latest, asked)
+        return text
 
-    def _gauge(self, name: str, words: str, mode: str) -> Gauge:
-        return Gauge(name, words, registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+    def close(self) -> None:
+        """Ask the database no more."""
+        if self._database is not None:
+            self._database.close()

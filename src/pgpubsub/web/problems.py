@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -23,6 +22,7 @@ from pgpubsub.errors import (
     StreamsNotInstalled,
     UnusableDeployment,
 )
+from pgpubsub.logs import EventLog
 
 __all__ = ["Problem", "note", "of"]
 
@@ -54,7 +54,7 @@ UNTOLD = {
 """What a client is told of errors whose own words are about the server's insides. The log has those."""
 
 
-logger = logging.getLogger("pgpubsub.gateway")
+logger = EventLog("gateway")
 
 
 class Problem(Exception):
@@ -105,4 +105,6 @@ def of(error: Exception) -> Problem:
 def note(problem: Problem, error: Exception) -> None:
     """Have the log say what a client is not told."""
     if problem.code in UNTOLD and problem is not error:
-        logger.warning("%s: %s", problem.detail, error)
+        logger.warning(
+            "request_failed", "%(detail)s: %(error)s", status=problem.status, detail=problem.detail, error=error
+        )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import logging
 import os
 import socket
 import tempfile
@@ -22,10 +21,11 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pgpubsub.contrib.prometheus.sharing import SEVERAL
 from pgpubsub.web.access import Keys
 from pgpubsub.web.app import create_app
 from pgpubsub.web.limits import Limits
-from pgpubsub.web.metrics import SEVERAL
+from pgpubsub.web.records import log_config
 
 __all__ = ["Options", "app", "run"]
 
@@ -56,6 +56,7 @@ class Options:
     origins: list[str] = field(default_factory=list)
     schema: str = "pgpubsub"
     page: bool = True
+    database_metrics: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
 
     def application(self) -> Starlette:
@@ -78,14 +79,12 @@ class Options:
             limits=Limits(**self.limits),
             schema=self.schema,
             page=self.page,
+            database_metrics=self.database_metrics,
         )
 
 
 def app() -> Starlette:
     """The application of a worker."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s:  %(name)s: %(message)s"))
-    logging.getLogger("pgpubsub").addHandler(handler)  # what clients are not told
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
@@ -94,7 +93,7 @@ def app() -> Starlette:
     return options.application()
 
 
-def run(options: Options, *, host: str, port: int, workers: int, access_log: bool) -> None:
+def run(options: Options, *, host: str, port: int, workers: int, access_log: bool, log_format: str) -> None:
     """Serve until a signal ends it.
 
     Raises:
@@ -103,6 +102,7 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
         SystemExit: the application could not start; the log says why.
     """
     options.application()  # what is wrong with them is told before anything begins
+    logging = log_config(log_format)
     limits = Limits(**options.limits)
     os.environ[OPTIONS] = json.dumps(asdict(options))
     with ExitStack() as stack:
@@ -117,6 +117,7 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
             http=_Protocol,
             loop="asyncio",
             access_log=access_log,
+            log_config=logging,
             timeout_graceful_shutdown=GRACE,
             ws_max_size=limits.frame_bytes,
             ws_per_message_deflate=False,

@@ -18,10 +18,10 @@ from pgpubsub.cli.options import AsJson, Dsn, Schema, positive
 from pgpubsub.cli.terminal import Terminal
 from pgpubsub.cli.top.attention import Attention
 from pgpubsub.cli.top.audiences import Json, Pages, Screen
-from pgpubsub.cli.top.hearing import Ears
-from pgpubsub.cli.top.sampling import Sampler
+from pgpubsub.cli.top.hearing import OWN_NAME, Ears
 from pgpubsub.cli.top.watching import Watch
 from pgpubsub.core.entries import check_schema
+from pgpubsub.doctor.sampling import Sampler
 
 __all__ = ["top"]
 
@@ -57,7 +57,7 @@ def top(
     live = looked_at and not as_json and not terminal.out.is_dumb_terminal
     if count is None and not looked_at:
         count = 1
-    sampler = Sampler(dsn, schema)
+    sampler = Sampler(dsn, schema, OWN_NAME)
     with Attention(terminal.interruption, keys=looked_at) as attention, _hearing(dsn, names, attention) as ears:
         audience = Json(terminal) if as_json else Screen(interval) if live else Pages(terminal, interval)
         watch = Watch(sampler, ears, attention, audience, first=live, count=count)

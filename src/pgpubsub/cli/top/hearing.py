@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from pgpubsub.cli.top.figures import Channel
-from pgpubsub.cli.top.sampling import OWN_NAME
 from pgpubsub.errors import PubSubError
 from pgpubsub.events import Notify
 from pgpubsub.threads.hub import Hub
 from pgpubsub.threads.subscription import Subscription
 
-__all__ = ["Ears"]
+__all__ = ["OWN_NAME", "Ears"]
+
+OWN_NAME = f"pgpubsub top {os.getpid()}@{socket.gethostname()}".encode()[:63].decode(errors="ignore")
+"""By which our own sessions are known, and left out."""
 
 RETRY = 5.0
 """Seconds after which a hub that was refused is tried again."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pgpubsub.cli.top.figures import Channel, Sample, Streams
+from pgpubsub.cli.top.figures import Channel
+from pgpubsub.doctor.sampling import Sample, Streams
 
 __all__ = ["RECENT", "View", "as_json", "changed"]
 

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pgpubsub.cli.lines import printable
-from pgpubsub.cli.top.figures import Queue
 from pgpubsub.cli.top.glyphs import Glyphs
 from pgpubsub.cli.top.rates import View
 from pgpubsub.cli.top.sections import Section, sections
+from pgpubsub.doctor.sampling import Queue
 
 __all__ = ["picture", "shares"]
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from rich.text import Text
 
 from pgpubsub.cli.lines import printable
-from pgpubsub.cli.top.figures import Group, Listener, Listeners, Unseen
 from pgpubsub.cli.top.glyphs import Glyphs, quantity, rate, span
 from pgpubsub.cli.top.rates import RECENT, View
-from pgpubsub.doctor.lag import ENOUGH
+from pgpubsub.doctor.lag import ENOUGH, Group
+from pgpubsub.doctor.sampling import Listener, Listeners, Unseen
 
 __all__ = ["Column", "Section", "sections"]
 

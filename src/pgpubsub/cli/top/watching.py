@@ -9,10 +9,9 @@ from typing import Protocol
 
 from pgpubsub.background import BackgroundCall
 from pgpubsub.cli.top.attention import Attention
-from pgpubsub.cli.top.figures import Sample
 from pgpubsub.cli.top.hearing import Ears
 from pgpubsub.cli.top.rates import View, changed
-from pgpubsub.cli.top.sampling import Sampler
+from pgpubsub.doctor.sampling import Sample, Sampler
 from pgpubsub.drivers.psycopg3 import psycopg
 from pgpubsub.errors import ConnectionFailed
 

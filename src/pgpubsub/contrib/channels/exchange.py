@@ -7,12 +7,11 @@ missed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from pgpubsub.aio import AsyncHub, AsyncSubscription
 from pgpubsub.contrib.channels.inboxes import Inboxes, Message
@@ -23,11 +22,12 @@ from pgpubsub.contrib.channels.writing import Write, Writer
 from pgpubsub.errors import Closed, ConnectionLost, NotLive, PubSubError
 from pgpubsub.events import Gap, Notify
 from pgpubsub.hubs.forking import on_fork
+from pgpubsub.logs import EventLog, Names
 from pgpubsub.randomness import new_delays
 
 __all__ = ["Exchange"]
 
-logger = logging.getLogger("pgpubsub.channels")
+logger = EventLog("channels")
 
 ROWS = 1000
 """That are fetched at once, of one address."""
@@ -147,7 +147,7 @@ class Exchange:
                 await (await self._listening()).add(hint)
                 break
             except (NotLive, ConnectionLost) as error:
-                logger.warning("cannot listen for messages at present: %s", error)
+                logger.warning("listening_failed", "cannot listen for messages at present: %(error)s", error=error)
         self._stale.add(address)
 
     async def _listening(self) -> AsyncSubscription[Notify[str]]:
@@ -198,7 +198,9 @@ class Exchange:
                 if needs_somebody(error):
                     self.inboxes.fail(error)
                 else:
-                    logger.warning("messages could not be fetched, and will be: %s", error)
+                    logger.warning(
+                        "fetching_failed", "messages could not be fetched, and will be: %(error)s", error=error
+                    )
                 await asyncio.sleep(next(delays))
                 self._look.set()
 
@@ -229,7 +231,11 @@ class Exchange:
     def _deliver(self, messages: Iterable[Message]) -> None:
         if full := self.inboxes.put(messages):
             if not self._dropped:  # at once, and the others when it looks next
-                logger.warning("messages are dropped, as their channels are over capacity: %s", _some(full))
+                logger.warning(
+                    "messages_dropped",
+                    "messages are dropped, as their channels are over capacity: %(channels)s",
+                    channels=_Some(full),
+                )
             self._dropped.update(full)
 
     # -- giving back
@@ -256,14 +262,24 @@ class Exchange:
         if isinstance(error, NotLive) and message.expires > monotonic() and not self._closing:
             self._give_back(message)
         elif error is not None:
-            logger.warning("a message on %s that nobody took may be lost: %s", message.channel, error)
+            logger.warning(
+                "giving_back_failed",
+                "a message on %(channel)s that nobody took may be lost: %(error)s",
+                channel=message.channel,
+                error=error,
+            )
 
     # -- now and then
 
     async def _tidy_up(self) -> None:
         if self._dropped:
             number = self._dropped.total()
-            logger.warning("%d messages were dropped in all, on %s", number, _some(self._dropped))
+            logger.warning(
+                "messages_dropped_in_all",
+                "%(count)d messages were dropped in all, on %(channels)s",
+                count=number,
+                channels=_Some(self._dropped),
+            )
             self._dropped.clear()
         for address, task in list(self._addresses.items()):  # listen no more where nobody receives
             if not address.endswith("!") and task.done() and not self.inboxes.is_used(address):
@@ -288,6 +304,13 @@ class _GiveBack(Write):
         self._exchange.on_given_back(self._message, outcome)
 
 
-def _some(channels: Iterable[str]) -> str:
-    names = sorted(set(channels))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+class _Some(Names):
+    """Channels, of which a sentence names three."""
+
+    __slots__ = ()
+
+    def __new__(cls, channels: Iterable[str]) -> Self:
+        return super().__new__(cls, sorted(set(channels)))
+
+    def __str__(self) -> str:
+        return ", ".join(self[:3]) + (f" and {len(self) - 3} more" if len(self) > 3 else "")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from pgpubsub.contrib.channels.inboxes import Inboxes
 from pgpubsub.contrib.channels.line import Line
 from pgpubsub.contrib.channels.statements import Statements
 from pgpubsub.errors import PubSubError
+from pgpubsub.logs import EventLog
 
 __all__ = ["Tidier"]
 
-logger = logging.getLogger("pgpubsub.channels")
+logger = EventLog("channels")
 
 SWEEP = 30.0
 """Seconds between two looks at what has expired, at most."""
@@ -63,9 +63,14 @@ class Tidier:
             try:
                 unheard += await self._line.run(self._statements.sweep, [], repeatable=True)
             except PubSubError as error:
-                logger.warning("what has expired could not be removed: %s", error)
+                logger.warning("sweep_failed", "what has expired could not be removed: %(error)s", error=error)
             for channel, number in unheard:
-                logger.warning("%d messages on %s expired: nobody received them", number, channel)
+                logger.warning(
+                    "messages_expired",
+                    "%(count)d messages on %(channel)s expired: nobody received them",
+                    count=number,
+                    channel=channel,
+                )
             await self._also()
 
     async def vacuum(self) -> None:
@@ -81,4 +86,4 @@ class Tidier:
                     return
                 await self._line.run(self._statements.vacuum, [], repeatable=True)
             except PubSubError as error:
-                logger.warning("the table of messages could not be vacuumed: %s", error)
+                logger.warning("vacuum_failed", "the table of messages could not be vacuumed: %(error)s", error=error)

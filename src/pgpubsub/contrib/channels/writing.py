@@ -7,7 +7,6 @@ One queue for all keeps the order in which a task does one thing after the other
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -17,11 +16,12 @@ from channels.exceptions import ChannelFull
 from pgpubsub.contrib.channels.line import Line
 from pgpubsub.contrib.channels.statements import Statements
 from pgpubsub.errors import Closed, SendUncertain
+from pgpubsub.logs import EventLog
 from pgpubsub.threads.loop_thread import AwaitedCall
 
 __all__ = ["Write", "Writer"]
 
-logger = logging.getLogger("pgpubsub.channels")
+logger = EventLog("channels")
 
 ROWS = 1000
 """That go in one statement at most."""
@@ -165,5 +165,11 @@ def _over_capacity(write: Write, refused: int, addresses: int) -> ChannelFull | 
     group, channel, *_ = write.values
     if group is None:
         return ChannelFull(f"the channel {channel!r} is over capacity")
-    logger.info("%d of %d receivers of group %s are over capacity", refused, addresses, group)
+    logger.info(
+        "receivers_full",
+        "%(refused)d of %(addresses)d receivers of group %(group)s are over capacity",
+        refused=refused,
+        addresses=addresses,
+        group=group,
+    )
     return None

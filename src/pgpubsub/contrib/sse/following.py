@@ -3,7 +3,6 @@ told of a gap, and of what does not fit its type, is logged by `pgpubsub.sse`.""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from time import monotonic
 from typing import Any, TypedDict, overload
@@ -14,6 +13,7 @@ from pgpubsub.core.position import END, Start
 from pgpubsub.core.timeouts import check_seconds
 from pgpubsub.errors import Closed, ConnectionLost, NotLive, SubscriptionClosed
 from pgpubsub.events import Entry, Gap, Undecodable
+from pgpubsub.logs import EventLog, Names
 from pgpubsub.threads.reader import Reader
 from pgpubsub.threads.stream import Stream
 from pgpubsub.threads.subscription import Subscription
@@ -26,7 +26,7 @@ UNAVAILABLE = (NotLive, ConnectionLost, Closed)
 LOOK = 1.0
 """Seconds after which a blocking generator looks whether the server ends."""
 
-_logger = logging.getLogger("pgpubsub.sse")
+_logger = EventLog("sse")
 
 
 class Options(TypedDict, total=False):
@@ -154,9 +154,20 @@ def _encoder(receiver: Any, text: Callable[[Any], str] | None, named: bool) -> C
         if isinstance(event, Undecodable):
             it = event.event
             place = f"entry {it.id}" if isinstance(it, Entry) else f"channel {it.channel!r}"
-            _logger.warning("a payload does not fit its type: %s: %s", place, event.error)
+            _logger.warning(
+                "payload_undecodable",
+                "a payload does not fit its type: %(place)s: %(error)s",
+                place=place,
+                error=event.error,
+            )
         elif isinstance(event, Gap):  # which the client is not told in full; it is no warning, as clients can cause it
-            _logger.info("a gap on %s: %s: %s", ", ".join(map(repr, event.channels)), event.reason, event.detail)
+            _logger.info(
+                "gap",
+                "a gap on %(channels)r: %(reason)s: %(detail)s",
+                reason=str(event.reason),
+                channels=Names(event.channels),
+                detail=event.detail,
+            )
         if text is not None:
             return encode(event, text=text, named=named)
         codec = types.of(event)  # of this event, since a subscription may be added to

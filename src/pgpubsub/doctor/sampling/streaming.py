@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from psycopg.sql import Identifier, Literal
 
-from pgpubsub.cli.top.figures import Stream, Streams
-from pgpubsub.cli.top.questions import STREAMS
 from pgpubsub.doctor.lag import Ask
+from pgpubsub.doctor.sampling.figures import Stream, Streams
+from pgpubsub.doctor.sampling.questions import STREAMS
 
 __all__ = ["Streaming"]
 

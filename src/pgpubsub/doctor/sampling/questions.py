@@ -1,4 +1,4 @@
-"""What `pgpubsub top` asks of a server, as SQL. Each question reads a bounded part of each table."""
+"""What is asked of a server, as SQL. Each question reads a bounded part of each table."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SELECT pid, application_name AS application, coalesce({shown("datname")}, '') AS
        extract(epoch FROM clock_timestamp() - coalesce(xact_start, state_change))::float8 AS seconds,
        wait_event AS waits_for, count(*) OVER () AS total
   FROM its ORDER BY troublesome DESC, coalesce(xact_start, state_change), pid LIMIT 100
-""")  # noqa: S608  # a constant of ours
+""")  # a constant of ours
 
 # A role without the rights of pg_monitor is told of others' sessions that they are there, and what they are called.
 HIDDEN = SQL(f"""
 SELECT count(*) AS hidden FROM pg_stat_activity
  WHERE datid IS NOT NULL AND usesysid IS NOT NULL AND backend_type IS NULL AND NOT {LISTENS}
-""")  # noqa: S608  # a constant of ours
+""")  # a constant of ours
 
 # By snapshots: what is visible now and was not at the time of the last sample. Ids would not do, as those of
 # transactions that commit late are below others. The newest entries are those of the busiest streams.

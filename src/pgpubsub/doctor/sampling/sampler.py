@@ -7,8 +7,6 @@ attended to.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
@@ -17,39 +15,44 @@ from typing import Any, TypeVar
 
 from psycopg.sql import SQL, Composed, Literal
 
-from pgpubsub.cli.top.figures import Listener, Listeners, Queue, Sample, Server, Unseen
-from pgpubsub.cli.top.questions import HIDDEN, LISTENERS, OF_STREAMS, QUEUE, SERVER
-from pgpubsub.cli.top.streaming import Streaming
 from pgpubsub.doctor.access import Access, access_to
 from pgpubsub.doctor.lag import OF_GROUPS, PLANS, Ask, Lags
+from pgpubsub.doctor.sampling.figures import Listener, Listeners, Missing, Queue, Sample, Server, Unseen
+from pgpubsub.doctor.sampling.questions import HIDDEN, LISTENERS, OF_STREAMS, QUEUE, SERVER
+from pgpubsub.doctor.sampling.streaming import Streaming
 from pgpubsub.drivers.asking import ask
 from pgpubsub.drivers.psycopg3 import Connection, break_off, open_connection, parse_conninfo, psycopg
 
-__all__ = ["OWN_NAME", "Sampler"]
+__all__ = ["Sampler"]
 
 T = TypeVar("T")
 
 MILLISECONDS = 500
 """That the server may take for a question."""
 
-OWN_NAME = f"pgpubsub top {os.getpid()}@{socket.gethostname()}".encode()[:63].decode(errors="ignore")
-"""By which our own sessions are known, and left out."""
-
 
 class Sampler:
     """Connects when it is first asked, and again whenever the connection was lost.
+
+    Args:
+        conninfo: where.
+        schema: where streams are installed.
+        name: by which our own sessions are known, and left out.
+        turns: how often `lag.TURN` groups are looked at for a sample.
 
     Raises:
         ConninfoError: `conninfo` is malformed.
     """
 
-    def __init__(self, conninfo: str, schema: str) -> None:
-        self._conninfo = parse_conninfo(conninfo, {"application_name": OWN_NAME})
+    def __init__(self, conninfo: str, schema: str, name: str, *, turns: int = 1) -> None:
+        self._conninfo = parse_conninfo(conninfo, {"application_name": name})
+        self._name = name
+        self._turns = turns
         self._schema = schema
         self._conn: Connection | None = None
         self._since = datetime.now(UTC)
         self._streaming = Streaming(schema)
-        self._lags = Lags(schema)
+        self._lags = Lags(schema, turns)
         self._role = ""
 
     def sample(self) -> Sample:
@@ -85,7 +88,7 @@ class Sampler:
 
     def _connect(self) -> None:
         self._streaming = Streaming(self._schema)
-        self._lags = Lags(self._schema)
+        self._lags = Lags(self._schema, self._turns)
         conn = open_connection(self._conninfo)
         self._conn = conn
         self._since = datetime.now(UTC)
@@ -118,7 +121,7 @@ class Sampler:
         if isinstance(access, Unseen):
             return access
         if not access.installed:
-            return Unseen(f"not installed in schema {self._schema}: pgpubsub stream install does it")
+            return Missing(f"not installed in schema {self._schema}: pgpubsub stream install does it")
         if (refusal := access.refusal(relations)) is not None:
             return Unseen(refusal)
         return self._part(lambda: question(self._ask))
@@ -135,7 +138,7 @@ class Sampler:
         return Queue(usage, waiting)
 
     def _listeners(self, server: Server) -> Listeners:
-        rows = self._ask(LISTENERS.format(own=Literal(OWN_NAME)))
+        rows = self._ask(LISTENERS.format(own=Literal(self._name)))
         hidden = 0 if server.sees_all else self._ask(HIDDEN)[0].hidden
         return Listeners(
             total=rows[0].total if rows else 0,

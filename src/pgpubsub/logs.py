@@ -1,0 +1,134 @@
+"""How pgpubsub logs: sentences for people, each with the name of its event and fields for programs.
+
+    logger = EventLog("connection")
+    logger.warning("connection_lost", "%(link)s connection lost: %(error)s", link="listening", error=error)
+
+The logger is `pgpubsub.connection`, the message a sentence as ever. The record has the attributes `event_name` and one
+for each field, as `extra=` would give it, so that formatters which write JSON find them. Names of events and fields are
+documented (docs/observability.md) and stay as they are; sentences may be worded better.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Self
+
+__all__ = ["EventLog", "JsonFormatter", "Names"]
+
+RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName"}
+"""Attributes of every record, which are no fields."""
+
+
+class Names(tuple[str, ...]):
+    """Several names: one field, and in a sentence they stand with commas between.
+
+    >>> "%(channels)s or %(channels)r" % {"channels": Names(["a", "b"])}
+    "a, b or 'a', 'b'"
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, names: Iterable[str]) -> Self:
+        return super().__new__(cls, names)
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+    def __repr__(self) -> str:
+        return ", ".join(map(repr, self))
+
+
+class EventLog:
+    """A logger below `pgpubsub`.
+
+    Args:
+        name: what its name ends with.
+
+    Its methods take the name of an event; a sentence, with its fields as `%(field)s`; `exc_info`, as in `logging`; and
+    the fields: text, numbers, `Names`, and errors, which become text. An error, there or as `exc_info`, is the field
+    `error`, with its class as `error_type`.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"pgpubsub.{name}")
+
+    def log(self, level: int, event: str, sentence: str, /, *, exc_info: Any = None, **fields: Any) -> None:
+        """Of a level of `logging`."""
+        self._tell(level, event, sentence, exc_info, fields)
+
+    def info(self, event: str, sentence: str, /, *, exc_info: Any = None, **fields: Any) -> None:
+        """What is as it should be."""
+        self._tell(logging.INFO, event, sentence, exc_info, fields)
+
+    def warning(self, event: str, sentence: str, /, *, exc_info: Any = None, **fields: Any) -> None:
+        """What somebody may want to mend."""
+        self._tell(logging.WARNING, event, sentence, exc_info, fields)
+
+    def error(self, event: str, sentence: str, /, *, exc_info: Any = None, **fields: Any) -> None:
+        """What does not mend itself, or is a fault of ours."""
+        self._tell(logging.ERROR, event, sentence, exc_info, fields)
+
+    def exception(self, event: str, sentence: str, /, **fields: Any) -> None:
+        """The same in an `except` clause: with its traceback."""
+        self._tell(logging.ERROR, event, sentence, True, fields)
+
+    def _tell(self, level: int, event: str, sentence: str, exc_info: Any, fields: dict[str, Any]) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        told = {name: str(value) if isinstance(value, BaseException) else value for name, value in fields.items()}
+        if (error := _error_of(fields, exc_info)) is not None:
+            told = {"error": str(error), **told, "error_type": type(error).__name__}
+        arguments = (told,) if told else ()
+        extra = {"event_name": event, **told}
+        try:
+            self._logger.log(level, sentence, *arguments, exc_info=exc_info, extra=extra, stacklevel=3)
+        except KeyError:  # the application's records have an attribute of such a name already
+            extra = {"event_name": event}
+            self._logger.log(level, sentence, *arguments, exc_info=exc_info, extra=extra, stacklevel=3)
+
+
+def _error_of(fields: dict[str, Any], exc_info: Any) -> BaseException | None:
+    for error in (exc_info, fields.get("error")):
+        if isinstance(error, BaseException):
+            return error
+    return sys.exc_info()[1] if exc_info else None
+
+
+class JsonFormatter(logging.Formatter):
+    """Each record as one line of JSON, whoever logged it.
+
+    It is an object with `time` (ISO 8601, UTC), `level`, `logger`, `event` (null where a record has none), `message`
+    and `fields`, and with `exception` where there is a traceback.
+
+    >>> record = logging.makeLogRecord({"msg": "a gap", "event_name": "gap", "reason": "overflow"})
+    >>> json.loads(JsonFormatter().format(record))["fields"]
+    {'reason': 'overflow'}
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As a line."""
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": self.event(record),
+            "message": record.getMessage(),
+            "fields": self.fields(record),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=True, default=str)
+
+    def event(self, record: logging.LogRecord) -> str | None:
+        """By which programs know it."""
+        return getattr(record, "event_name", None)
+
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What it has beside what every record has."""
+        return {name: value for name, value in vars(record).items() if name not in RESERVED and name != "event_name"}
