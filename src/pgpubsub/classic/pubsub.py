@@ -268,7 +268,7 @@ class PubSub:
         deadline = None if timeout is None else monotonic() + timeout
         inbox = self._inbox
         while self._listener.receive(inbox, timeout):
-            events: list[Any] = [event for event in inbox.queue if type(event) is Notify or yield_gaps]
+            events: list[Any] = [event for event in inbox.queue if yield_gaps or type(event) is not Gap]
             if inbox.types:
                 events = [inbox.types.decoded(event) for event in events]
             if len(events) < len(inbox.queue):
