@@ -9,13 +9,13 @@ senders of this channel agree about the type: PostgreSQL carries any text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 from pgpubsub.codecs import Typed, name_of_type, was_raised_by_a_signal_handler
-from pgpubsub.core.headers import with_headers
+from pgpubsub.core.headers import Headers, with_headers
 from pgpubsub.core.sql import check_channel, check_payload
 from pgpubsub.events import Gap, Notify, Undecodable, with_headers_of
 
@@ -137,7 +137,7 @@ class Channel(Generic[T]):
 
 
 def checked_message(
-    channel: str | Channel[Any], payload: Any, limit: int, headers: Mapping[str, Any] | None = None
+    channel: str | Channel[Any], payload: Any, limit: int, headers: Headers | None = None
 ) -> tuple[str, str]:
     """`as_message`, and the text can be sent and has at most `limit` bytes: see `core.sql.check_payload`, and
     `core.headers.with_headers` for what is sent beside it."""

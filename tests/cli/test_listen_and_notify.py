@@ -98,7 +98,9 @@ def test_json_has_all_of_it(listening: Start, admin: Admin, channel: str) -> Non
     assert started.end() == (0, "")
     one, other = map(json.loads, started.output.splitlines())
     assert one.pop("at")
-    assert one == {"kind": "notify", "channel": channel, "payload": 'two\n"lines" é 🎉', "pid": admin.info.backend_pid}
+    payload = 'two\n"lines" é 🎉'
+    pid = admin.info.backend_pid
+    assert one == {"kind": "notify", "channel": channel, "payload": payload, "headers": None, "pid": pid}
     assert other["payload"] == ""
 
 

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from pgpubsub import PayloadError, PayloadTooLarge
-from pgpubsub.core.entries import NAME_LIMIT, NewEntry, check_schema, check_stream, hint_channel, new_entry
+from pgpubsub.core.entries import (
+    NAME_LIMIT,
+    NewEntry,
+    check_schema,
+    check_stream,
+    hint_channel,
+    new_entry,
+    with_headers,
+)
 from pgpubsub.core.position import stream_id
 
 LIMIT = 100
@@ -118,6 +126,14 @@ def test_headers_are_any_mapping(headers: Mapping[str, Any]) -> None:
 
 def test_no_headers_are_not_the_same_as_empty_ones() -> None:
     assert (entry().headers, entry(headers={}).headers) == (None, "{}")
+
+
+def test_other_headers_replace_those_that_there_are() -> None:
+    for before in (None, {}, {"long": "é" * 10}):
+        other = with_headers(entry("text", key="k", headers=before), {"a": 1}, LIMIT)
+        assert other == entry("text", key="k", headers={"a": 1})
+    with pytest.raises(PayloadTooLarge, match="has 101 bytes with its headers and max_payload is 100"):
+        with_headers(entry("x" * 94), {"a": 1}, LIMIT)
 
 
 @pytest.mark.parametrize("headers", [[("a", 1)], "a", 17, {1: "a"}, {"a": 1, None: 2}])

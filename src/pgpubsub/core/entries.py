@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pgpubsub.core.headers import as_json
+from pgpubsub.core.headers import Headers, as_json
 from pgpubsub.core.position import stream_id
 from pgpubsub.core.sql import CHANNEL_LIMIT, text_fault, utf8_length
 from pgpubsub.errors import PayloadError, PayloadTooLarge
 
-__all__ = ["NAME_LIMIT", "NewEntry", "check_name", "check_schema", "check_stream", "hint_channel", "new_entry"]
+__all__ = [
+    "NAME_LIMIT",
+    "NewEntry",
+    "check_name",
+    "check_schema",
+    "check_stream",
+    "hint_channel",
+    "new_entry",
+    "with_headers",
+]
 
 NAME_LIMIT = 1000
 """Bytes in the name of a stream, and in an idempotency key: they stand in an index, which takes 2,704."""
@@ -39,7 +47,7 @@ def new_entry(
     limit: int,
     *,
     key: str | None = None,
-    headers: Mapping[str, Any] | None = None,
+    headers: Headers | None = None,
     idempotency_key: str | None = None,
 ) -> NewEntry:
     """Check an entry whose payload may have at most `limit` bytes.
@@ -67,6 +75,23 @@ def new_entry(
     size = _checked_size(stream, payload, utf8_length(key or "") + utf8_length(json_headers or ""), limit)
     data = None if text is not None else bytes(payload)  # type: ignore[arg-type]  # which was checked
     return NewEntry(stream_id(stream), stream, key, text, data, json_headers, idempotency_key, size)
+
+
+def with_headers(entry: NewEntry, headers: Headers, limit: int) -> NewEntry:
+    """The same entry with these headers in place of its own.
+
+    Raises:
+        TypeError, PayloadError, PayloadTooLarge: as `new_entry`.
+    """
+    text = as_json(f"stream {entry.name!r}", headers)
+    size = entry.size - utf8_length(entry.headers or "") + utf8_length(text)
+    if size > limit:
+        raise PayloadTooLarge(
+            f"the payload for stream {entry.name!r} has {size} bytes with its headers and max_payload is {limit}",
+            size=size,
+            limit=limit,
+        )
+    return entry._replace(headers=text, size=size)
 
 
 def _checked_size(stream: str, payload: object, others: int, limit: int) -> int:

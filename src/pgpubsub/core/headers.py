@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from pgpubsub.core.sql import text_fault, utf8_length
 from pgpubsub.errors import PayloadError, PayloadTooLarge
 
-__all__ = ["HEADERS_LIMIT", "Headed", "as_json", "parted", "read_json", "with_headers"]
+__all__ = ["HEADERS_LIMIT", "Headed", "Headers", "as_json", "parted", "read_json", "with_headers"]
+
+Headers = Mapping[str, Any]
+"""As they are given: names and JSON values."""
 
 HEADERS_LIMIT = 1 << 16
-"""Bytes of a notification's headers as JSON, at most, since whoever receives them makes objects of them, which take more
-memory than their text. (An entry's count for its `max_payload`.)"""
+"""Bytes of a notification's headers as JSON, at most, since whoever receives them makes objects of them, which take
+more memory than their text. (An entry's count for its `max_payload`.)"""
 
 
 class Headed(str):
@@ -30,7 +33,7 @@ class Headed(str):
     """As JSON."""
     payload: str
 
-    def __new__(cls, headers: str, payload: str) -> Headed:
+    def __new__(cls, headers: str, payload: str) -> Self:
         self = super().__new__(cls, f"{_MARK}{headers}\n{payload}")
         self.headers = headers
         self.payload = payload
@@ -45,7 +48,7 @@ class Headed(str):
 _MARK = "pgpubsub/2 "
 
 
-def as_json(whose: str, headers: Mapping[str, Any]) -> str:
+def as_json(whose: str, headers: Headers) -> str:
     """A JSON object, on one line. `whose` they are, such as "channel 'orders'", for the errors.
 
     Raises:
@@ -67,7 +70,7 @@ def as_json(whose: str, headers: Mapping[str, Any]) -> str:
     return text
 
 
-def with_headers(message: tuple[str, str], headers: Mapping[str, Any], limit: int) -> tuple[str, str]:
+def with_headers(message: tuple[str, str], headers: Headers, limit: int) -> tuple[str, str]:
     """A checked message with these headers, in place of those that it may have. Without any, it is the plain one.
 
     Raises:
@@ -85,15 +88,15 @@ def with_headers(message: tuple[str, str], headers: Mapping[str, Any], limit: in
     size = utf8_length(text)
     if size > HEADERS_LIMIT:
         raise PayloadTooLarge(
-            f"the headers for channel {channel!r} have {size} bytes and may have {HEADERS_LIMIT}: put what is long into the"
-            " payload",
+            f"the headers for channel {channel!r} have {size} bytes and may have {HEADERS_LIMIT}: put what is long into"
+            " the payload",
             size=size,
             limit=HEADERS_LIMIT,
         )
     if (total := size + 1 + utf8_length(payload)) > limit:
         raise PayloadTooLarge(
-            f"the payload for channel {channel!r} has {total} bytes with its headers and max_payload is {limit}; set that"
-            " higher here and where it is received, or store the payload in a table and send its key",
+            f"the payload for channel {channel!r} has {total} bytes with its headers and max_payload is {limit}; set"
+            " that higher here and where it is received, or store the payload in a table and send its key",
             size=total,
             limit=limit,
         )

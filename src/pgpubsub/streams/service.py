@@ -15,7 +15,7 @@ from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, Subscri
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.appending import Appending, AwaitedAppend
-from pgpubsub.streams.description import Description, Options
+from pgpubsub.streams.description import Description, Options, traced
 from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.reader import Reader, Sink
 from pgpubsub.streams.retention import Trimmer
@@ -67,8 +67,15 @@ class Streams:
 
     # -- appending
 
-    async def append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
-        """Append entries in one transaction, and return their ids when it is committed."""
+    async def append(self, schema: str, entries: Sequence[NewEntry], *, many: bool = False) -> Sequence[int]:
+        """Append entries in one transaction, and return their ids when it is committed. See `AsyncStream.append`, and
+        for `many` `append_many`."""
+        if self._engine.tracing is None:
+            return await self._append(schema, entries)
+        with traced(self._engine.tracing, entries, self._engine.max_payload, many=many) as carrying:
+            return await self._append(schema, carrying)
+
+    async def _append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
         self._engine.start()  # first: in a forked child there is no running loop to wait in
         call = AwaitedAppend(entries)
         await self._appender(schema).wait_for(call)
