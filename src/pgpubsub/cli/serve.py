@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -89,6 +90,14 @@ def serve(
         ),
     ] = "skip",
     page: Annotated[bool, typer.Option(envvar="PGPUBSUB_PAGE", help="Whether there is a page at /.")] = True,
+    opentelemetry: Annotated[
+        bool,
+        typer.Option(
+            envvar="PGPUBSUB_OPENTELEMETRY",
+            help="Traces and metrics by OpenTelemetry, configured by OTEL_...: run `opentelemetry-instrument pgpubsub"
+            " serve --opentelemetry`.",
+        ),
+    ] = False,
     access_log: Annotated[bool, typer.Option(envvar="PGPUBSUB_ACCESS_LOG", help="Log each request.")] = False,
     schema: Annotated[
         str, typer.Option(envvar="PGPUBSUB_SCHEMA", metavar="SCHEMA", help="Where streams are installed.")
@@ -114,6 +123,9 @@ def serve(
         "rate": rate,
         "slow": slow,
     }
+    if opentelemetry and find_spec("opentelemetry") is None:
+        terminal.say("--opentelemetry needs the extra 'opentelemetry': pip install 'pgpubsub[cli,web,opentelemetry]'")
+        raise Ended(FAILED)
     options = Options(
         dsn=dsn,
         public=public or [],
@@ -124,6 +136,7 @@ def serve(
         origins=allow_origin or [],
         schema=schema,
         page=page,
+        opentelemetry=opentelemetry,
         limits=limits,
     )
     try:

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pgpubsub.aio import AsyncHub
 from pgpubsub.web.access import Keys
 from pgpubsub.web.app import create_app
 from pgpubsub.web.limits import Limits
@@ -56,6 +57,7 @@ class Options:
     origins: list[str] = field(default_factory=list)
     schema: str = "pgpubsub"
     page: bool = True
+    opentelemetry: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
 
     def application(self) -> Starlette:
@@ -71,7 +73,7 @@ class Options:
                 key=self.jwt_key, secret=self.jwt_secret_file, audience=self.jwt_audience, issuer=self.jwt_issuer
             )
         return create_app(
-            self.dsn,
+            self._hub(),
             public=self.public,
             keys=keys,
             origins=self.origins,
@@ -79,6 +81,16 @@ class Options:
             schema=self.schema,
             page=self.page,
         )
+
+    def _hub(self) -> AsyncHub:
+        if not self.opentelemetry:
+            return AsyncHub(self.dsn)
+        from pgpubsub.contrib.opentelemetry import Telemetry
+
+        telemetry = Telemetry()
+        hub = AsyncHub(self.dsn, tracing=telemetry, observe=telemetry.observe)
+        telemetry.watch(hub)
+        return hub
 
 
 def app() -> Starlette:
