@@ -58,9 +58,8 @@ def check_tracing(tracing: Tracing | None) -> None:
     Raises:
         TypeError: it cannot.
     """
-    if tracing is not None and not all(
-        callable(getattr(tracing, name, None)) for name in ("sending", "handling", "continuing")
-    ):
+    methods = [getattr(tracing, name, None) for name in ("sending", "handling", "continuing")]
+    if tracing is not None and (isinstance(tracing, type) or not all(map(callable, methods))):
         raise TypeError(
             "tracing is an object such as pgpubsub.contrib.opentelemetry.Telemetry(), not"
             f" {type(tracing).__name__}: {tracing!r}"
