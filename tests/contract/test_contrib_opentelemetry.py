@@ -373,7 +373,7 @@ def test_callers_that_share_a_statement_keep_their_own_contexts(
     assert len(received) == len(recorded.sent) == number * (1 if face == "tasks of another loop" else 2)
     for span in recorded.sent:
         [caller] = [one for one in recorded.ended if is_child(span, one)]
-        its = [event.payload for event in received if _span_of(event) == span.context.span_id]  # type: ignore[union-attr]
+        its = [event.payload for event in received if _span_of(event) == span.context.span_id]
         assert [f"caller {payload}" for payload in its] == [caller.name]
 
 

@@ -76,7 +76,13 @@ class Item:
             return frame(
                 compact(_gap(event)) if isinstance(event, Gap) else as_text(event.payload), event=kind, id=self.place
             )
-        text = compact({"type": kind, self.topic.kind: self.topic.name, **_told(event)})
+        told = {"type": kind, self.topic.kind: self.topic.name, **_told(event)}
+        try:
+            text = compact(told)
+        except (
+            RecursionError
+        ):  # headers so deep that they could be read where there was a little more room, and not here
+            text = compact({**told, "headers": None})
         return text.encode(errors="replace") if form == "json" else frame(text, event=kind)
 
 

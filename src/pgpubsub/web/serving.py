@@ -12,10 +12,11 @@ import logging
 import os
 import socket
 import tempfile
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,6 +28,9 @@ from pgpubsub.web.access import Keys
 from pgpubsub.web.app import create_app
 from pgpubsub.web.limits import Limits
 from pgpubsub.web.metrics import SEVERAL
+
+if TYPE_CHECKING:
+    from pgpubsub.contrib.opentelemetry import Telemetry
 
 __all__ = ["Options", "app", "run"]
 
@@ -60,7 +64,7 @@ class Options:
     opentelemetry: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
 
-    def application(self) -> Starlette:
+    def application(self, telemetry: Telemetry | None = None) -> Starlette:
         """An application of these.
 
         Raises:
@@ -72,8 +76,11 @@ class Options:
             keys = Keys(
                 key=self.jwt_key, secret=self.jwt_secret_file, audience=self.jwt_audience, issuer=self.jwt_issuer
             )
+        hub = AsyncHub(self.dsn, tracing=telemetry, observe=None if telemetry is None else telemetry.observe)
+        if telemetry is not None:
+            telemetry.watch(hub)
         return create_app(
-            self._hub(),
+            hub,
             public=self.public,
             keys=keys,
             origins=self.origins,
@@ -81,16 +88,6 @@ class Options:
             schema=self.schema,
             page=self.page,
         )
-
-    def _hub(self) -> AsyncHub:
-        if not self.opentelemetry:
-            return AsyncHub(self.dsn)
-        from pgpubsub.contrib.opentelemetry import Telemetry
-
-        telemetry = Telemetry()
-        hub = AsyncHub(self.dsn, tracing=telemetry, observe=telemetry.observe)
-        telemetry.watch(hub)
-        return hub
 
 
 def app() -> Starlette:
@@ -103,7 +100,24 @@ def app() -> Starlette:
     gc.set_threshold(*COLLECT_AFTER)
     options = Options(**json.loads(os.environ[OPTIONS]))
     _Protocol.stalled = Limits(**options.limits).stalled
-    return options.application()
+    return _traced(options) if options.opentelemetry else options.application()
+
+
+def _traced(options: Options) -> Starlette:
+    from pgpubsub.contrib.opentelemetry import Telemetry
+
+    telemetry = Telemetry()
+    app = options.application(telemetry)
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def until_exported(app: Starlette) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            yield state
+        await asyncio.to_thread(telemetry.flush)  # the signal that ends the process leaves no other time for it
+
+    app.router.lifespan_context = until_exported
+    return app
 
 
 def run(options: Options, *, host: str, port: int, workers: int, access_log: bool) -> None:

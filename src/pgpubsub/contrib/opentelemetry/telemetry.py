@@ -75,6 +75,8 @@ class Telemetry:
         template: Callable[[str], str | None] | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> None:
+        self._tracer_provider = tracer_provider
+        self._meter_provider = meter_provider
         name, version = "pgpubsub", pgpubsub.__version__
         self._tracer = trace.get_tracer(name, version, tracer_provider, SCHEMA)
         self._everywhere = {"messaging.system": SYSTEM, **(attributes or {})}
@@ -121,6 +123,16 @@ class Telemetry:
         """Counts what happens to a hub, such as lost connections and gaps: give it to the hub as `observe`."""
         if observation.name not in MEASURED_OTHERWISE:
             self._instruments.happenings.add(1, {**self._everywhere, "pgpubsub.event": observation.name})
+
+    def flush(self, timeout: float = 5.0) -> None:
+        """Have the SDK export what it has, for at most `timeout` seconds each of spans and of metrics. For the end of a
+        program that a signal ends; otherwise the SDK does it by itself."""
+        for provider in (
+            self._tracer_provider or trace.get_tracer_provider(),
+            self._meter_provider or metrics.get_meter_provider(),
+        ):
+            if (force_flush := getattr(provider, "force_flush", None)) is not None:
+                force_flush(int(timeout * 1000))
 
     # -- for hubs, see `pgpubsub.tracing`
 
