@@ -91,8 +91,8 @@ def test_headers_however_deep_end_nobodys_connection(served: Served, name: str, 
             it.socket.send(
                 f'{{"type":"publish","{kind}":{json.dumps(name)},"payload":"{payload}","headers":{headers}}}'
             )
-        while '"payload":"after"' not in (frame := it.socket.recv(timeout=30)):  # type: ignore[operator]
-            assert '"type":"closing"' not in frame  # type: ignore[operator]
+        while '"payload":"after"' not in (frame := it.socket.recv(timeout=30)):
+            assert '"type":"closing"' not in frame
 
 
 # -- traces

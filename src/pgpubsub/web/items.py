@@ -79,9 +79,7 @@ class Item:
         told = {"type": kind, self.topic.kind: self.topic.name, **_told(event)}
         try:
             text = compact(told)
-        except (
-            RecursionError
-        ):  # headers so deep that they could be read where there was a little more room, and not here
+        except RecursionError:  # headers so deep that there was room to read them, and is none to write them
             text = compact({**told, "headers": None})
         return text.encode(errors="replace") if form == "json" else frame(text, event=kind)
 
