@@ -38,6 +38,9 @@ def run(*arguments: str, environment: dict[str, str]) -> str:
     return re.sub(r"Notify\(\d+,", "Notify(9425,", done.stdout)
 
 
+TRACED = (ROOT / "docs" / "opentelemetry.md").read_text()
+
+
 def test_the_examples_are_short() -> None:
     assert len(EXAMPLES) == 10
     assert max(code.count("\n") for code, _ in EXAMPLES) <= 15
@@ -56,6 +59,13 @@ def test_the_event_loop_example_follows_reconnections(environment: dict[str, str
         "a gap on news",
         "Notify(9425, 'news', 'three')",
     ]
+
+
+def test_the_examples_of_traces_print_what_the_manual_says(environment: dict[str, str]) -> None:
+    [(code, output)] = re.findall(r"```python\n([^`]*)```\n```text\n([^`]*)```", TRACED)
+    assert run("-c", code, environment=environment) == output
+    program = run(str(ROOT / "examples" / "opentelemetry_orders.py"), environment=environment)
+    assert f"```text\n{program}```" in TRACED
 
 
 def test_the_readme_links_to_what_is_there() -> None:

@@ -18,6 +18,7 @@ from pgpubsub import AsyncHub, Hub
 from tests.contract.faces import take
 from tests.contract.spans import Recorded, attributes, is_child, links
 from tests.web.conftest import Served, token
+from tests.web.test_app import get
 from tests.web.test_sending import MAY, post, stored
 from tests.web.test_serving import Gateway
 from tests.web.test_sockets import client
@@ -168,6 +169,13 @@ def test_without_tracing_a_context_is_nobodys_business(
 ) -> None:
     assert post(served, f"/streams/{quote(name)}", b"17", traceparent=PARENT).status == 201
     assert stored(admin, name) == [("17", None, None)]
+
+
+def test_pages_of_other_origins_may_send_a_context(serve: Serve) -> None:
+    served = serve(origins=["https://example.com"])
+    asked = {"access_control_request_method": "POST", "access_control_request_headers": "traceparent,tracestate"}
+    status, headers, _ = get(served, "/channels/a", "OPTIONS", origin="https://example.com", **asked)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (200, "https://example.com")
 
 
 # -- the program

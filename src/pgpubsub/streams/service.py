@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, Unpack
@@ -22,6 +22,7 @@ from pgpubsub.streams.retention import Trimmer
 from pgpubsub.streams.source import Session, Source
 from pgpubsub.streams.statements import Statements
 from pgpubsub.streams.watch import Watch
+from pgpubsub.tracing import Tracing
 
 __all__ = ["Streams"]
 
@@ -67,12 +68,17 @@ class Streams:
 
     # -- appending
 
-    async def append(self, schema: str, entries: Sequence[NewEntry], *, many: bool = False) -> Sequence[int]:
+    def append(self, schema: str, entries: Sequence[NewEntry], *, many: bool = False) -> Awaitable[Sequence[int]]:
         """Append entries in one transaction, and return their ids when it is committed. See `AsyncStream.append`, and
         for `many` `append_many`."""
-        if self._engine.tracing is None:
-            return await self._append(schema, entries)
-        with traced(self._engine.tracing, entries, self._engine.max_payload, many=many) as carrying:
+        if self._engine.tracing is not None:
+            return self._append_traced(self._engine.tracing, schema, entries, many)
+        return self._append(schema, entries)
+
+    async def _append_traced(
+        self, tracing: Tracing, schema: str, entries: Sequence[NewEntry], many: bool
+    ) -> Sequence[int]:
+        with traced(tracing, entries, self._engine.max_payload, many=many) as carrying:
             return await self._append(schema, carrying)
 
     async def _append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
