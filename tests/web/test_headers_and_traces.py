@@ -199,6 +199,13 @@ def test_the_program_traces_as_the_environment_of_opentelemetry_says(database: s
     assert TRACE in gateway.output
     assert "messaging.client.sent.messages" in gateway.output
     assert "pgpubsub.hub.live" in gateway.output
+    assert "nothing is traced" not in gateway.output
+
+
+def test_the_program_says_that_there_is_nothing_to_trace_with(database: str) -> None:
+    with Gateway("--dsn", database, "--opentelemetry") as gateway:
+        assert gateway.port
+    assert "nothing is traced: there is no SDK of OpenTelemetry" in gateway.output
 
 
 def test_the_option_says_what_is_missing() -> None:

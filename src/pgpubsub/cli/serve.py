@@ -124,7 +124,9 @@ def serve(
         "slow": slow,
     }
     if opentelemetry and find_spec("opentelemetry") is None:
-        terminal.say("--opentelemetry needs the extra 'opentelemetry': pip install 'pgpubsub[cli,web,opentelemetry]'")
+        terminal.say(
+            "--opentelemetry needs the extra 'opentelemetry': pip install 'pgpubsub[binary,cli,web,opentelemetry]'"
+        )
         raise Ended(FAILED)
     options = Options(
         dsn=dsn,

@@ -107,6 +107,11 @@ def _traced(options: Options) -> Starlette:
     from pgpubsub.contrib.opentelemetry import Telemetry
 
     telemetry = Telemetry()
+    if not telemetry.has_sdk:
+        logging.getLogger("pgpubsub.gateway").warning(
+            "nothing is traced: there is no SDK of OpenTelemetry. Run `opentelemetry-instrument pgpubsub serve"
+            " --opentelemetry`, which configures one"
+        )
     app = options.application(telemetry)
     lifespan = app.router.lifespan_context
 

@@ -124,15 +124,24 @@ class Telemetry:
         if observation.name not in MEASURED_OTHERWISE:
             self._instruments.happenings.add(1, {**self._everywhere, "pgpubsub.event": observation.name})
 
+    @property
+    def has_sdk(self) -> bool:
+        """Whether there is an SDK to make and export anything."""
+        return any(hasattr(provider, "force_flush") for provider in self._providers)
+
     def flush(self, timeout: float = 5.0) -> None:
         """Have the SDK export what it has, for at most `timeout` seconds each of spans and of metrics. For the end of a
         program that a signal ends; otherwise the SDK does it by itself."""
-        for provider in (
-            self._tracer_provider or trace.get_tracer_provider(),
-            self._meter_provider or metrics.get_meter_provider(),
-        ):
+        for provider in self._providers:
             if (force_flush := getattr(provider, "force_flush", None)) is not None:
                 force_flush(int(timeout * 1000))
+
+    @property
+    def _providers(self) -> tuple[object, object]:
+        return (
+            self._tracer_provider or trace.get_tracer_provider(),
+            self._meter_provider or metrics.get_meter_provider(),
+        )
 
     # -- for hubs, see `pgpubsub.tracing`
 
@@ -231,18 +240,7 @@ class _Processing:
 
     def __enter__(self) -> trace.Span:
         telemetry, subject = self._telemetry, self._subject
-        here = current.get_current()
-        ambient = trace.get_current_span(here).get_span_context()
-        created = [telemetry._carriers.span_context(headers) for headers in subject.headers]
-        links = [Link(context) for context in created if context is not None]
-        if self._is_own and ambient.is_valid:
-            links.append(Link(ambient))
-            here = trace.set_span_in_context(trace.INVALID_SPAN, here)
-        if not subject.is_batch:
-            beneath = here
-            here = telemetry._carriers.read(subject.headers[0], beneath)
-            if ambient.is_valid and not self._is_own:
-                here = trace.set_span_in_context(trace.get_current_span(beneath), here)
+        context, links = self._place()
         name, about = telemetry._about("process", "process", subject.destination)
         attributes = {**about, **subject.attributes}
         if subject.destination is not None:
@@ -250,9 +248,25 @@ class _Processing:
         group = subject.attributes.get("messaging.consumer.group.name")
         self._about = about if group is None else {**about, "messaging.consumer.group.name": group}
         self._begun = perf_counter()
-        self._span = telemetry._tracer.start_span(name, here, SpanKind.CONSUMER, attributes, links)
-        self._token = current.attach(trace.set_span_in_context(self._span, here))
+        self._span = telemetry._tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
+        self._token = current.attach(trace.set_span_in_context(self._span, context))
         return self._span
+
+    def _place(self) -> tuple[Context, list[Link]]:
+        """Below what the span stands, and what it links to."""
+        here = current.get_current()
+        ambient = trace.get_current_span(here)
+        under_way = ambient.get_span_context().is_valid
+        apart = trace.set_span_in_context(trace.INVALID_SPAN, here) if under_way else here
+        sent = [self._telemetry._carriers.read(headers, apart) for headers in self._subject.headers]
+        creators = [trace.get_current_span(context).get_span_context() for context in sent]
+        links = [Link(creator) for creator in creators if creator.is_valid]
+        context = apart if self._subject.is_batch else sent[0]
+        if under_way and self._is_own:
+            links.append(Link(ambient.get_span_context()))
+        elif under_way:
+            context = trace.set_span_in_context(ambient, context)
+        return context, links
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
