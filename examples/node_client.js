@@ -12,7 +12,7 @@ const { Client } = require("pg");
 const HEADER = /^pgpubsub\/([1-9][0-9]{0,3}) ([0-9a-f]{16}) (?:([1-9][0-9]{0,8})\/([1-9][0-9]{0,8}) )?/;
 const LIMIT = 16 * 1024 * 1024;
 const PARTS = 1000 + LIMIT / 256;
-const HEADERS = 65536;
+const HEADERS = 16384;
 
 function pack(text, headers = {}) {
   const version = Object.keys(headers).length ? 2 : 1;

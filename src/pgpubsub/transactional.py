@@ -55,7 +55,7 @@ def notify(
         channel: any text of up to 63 bytes, or a `Channel`, which says what its payloads are.
         payload: any text without NUL, or what the `Channel` carries. Longer than 7,999 bytes, it travels in several
             notifications, which pgpubsub puts together again where it receives.
-        headers: beside the payload: names and JSON values, of up to 64 KiB. They make a frame of the notification: who
+        headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification: who
             listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
         max_payload: bytes that it has in UTF-8, at most; 16 MiB by default.
 

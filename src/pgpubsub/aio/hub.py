@@ -177,7 +177,7 @@ class AsyncHub:
             channel: any text of up to 63 bytes, or a `Channel`.
             payload: text, or what the `Channel` carries. Of up to 7,999 bytes it travels as it is, up to the hub's
                 `max_payload` in parts, which whoever listens with pgpubsub gets as one.
-            headers: beside the payload: names and JSON values, of up to 64 KiB. They make a frame of the notification:
+            headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification:
                 who listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
 
         Raises:

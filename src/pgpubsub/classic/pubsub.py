@@ -218,7 +218,7 @@ class PubSub:
             channel: as in `listen`.
             payload: at most `max_payload` bytes. One of more than 7,999 travels in parts, which whoever listens with
                 pgpubsub gets as one.
-            headers: beside the payload: names and JSON values, of up to 64 KiB. They make a frame of the notification:
+            headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification:
                 who listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
 
         Raises:

@@ -18,7 +18,7 @@ __all__ = ["HEADERS_LIMIT", "Headed", "Headers", "as_json", "parted", "read_json
 Headers = Mapping[str, Any]
 """As they are given: names and JSON values."""
 
-HEADERS_LIMIT = 1 << 16
+HEADERS_LIMIT = 1 << 14
 """Bytes of a notification's headers as JSON, at most, since whoever receives them makes objects of them, which take
 more memory than their text. (An entry's count for its `max_payload`.)"""
 

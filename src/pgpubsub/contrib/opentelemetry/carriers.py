@@ -1,6 +1,7 @@
 """The context of a trace in headers: put there, and found there again, by whatever propagator is used.
 
-Whoever may send can put anything into headers, so what is no context is none, and nothing is raised.
+Whoever may send can put anything into headers, and propagators may be the user's own, so what is no context is none,
+and nothing is raised: no message is to be lost for want of a trace.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class Carriers:
     def fill(self, context: Context) -> dict[str, str]:
         """The headers that carry `context`."""
         carrier: dict[str, str] = {}
-        (self._propagator or propagate.get_global_textmap()).inject(carrier, context)
+        try:
+            (self._propagator or propagate.get_global_textmap()).inject(carrier, context)
+        except Exception:
+            return {}
         return carrier
 
     def read(self, headers: Mapping[str, Any] | None, beneath: Context) -> Context:
@@ -47,7 +51,7 @@ class Carriers:
             return beneath
         try:
             return (self._propagator or propagate.get_global_textmap()).extract(headers, beneath, _TEXTS)
-        except Exception:  # propagators are the user's, and headers are anybody's
+        except Exception:
             return beneath
 
     def span_context(self, headers: Mapping[str, Any] | None) -> trace.SpanContext | None:

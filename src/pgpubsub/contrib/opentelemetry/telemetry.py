@@ -7,7 +7,7 @@ another, in whose context the handler runs. Neither keeps anything once it has e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -166,7 +166,11 @@ class Telemetry:
         about = {**self._everywhere, "messaging.operation.name": operation, "messaging.operation.type": kind}
         if destination is None:
             return operation, about
-        if self._template is not None and (template := self._template(destination)) is not None:
+        template = None
+        if self._template is not None:
+            with suppress(Exception):  # of the user's function, which is no reason not to send
+                template = self._template(destination)
+        if template is not None:
             return f"{operation} {template}", {**about, "messaging.destination.template": template}
         return f"{operation} {destination}", {**about, "messaging.destination.name": destination}
 
