@@ -60,7 +60,7 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml
 
 # PyGreSQL is compiled here, which needs a compiler and libpq's headers. Its tests are skipped where it fails.
 $(VENV)/.test: $(VENV)/.pip pyproject.toml
-	$(PIP) install -e '.[binary,demo,typed,web]' --group test --group docs
+	$(PIP) install -e '.[binary,demo,typed,web,opentelemetry]' --group test --group docs
 	@$(PIP) install --group pygresql 2>$(VENV)/pygresql.log || \
 	  echo 'PyGreSQL cannot be built here (Debian: apt-get install gcc libpq-dev): its tests will be skipped'
 	@touch $@

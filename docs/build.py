@@ -49,6 +49,10 @@ REFERENCE: dict[str, tuple[str, str]] = {
         "Starlette, Litestar, Flask",
         "pgpubsub.contrib.starlette: *; pgpubsub.contrib.litestar: *; pgpubsub.contrib.flask: *",
     ),
+    "observability": (
+        "Prometheus, OpenTelemetry, logs",
+        "pgpubsub.contrib.prometheus: *; pgpubsub.contrib.opentelemetry: *; pgpubsub.logs: *; pgpubsub.tracing: *",
+    ),
     "django": (
         "Django",
         "pgpubsub.contrib.django: *; pgpubsub.contrib.django.operations: *; "

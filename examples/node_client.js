@@ -1,8 +1,9 @@
 // A client of pgpubsub's channels in JavaScript: plain payloads, and long ones in frames, see docs/frames.md.
 // It needs the package pg (npm install pg), and connects where PGHOST, PGPORT, PGUSER and PGDATABASE say.
 //
-//     node node_client.js send CHANNEL < text
-//     node node_client.js listen CHANNEL COUNT    prints each payload as a line of JSON, null for one that is lost
+//     node node_client.js send CHANNEL [HEADERS] < text
+//     node node_client.js listen CHANNEL COUNT    prints each payload as a line of JSON, null for one that is lost,
+//                                                 {"payload": ..., "headers": ...} for one with headers
 
 const { randomBytes } = require("crypto");
 const { readFileSync } = require("fs");
@@ -11,11 +12,14 @@ const { Client } = require("pg");
 const HEADER = /^pgpubsub\/([1-9][0-9]{0,3}) ([0-9a-f]{16}) (?:([1-9][0-9]{0,8})\/([1-9][0-9]{0,8}) )?/;
 const LIMIT = 16 * 1024 * 1024;
 const PARTS = 1000 + LIMIT / 256;
+const HEADERS = 16384;
 
-function pack(text) {
-  const data = Buffer.from(text);
-  if (data.length <= 7999 && !text.startsWith("pgpubsub/")) return [text];
-  const size = data.length === text.length ? 7936 : 3968; // ASCII or not
+function pack(text, headers = {}) {
+  const version = Object.keys(headers).length ? 2 : 1;
+  const whole = version === 2 ? `${JSON.stringify(headers)}\n${text}` : text;
+  const data = Buffer.from(whole);
+  if (version === 1 && data.length <= 7999 && !text.startsWith("pgpubsub/")) return [text];
+  const size = data.length === whole.length ? 7936 : 3968; // ASCII or not
   const parts = [];
   for (let start = 0, end; start < data.length; start = end) {
     end = Math.min(start + size, data.length);
@@ -23,11 +27,26 @@ function pack(text) {
     parts.push(data.toString("utf8", start, end));
   }
   const name = randomBytes(8).toString("hex");
-  return parts.map((part, i) => `pgpubsub/1 ${name} ${i + 1}/${parts.length} ${part}`);
+  return parts.map((part, i) => `pgpubsub/${version} ${name} ${i + 1}/${parts.length} ${part}`);
 }
 
-function send(client, channel, text) {
-  return client.query("SELECT pg_notify($1, part) FROM unnest($2::text[]) AS part", [channel, pack(text)]);
+function send(client, channel, text, headers) {
+  return client.query("SELECT pg_notify($1, part) FROM unnest($2::text[]) AS part", [channel, pack(text, headers)]);
+}
+
+// What a message is, given all its parts: its payload, with its headers if it has some, or null if it cannot be read.
+function unpack(version, whole) {
+  if (version === "1") return whole;
+  const end = whole.indexOf("\n");
+  if (end < 0 || Buffer.byteLength(whole.slice(0, end)) > HEADERS) return null;
+  try {
+    const headers = JSON.parse(whole.slice(0, end));
+    if (headers === null || typeof headers !== "object" || Array.isArray(headers)) return null;
+    const payload = whole.slice(end + 1);
+    return Object.keys(headers).length ? { payload, headers } : payload;
+  } catch {
+    return null;
+  }
 }
 
 class Joiner {
@@ -36,8 +55,9 @@ class Joiner {
   // What there is now that this notification has come: payloads, and null for each message that is lost.
   take({ processId, channel, payload }) {
     const [header, version, name, i, n] = HEADER.exec(payload) ?? [];
-    const [index, count] = version === "1" ? [Number(i ?? 0), Number(n ?? 0)] : [0, 1]; // of other versions nothing is known
-    const isChunk = header !== undefined && (version !== "1" || (index >= 1 && index <= count));
+    const isKnown = version === "1" || version === "2";
+    const [index, count] = isKnown ? [Number(i ?? 0), Number(n ?? 0)] : [0, 1]; // of other versions nothing is known
+    const isChunk = header !== undefined && (!isKnown || (index >= 1 && index <= count));
     const key = isChunk ? `${processId} ${name} ${channel}` : null;
     const ready = [];
     if (this.message && (key !== this.message.key || index === 1)) {
@@ -45,17 +65,18 @@ class Joiner {
       this.message = null;
     }
     if (!isChunk) return [...ready, payload];
-    const message = (this.message ??= { key, count, index: 0, size: 0, parts: [], lost: false });
+    const message = (this.message ??= { key, version, count, index: 0, size: 0, parts: [], lost: false });
     message.size += Buffer.byteLength(payload) - header.length;
     const fits = message.size <= LIMIT && count <= PARTS;
-    if (!message.lost && (index !== message.index + 1 || count !== message.count || !fits)) {
+    const goesOn = index === message.index + 1 && count === message.count && version === message.version;
+    if (!message.lost && !(goesOn && fits)) {
       Object.assign(message, { lost: true, parts: [] });
       ready.push(null);
     }
     if (!message.lost) message.parts.push(payload.slice(header.length));
     message.index = index;
     if (index === count) {
-      if (!message.lost) ready.push(message.parts.join(""));
+      if (!message.lost) ready.push(unpack(version, message.parts.join("")));
       this.message = null;
     }
     return ready;
@@ -73,11 +94,11 @@ async function listen(client, channel, left, joiner = new Joiner()) {
   console.log("listening");
 }
 
-async function main([command, channel, count]) {
+async function main([command, channel, argument]) {
   const client = new Client();
   await client.connect();
-  if (command === "listen") return listen(client, channel, Number(count));
-  await send(client, channel, readFileSync(0, "utf8"));
+  if (command === "listen") return listen(client, channel, Number(argument));
+  await send(client, channel, readFileSync(0, "utf8"), JSON.parse(argument ?? "{}"));
   return client.end();
 }
 

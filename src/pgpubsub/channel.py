@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 from pgpubsub.codecs import Typed, name_of_type, was_raised_by_a_signal_handler
+from pgpubsub.core.headers import Headers, with_headers
 from pgpubsub.core.sql import check_channel, check_payload
-from pgpubsub.events import Gap, Notify, Undecodable
+from pgpubsub.events import Gap, Notify, Undecodable, with_headers_of
 
 __all__ = ["Channel", "Types", "as_message", "checked_message", "name_of"]
 
@@ -57,7 +58,7 @@ class Channel(Generic[T]):
     Order(id=17, note='')
     """
 
-    __slots__ = ("_codec", "_name", "_typed")
+    __slots__ = ("_decode", "_name", "_typed")
 
     @overload
     def __init__(
@@ -88,7 +89,7 @@ class Channel(Generic[T]):
         check_channel(name)
         self._name = name
         self._typed = Typed[T](type, f"channel {name!r}", f"Channel({name!r}, {name_of_type(type)})", encode, decode)
-        self._codec = self._typed.codec
+        self._decode = self._typed.codec.decode
 
     @property
     def name(self) -> str:
@@ -112,8 +113,8 @@ class Channel(Generic[T]):
     def decode(self, event: Notify[str]) -> Notify[T] | Undecodable:
         """`event` with its payload decoded, or the `Undecodable` that it is."""
         try:
-            decoded: Notify[T] = _new(Notify, (event[0], event[1], self._codec[1](event[2])))
-            return decoded
+            decoded: Notify[T] = _new(Notify, (event[0], event[1], self._decode(event[2])))
+            return decoded if type(event) is Notify else with_headers_of(event, decoded)
         except Exception as error:
             if was_raised_by_a_signal_handler(error):
                 raise
@@ -135,11 +136,14 @@ class Channel(Generic[T]):
         return partial(Channel, encode=encode, decode=decode), (self._name, self.type)
 
 
-def checked_message(channel: str | Channel[Any], payload: Any, limit: int) -> tuple[str, str]:
-    """`as_message`, and the text can be sent and has at most `limit` bytes: see `core.sql.check_payload`."""
+def checked_message(
+    channel: str | Channel[Any], payload: Any, limit: int, headers: Headers | None = None
+) -> tuple[str, str]:
+    """`as_message`, and the text can be sent and has at most `limit` bytes: see `core.sql.check_payload`, and
+    `core.headers.with_headers` for what is sent beside it."""
     message = as_message(channel, payload)
     check_payload(*message, limit)
-    return message
+    return message if headers is None else with_headers(message, headers, limit)
 
 
 def as_message(channel: str | Channel[Any], payload: Any) -> tuple[str, str]:

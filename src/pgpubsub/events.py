@@ -42,6 +42,10 @@ if MYPY:
         def channel(self) -> str: ...
         @property
         def payload(self) -> Payload: ...
+        @property
+        def headers(self) -> dict[str, Any] | None: ...
+        @property
+        def _beside(self) -> int: ...
         def _asdict(self) -> dict[str, Any]: ...
         def _replace(self, **fields: Any) -> Self: ...
 
@@ -71,8 +75,57 @@ else:
         none; bytes that are not valid text (possible where the database's and the connection's encoding are both
         SQL_ASCII) are surrogate escapes with psycopg 3."""
 
+        @property
+        def headers(self) -> dict[str, Any] | None:
+            """What was sent beside the payload; JSON values. None where there was nothing. They are no part of the
+            tuple, and do not count when it is compared."""
+            return None
+
+        @property
+        def _beside(self) -> int:
+            """Bytes of the headers, about."""
+            return 0
+
         def __repr__(self) -> str:
             return f"Notify({self.pid!r}, {self.channel!r}, {self.payload!r})"
+
+
+class _Headed(Notify[Payload]):
+    """One that was sent with headers."""
+
+    _headers: dict[str, Any] | None = None
+    _size = 0
+
+    @property
+    def headers(self) -> dict[str, Any] | None:
+        return self._headers
+
+    @property
+    def _beside(self) -> int:
+        return self._size
+
+    def _replace(self, **fields: Any) -> Any:
+        return with_headers_of(self, super()._replace(**fields))
+
+
+def headed(pid: int, channel: str, payload: Any, headers: dict[str, Any], size: int) -> Notify[Any]:
+    """A notification with headers, of `size` bytes. An empty object is none.
+
+    >>> event = headed(9425, "orders", "17", {"by": "Ann"}, 12)
+    >>> event, event.headers
+    (Notify(9425, 'orders', '17'), {'by': 'Ann'})
+    """
+    if not headers:
+        return Notify(pid, channel, payload)
+    event = _Headed[Any](pid, channel, payload)
+    event._headers = headers
+    event._size = size
+    return event
+
+
+def with_headers_of(event: Notify[Any], other: Notify[Any]) -> Notify[Any]:
+    """`other`, with the headers of `event`."""
+    return headed(other.pid, other.channel, other.payload, event.headers or {}, event._beside)
 
 
 class Entry(Generic[Payload]):

@@ -5,7 +5,6 @@ Nothing is begun, committed or rolled back here, and no connection is opened, ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -13,6 +12,7 @@ from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core import sql
 from pgpubsub.core.entries import check_schema, new_entry
 from pgpubsub.core.frames import MAX_PAYLOAD, pack
+from pgpubsub.core.headers import Headers
 from pgpubsub.drivers.borrowed import Statement, run, run_async
 from pgpubsub.drivers.interface import parameters
 from pgpubsub.randomness import new_message_id
@@ -23,10 +23,21 @@ T = TypeVar("T")
 
 
 @overload
-def notify(conn: Any, channel: Channel[T], payload: T, *, max_payload: int = MAX_PAYLOAD) -> None: ...
+def notify(
+    conn: Any, channel: Channel[T], payload: T, *, headers: Headers | None = None, max_payload: int = MAX_PAYLOAD
+) -> None: ...
 @overload
-def notify(conn: Any, channel: str, payload: str = "", *, max_payload: int = MAX_PAYLOAD) -> None: ...
-def notify(conn: Any, channel: str | Channel[Any], payload: Any = "", *, max_payload: int = MAX_PAYLOAD) -> None:
+def notify(
+    conn: Any, channel: str, payload: str = "", *, headers: Headers | None = None, max_payload: int = MAX_PAYLOAD
+) -> None: ...
+def notify(
+    conn: Any,
+    channel: str | Channel[Any],
+    payload: Any = "",
+    *,
+    headers: Headers | None = None,
+    max_payload: int = MAX_PAYLOAD,
+) -> None:
     """Send a notification in the transaction that `conn` has open.
 
     Committed, it is delivered; rolled back, or back to a savepoint before it, it is not. In autocommit mode it is sent
@@ -44,6 +55,8 @@ def notify(conn: Any, channel: str | Channel[Any], payload: Any = "", *, max_pay
         channel: any text of up to 63 bytes, or a `Channel`, which says what its payloads are.
         payload: any text without NUL, or what the `Channel` carries. Longer than 7,999 bytes, it travels in several
             notifications, which pgpubsub puts together again where it receives.
+        headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification: who
+            listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
         max_payload: bytes that it has in UTF-8, at most; 16 MiB by default.
 
     Raises:
@@ -64,23 +77,32 @@ def notify(conn: Any, channel: str | Channel[Any], payload: Any = "", *, max_pay
     ...     print(before, pubsub.get_event(5).payload)
     None 17
     """
-    run(conn, _statement(channel, payload, max_payload), "use await pgpubsub.notify_async()")
+    run(conn, _statement(channel, payload, headers, max_payload), "use await pgpubsub.notify_async()")
 
 
 @overload
-async def notify_async(conn: Any, channel: Channel[T], payload: T, *, max_payload: int = MAX_PAYLOAD) -> None: ...
-@overload
-async def notify_async(conn: Any, channel: str, payload: str = "", *, max_payload: int = MAX_PAYLOAD) -> None: ...
 async def notify_async(
-    conn: Any, channel: str | Channel[Any], payload: Any = "", *, max_payload: int = MAX_PAYLOAD
+    conn: Any, channel: Channel[T], payload: T, *, headers: Headers | None = None, max_payload: int = MAX_PAYLOAD
+) -> None: ...
+@overload
+async def notify_async(
+    conn: Any, channel: str, payload: str = "", *, headers: Headers | None = None, max_payload: int = MAX_PAYLOAD
+) -> None: ...
+async def notify_async(
+    conn: Any,
+    channel: str | Channel[Any],
+    payload: Any = "",
+    *,
+    headers: Headers | None = None,
+    max_payload: int = MAX_PAYLOAD,
 ) -> None:
     """Send a notification in the transaction that an asynchronous connection has open: `notify` for asyncio.
 
     Args:
         conn: a connection of asyncpg, also out of its pool, or psycopg 3's `AsyncConnection`; SQLAlchemy's
             `AsyncConnection`, `AsyncSession` or `async_scoped_session`.
-        channel, payload, max_payload: as in `notify`, and so are the errors. A blocking connection is refused, since
-            it would hold up the event loop.
+        channel, payload, headers, max_payload: as in `notify`, and so are the errors. A blocking connection is
+            refused, since it would hold up the event loop.
 
     >>> import asyncio, psycopg
     >>> async def order(number):
@@ -92,12 +114,12 @@ async def notify_async(
     ...     print(pubsub.get_event(5).payload)
     17
     """
-    await run_async(conn, _statement(channel, payload, max_payload), "use pgpubsub.notify()")
+    await run_async(conn, _statement(channel, payload, headers, max_payload), "use pgpubsub.notify()")
 
 
-def _statement(channel: str | Channel[Any], payload: Any, max_payload: int) -> Statement:
+def _statement(channel: str | Channel[Any], payload: Any, headers: Headers | None, max_payload: int) -> Statement:
     sql.check_max_payload(max_payload)
-    messages = pack([checked_message(channel, payload, max_payload)], new_message_id)
+    messages = pack([checked_message(channel, payload, max_payload, headers)], new_message_id)
     return Statement(sql.notify if len(messages) == 1 else sql.notify_all, parameters(messages))
 
 
@@ -106,7 +128,7 @@ def append(
     stream: str,
     value: str | bytes,
     key: str | None = None,
-    headers: Mapping[str, Any] | None = None,
+    headers: Headers | None = None,
     *,
     idempotency_key: str | None = None,
     schema: str = "pgpubsub",
@@ -160,7 +182,7 @@ async def append_async(
     stream: str,
     value: str | bytes,
     key: str | None = None,
-    headers: Mapping[str, Any] | None = None,
+    headers: Headers | None = None,
     *,
     idempotency_key: str | None = None,
     schema: str = "pgpubsub",
@@ -181,7 +203,7 @@ def _insertion(
     stream: str,
     value: str | bytes,
     key: str | None,
-    headers: Mapping[str, Any] | None,
+    headers: Headers | None,
     idempotency_key: str | None,
     schema: str,
     max_payload: int,

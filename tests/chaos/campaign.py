@@ -30,6 +30,9 @@ PUBLISHERS = 7
 LONGEST_PAUSE = 1.0
 """Seconds without a message after which the next fault begins nevertheless: an earlier one may have stopped all."""
 
+A_MOMENT = 1.0
+"""Seconds that a message takes at most, unless a fault holds it up."""
+
 LONGEST = 90.0
 """Seconds after which all has to be well again."""
 
@@ -72,7 +75,7 @@ class Campaign:
         try:
             self._play(planned)
             sent = monotonic()
-            wrong = self._settle()
+            wrong = self._settle(A_MOMENT + max(fault.seconds for fault in planned))
         except AssertionError as error:
             wrong = [str(error)]
         wrong += self._misbehaved()
@@ -132,8 +135,8 @@ class Campaign:
                     moved_at = monotonic()
                 lasting.end_those_that_are_over()
 
-    def _settle(self) -> list[str]:
-        """Wait until everybody has got everything. Returns what is wrong."""
+    def _settle(self, on_its_way: float) -> list[str]:
+        """Wait until everybody has got everything. Returns what is wrong, where messages may have taken so long."""
         first, deadline = self._marker + 1, monotonic() + LONGEST
         while True:
             self._mark()
@@ -144,7 +147,7 @@ class Campaign:
                 late = self.ledger.waiting(first, stored)
                 self._last = late or self._last
                 if not late:
-                    wrong = self.ledger.settle(first, stored)
+                    wrong = self.ledger.settle(first, stored, on_its_way)
                     for part in self.arena.parts.values():
                         part.clock.was_set = False
                     return wrong

@@ -74,23 +74,20 @@ class Record:
     events: list[Notify | Gap] = field(default_factory=list)
 
 
-SLACK = 1.0
-"""Seconds that a message may have been on its way when others were delivered: `since` says when those arrived."""
-
-
-def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]]) -> list[str]:
+def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_way: float = 0.0) -> list[str]:
     """What is wrong with it.
 
     Args:
         record: what came. Unless it has ended, all that was sent has come, or lies in a gap, if nothing is wrong.
         sent: by channel, everything, each publisher's in order.
+        on_its_way: seconds that a message may have taken: `since` says when the last that came before it arrived.
     """
     wrong = [f"{event} is nothing that was sent to it" for event in _strangers(record, sent)]
     counted: dict[int, list[int]] = {}  # place of a gap: fewest and most that are missing there
     unclear: set[int] = set()  # gaps that share what is missing with another
     for channel in record.channels:
         for line in _lines(sent.get(channel, ())).values():
-            wrong += _check_line(record, channel, line, counted, unclear)
+            wrong += _check_line(record, channel, line, on_its_way, counted, unclear)
     for place, (fewest, most) in counted.items():
         gap = record.events[place]
         assert isinstance(gap, Gap)
@@ -114,7 +111,12 @@ def _lines(sent: Iterable[Sent]) -> dict[str, list[Sent]]:
 
 
 def _check_line(
-    record: Record, channel: str, line: Sequence[Sent], counted: dict[int, list[int]], unclear: set[int]
+    record: Record,
+    channel: str,
+    line: Sequence[Sent],
+    on_its_way: float,
+    counted: dict[int, list[int]],
+    unclear: set[int],
 ) -> list[str]:
     """What one publisher has sent on one channel."""
     places: dict[int, int] = {}
@@ -149,19 +151,19 @@ def _check_line(
         if one is None and record.ended:  # and nobody knows how much of this it was there for
             unclear.update(place for place, _ in between)
             break
-        wrong += _check_missing(record, channel, missing, between)
+        wrong += _check_missing(record, channel, missing, between, on_its_way)
         _count(missing, between, counted, unclear, record.opened)
         before, missing = after, []
     return wrong
 
 
 def _check_missing(
-    record: Record, channel: str, missing: Iterable[Sent], between: Sequence[tuple[int, Gap]]
+    record: Record, channel: str, missing: Iterable[Sent], between: Sequence[tuple[int, Gap]], on_its_way: float
 ) -> Iterator[str]:
     for one in missing:
         if one.outcome != "committed" or one.begun <= record.opened:
             continue
-        told = [gap for _, gap in between if gap.since is None or gap.since <= one.ended + SLACK]
+        told = [gap for _, gap in between if gap.since is None or gap.since <= one.ended + on_its_way]
         if not told:
             yield f"{one} on {channel} is missing, and no gap tells of it; at its place: {[gap for _, gap in between]}"
 

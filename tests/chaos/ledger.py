@@ -135,14 +135,14 @@ class Ledger:
                 late.append(", ".join(key))
         return late
 
-    def settle(self, marker: int, stored: Mapping[str, Collection[Entry]]) -> list[str]:
-        """Say what is wrong, when nobody is waiting, and forget it all."""
+    def settle(self, marker: int, stored: Mapping[str, Collection[Entry]], on_its_way: float) -> list[str]:
+        """Say what is wrong, when nobody is waiting, and forget it all. `on_its_way` as in `check_subscriber`."""
         wrong, self._strange = self._strange, []
         for record in self._ended:
-            wrong += check_subscriber(record, self._all_sent(marker))
+            wrong += check_subscriber(record, self._all_sent(marker), on_its_way)
         self._ended = []
         for key in EXPECTED:
-            wrong += self._settle_record(key, marker)
+            wrong += self._settle_record(key, marker, on_its_way)
         for key, stream in READERS.items():
             new = set(stored[stream]) - self._settled[stream]
             sure = {entry for entry, outcome in self._appended[stream].items() if outcome == "committed"}
@@ -154,7 +154,7 @@ class Ledger:
         self._forget(marker)
         return wrong
 
-    def _settle_record(self, key: Key, marker: int) -> list[str]:
+    def _settle_record(self, key: Key, marker: int, on_its_way: float) -> list[str]:
         """Everything up to the marker; what is behind it belongs to the next round."""
         record, last = self._records[key], self._marked(key, marker)
         assert last is not None
@@ -162,7 +162,7 @@ class Ledger:
         assert isinstance(upon, Notify)
         rest = record.events[last + 1 :]
         del record.events[last + 1 :]
-        wrong = check_subscriber(record, self._all_sent(marker))
+        wrong = check_subscriber(record, self._all_sent(marker), on_its_way)
         record.events[:] = rest
         record.opened = upon.at
         return wrong

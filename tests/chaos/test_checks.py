@@ -74,6 +74,12 @@ def test_something_is_wrong(its: Record, what: str) -> None:
     assert all(what in one for one in wrong), wrong
 
 
+def test_a_message_may_have_been_on_its_way_when_others_arrived() -> None:
+    its = record(1, 2, gap(since=15.0), 4, 5)
+    assert check_subscriber(its, ALL, on_its_way=2.0) == []
+    assert check_subscriber(its, ALL, on_its_way=1.0) != []
+
+
 def test_what_is_uncertain_may_come_at_any_time_or_never() -> None:
     its = {"c": sent("committed", "uncertain", "committed", "uncertain", "not")}
     for events in ([1, 3], [1, 2, 3, 4], [1, 3, 2], [1, gap(), 3, 4]):

@@ -92,13 +92,43 @@ def test_a_payload_cannot_command_the_terminal_nor_end_the_line(listening: Start
     assert started.output.count("\n") == 1
 
 
+HEADERS = {"tries": 3, "by": "me"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--json"],
+        ["--exec", """printf '{"payload":"%s","headers":%s}\\n' "$(cat)" "${PGPUBSUB_HEADERS:-null}\""""],
+    ],
+    ids=["JSON", "a command"],
+)
+def test_headers_are_sent_and_told(listening: Start, command: Command, channel: str, options: list[str]) -> None:
+    given = ["--header", "tries=3", "--header", "by=me"]
+    started = listening("--count", "3", *options)
+    assert command("notify", channel, "17", *given)[0] == 0
+    assert command("notify", channel, "-", *given, stdin="18\n")[0] == 0
+    assert command("notify", channel, "19")[0] == 0
+    assert started.end() == (0, "")
+    told = [json.loads(line) for line in started.output.splitlines()]
+    assert [(one["payload"], one["headers"]) for one in told] == [("17", HEADERS), ("18", HEADERS), ("19", None)]
+
+
+def test_a_header_that_is_none_is_wrong_usage(command: Command, channel: str) -> None:
+    status, _, err = command("notify", channel, "17", "--header", "no equals sign")
+    assert status == 64
+    assert "'no equals sign' is not NAME=VALUE" in " ".join(err.split())
+
+
 def test_json_has_all_of_it(listening: Start, admin: Admin, channel: str) -> None:
     started = listening("--json", "--count", "2")
     send(admin, channel, 'two\n"lines" é 🎉', "")
     assert started.end() == (0, "")
     one, other = map(json.loads, started.output.splitlines())
     assert one.pop("at")
-    assert one == {"kind": "notify", "channel": channel, "payload": 'two\n"lines" é 🎉', "pid": admin.info.backend_pid}
+    payload = 'two\n"lines" é 🎉'
+    pid = admin.info.backend_pid
+    assert one == {"kind": "notify", "channel": channel, "payload": payload, "headers": None, "pid": pid}
     assert other["payload"] == ""
 
 

@@ -23,6 +23,8 @@ DONE = {
     "docs/gateway.md": "run run",
     "docs/groups.md": "read read read read read",
     "docs/hub.md": "read read read read read run",
+    "docs/observability.md": "run read run run read",
+    "docs/opentelemetry.md": "run read read read",
     "docs/sending.md": "read read read",
     "docs/sqlalchemy.md": "read read read read read read",
     "docs/streams.md": "read run read read read read read read",
@@ -36,6 +38,7 @@ test_servers.py and test_web_frameworks.py."""
 
 NOT_CHECKED = {
     ("docs/frames.md", "abnf"): "no parser of it is installed; the test vectors of that page say the same",
+    ("docs/opentelemetry.md", "text"): "what an example prints, which test_examples.py compares",
     ("docs/frames.md", "text"): "the form of a frame, and an algorithm in no programming language",
     ("docs/cli.md", "text"): "what commands print, shortened; tests/cli has it in full",
     ("docs/doctor.md", "text"): "the same of the doctor, of illnesses that a test server does not have",
@@ -89,6 +92,17 @@ def charge(entry: pgpubsub.Entry[Any]) -> None: ...
 def rows() -> list[tuple[str, str]]: ...
 def fetch_token() -> str: ...
 loop: asyncio.AbstractEventLoop
+""",
+    "docs/observability.md": """\
+import structlog
+""",
+    "docs/opentelemetry.md": """\
+from pgpubsub.contrib.opentelemetry import Telemetry
+telemetry: Telemetry
+events: pgpubsub.Subscription
+orders: pgpubsub.Stream[Any]
+def handle(event: Any) -> None: ...
+def charge(payload: Any) -> None: ...
 """,
     "docs/sending.md": """\
 from sqlalchemy.orm import Session

@@ -114,6 +114,11 @@ def test_the_event_loop_example_follows_reconnections(environment: dict[str, str
     ]
 
 
+def test_the_example_of_traces_prints_what_the_manual_says(environment: dict[str, str]) -> None:
+    program = run(str(ROOT / "examples" / "opentelemetry_orders.py"), environment=environment)
+    assert f"```text\n{program}```" in (ROOT / "docs" / "opentelemetry.md").read_text()
+
+
 # -- what is read
 
 

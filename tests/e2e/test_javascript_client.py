@@ -34,7 +34,7 @@ def test_what_it_sends_is_delivered(runtime: Runtime, proxy: Proxy, new_channel:
         """async ([channel, stream, long]) => {
             await gateway.notify(channel, "line\\none\\r\\n");
             await gateway.notify(channel, "");
-            await gateway.notify(channel, long);
+            await gateway.notify(channel, long, { headers: { a: ["é&="] } });
             return [
                 await gateway.append(stream, "text", { key: "k&=é", headers: { a: ["é"] } }),
                 await gateway.append(stream, new Uint8Array([0, 10, 13, 255])),
@@ -47,6 +47,7 @@ def test_what_it_sends_is_delivered(runtime: Runtime, proxy: Proxy, new_channel:
     events = runtime.run("() => events")
     on_channel = [event for event in events if event.get("channel") == channel]
     assert [event["payload"] for event in on_channel] == ["line\none\r\n", "", long]
+    assert [event.get("headers") for event in on_channel] == [None, None, {"a": ["é&="]}]
     entries = [event for event in events if event.get("stream") == stream]
     assert [entry["payload"] for entry in entries] == ["text", [0, 10, 13, 255], long]
     assert [entry["id"] for entry in entries] == ids

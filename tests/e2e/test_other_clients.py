@@ -183,6 +183,24 @@ def test_node_receives_what_we_send(node: list[str], dsn: str, environment: dict
             assert json.loads(line(process)) == expected
 
 
+def test_headers_travel_both_ways(node: list[str], dsn: str, environment: dict[str, str], channel: str) -> None:
+    headers = {"by": "Ann", "é": [1, None, {"two": "lines\n"}]}
+    with Hub(dsn) as hub, hub.subscribe(channel) as events:
+        for payload in ("17", LONG):
+            command = [*node, "send", channel, json.dumps(headers)]
+            subprocess.run(command, input=payload.encode(), env=environment, timeout=30, check=True)
+            event = events.get(20)
+            assert isinstance(event, Notify)
+            assert (event.payload, event.headers) == (payload, headers)
+        with talking([*node, "listen", channel, "3"], environment) as process:
+            assert line(process) == "listening"
+            for payload in ("17", LONG):
+                hub.notify(channel, payload, headers=headers)
+                assert json.loads(line(process)) == {"payload": payload, "headers": headers}
+            hub.notify(channel, "17", headers={})
+            assert json.loads(line(process)) == "17"
+
+
 def test_node_agrees_with_the_vectors(node: list[str], environment: dict[str, str]) -> None:
     """The example is what others begin with."""
     script = """
@@ -194,7 +212,7 @@ def test_node_agrees_with_the_vectors(node: list[str], environment: dict[str, st
             return payloads.flatMap((payload) => joiner.take({ processId: 1, channel: "c", payload }));
         };
         console.log(JSON.stringify({
-            sent: sending.map(({ texts }) => texts.flatMap((text) => pack(written(text)))),
+            sent: sending.map(({ texts, headers }) => texts.flatMap((text) => pack(written(text), headers))),
             delivered: receiving.map(({ received }) => join(received)),
         }));
     """

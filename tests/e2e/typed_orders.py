@@ -56,6 +56,7 @@ def by_excluding(hub: Hub) -> None:
                 assert_type(event.raw, str)
                 continue
             assert_type(event, Notify[Order])
+            assert_type(event.headers, dict[str, Any] | None)
         event = events.get(timeout=1)
         if isinstance(event, Notify):
             assert_type(event.payload, Order)

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from pgpubsub import PayloadError, PayloadTooLarge
-from pgpubsub.core.entries import NAME_LIMIT, NewEntry, check_schema, check_stream, hint_channel, new_entry
+from pgpubsub.core.entries import (
+    NAME_LIMIT,
+    NewEntry,
+    check_schema,
+    check_stream,
+    hint_channel,
+    new_entry,
+    with_headers,
+)
 from pgpubsub.core.position import stream_id
 
 LIMIT = 100
@@ -23,7 +31,7 @@ def entry(payload: object = "p", **settings: Any) -> NewEntry:
 
 def test_an_entry_keeps_text_as_text_and_bytes_as_bytes() -> None:
     assert entry("text", key="k", headers={"a": 1}, idempotency_key="i") == NewEntry(
-        stream_id("orders"), "orders", "k", "text", None, '{"a": 1}', "i", 13
+        stream_id("orders"), "orders", "k", "text", None, '{"a":1}', "i", 12
     )
     assert entry(b"\0\xff") == NewEntry(stream_id("orders"), "orders", None, None, b"\0\xff", None, None, 2)
 
@@ -42,7 +50,7 @@ def test_nothing_is_a_payload_too() -> None:
 
 def test_the_size_of_an_entry_is_in_bytes() -> None:
     sizes = [entry(""), entry("four"), entry(b"three"), entry("four", headers={"a": 1}), entry("é", key="é")]
-    assert [one.size for one in sizes] == [0, 4, 5, 12, 4]
+    assert [one.size for one in sizes] == [0, 4, 5, 11, 4]
 
 
 @pytest.mark.parametrize("payload", ["x" * LIMIT, "é" * (LIMIT // 2), "😀" * (LIMIT // 4), b"x" * LIMIT])
@@ -106,18 +114,26 @@ def test_an_idempotency_key_may_have_as_many_bytes_as_an_index_takes() -> None:
 
 
 def test_a_key_and_headers_count_too() -> None:
-    assert entry("x" * 50, key="k" * 40, headers={"a": 1}).size == 98
+    assert entry("x" * 50, key="k" * 40, headers={"a": 1}).size == 97
     with pytest.raises(PayloadTooLarge, match="has 50 bytes, beside 51 of key and headers, and max_payload is 100"):
         entry("x" * 50, key="k" * 51)
 
 
 @pytest.mark.parametrize("headers", [{"a": 1}, UserDict({"a": 1}), MappingProxyType({"a": 1})])
 def test_headers_are_any_mapping(headers: Mapping[str, Any]) -> None:
-    assert entry(headers=headers).headers == '{"a": 1}'
+    assert entry(headers=headers).headers == '{"a":1}'
 
 
 def test_no_headers_are_not_the_same_as_empty_ones() -> None:
     assert (entry().headers, entry(headers={}).headers) == (None, "{}")
+
+
+def test_other_headers_replace_those_that_there_are() -> None:
+    for before in (None, {}, {"long": "é" * 10}):
+        other = with_headers(entry("text", key="k", headers=before), {"a": 1}, LIMIT)
+        assert other == entry("text", key="k", headers={"a": 1})
+    with pytest.raises(PayloadTooLarge, match="has 101 bytes with its headers and max_payload is 100"):
+        with_headers(entry("x" * 94), {"a": 1}, LIMIT)
 
 
 @pytest.mark.parametrize("headers", [[("a", 1)], "a", 17, {1: "a"}, {"a": 1, None: 2}])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pgpubsub.core.frames import CHUNK, HEADER, MAX_PAYLOAD, Partial, Run, Unjoined, join, pack
+from pgpubsub.core.headers import HEADERS_LIMIT, with_headers
 from pgpubsub.core.sql import PAYLOAD_LIMIT
 from pgpubsub.events import Notify
 
@@ -33,7 +34,7 @@ def described(payload: str, example: object) -> object:
     return {"bytes": len(data), "sha256": sha256(data).hexdigest()}
 
 
-def received(payloads: Sequence[str], limit: int, at_once: int) -> list[str | None]:
+def received(payloads: Sequence[str], limit: int, at_once: int) -> list[object]:
     """What becomes of them, if so many come at once."""
     partial: Partial | None = None
     events = [Notify(7, "channel", payload) for payload in payloads]
@@ -42,17 +43,23 @@ def received(payloads: Sequence[str], limit: int, at_once: int) -> list[str | No
         runs, partial = join(partial, events[start : start + at_once], limit)
         all_runs += runs
     assert partial is None
-    delivered: list[str | None] = []
+    delivered: list[object] = []
     for run in all_runs:
-        delivered += [None] if isinstance(run, Unjoined) else [event.payload for event in run]
+        delivered += [None] if isinstance(run, Unjoined) else [told(event) for event in run]
     return delivered
+
+
+def told(event: Notify) -> object:
+    """An event in the way in which the vectors tell it."""
+    return event.payload if event.headers is None else {"payload": event.payload, "headers": event.headers}
 
 
 @pytest.mark.parametrize("vector", VECTORS["sending"], ids=lambda vector: str(vector["name"]))
 def test_sending(vector: dict[str, Any]) -> None:
     texts = [written(text) for text in vector["texts"]]
     names = iter(vector.get("names", []))
-    packed = pack([("channel", text) for text in texts], lambda: next(names))
+    headers = vector.get("headers", {})
+    packed = pack([with_headers(("channel", text), headers, MAX_PAYLOAD) for text in texts], lambda: next(names))
     assert {channel for channel, _ in packed} == {"channel"}
     payloads = [payload for _, payload in packed]
     assert len(payloads) == len(vector["sent"])
@@ -60,7 +67,8 @@ def test_sending(vector: dict[str, Any]) -> None:
     assert next(names, None) is None
     assert max(len(payload.encode()) for payload in payloads) <= PAYLOAD_LIMIT
     for at_once in (1, 2, len(payloads)):
-        assert received(payloads, MAX_PAYLOAD, at_once) == texts
+        expected = [{"payload": text, "headers": headers} for text in texts] if headers else texts
+        assert received(payloads, MAX_PAYLOAD, at_once) == expected
 
 
 @pytest.mark.parametrize("vector", VECTORS["receiving"], ids=lambda vector: str(vector["name"]))
@@ -72,8 +80,8 @@ def test_receiving(vector: dict[str, Any], at_once: int) -> None:
 
 def test_the_vectors_cover_what_the_page_tells() -> None:
     names = {vector["name"] for part in VECTORS.values() for vector in part}
-    assert len(names) == len(VECTORS["sending"]) + len(VECTORS["receiving"]) == 22
-    assert all(set(vector) <= {"name", "texts", "names", "sent"} for vector in VECTORS["sending"])
+    assert len(names) == len(VECTORS["sending"]) + len(VECTORS["receiving"]) == 30
+    assert all(set(vector) <= {"name", "texts", "headers", "names", "sent"} for vector in VECTORS["sending"])
     assert all(set(vector) <= {"name", "max_payload", "received", "delivered"} for vector in VECTORS["receiving"])
 
 
@@ -81,6 +89,7 @@ def test_the_figures_of_the_page_are_those_of_the_code() -> None:
     for figure in (PAYLOAD_LIMIT, CHUNK, CHUNK // 2):
         assert f"{figure:,} bytes" in PAGE
     assert f"{MAX_PAYLOAD >> 20} MiB" in PAGE
+    assert f"{HEADERS_LIMIT:,} bytes" in PAGE
     shortest, longest = (f"pgpubsub/1 0123456789abcdef {number}/{number} " for number in ("1", "999999999"))
     assert all(HEADER.fullmatch(header) for header in (shortest, longest))
     assert f"{len(shortest)} to {len(longest)} bytes" in PAGE

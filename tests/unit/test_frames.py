@@ -183,7 +183,7 @@ def long_texts(draw: st.DrawFn) -> str:
 
 texts_like_frames = st.builds(
     "{}{}{}{}".format,
-    st.sampled_from(["pgpubsub/", "pgpubsub/1 ", f"pgpubsub/1 {NAME} ", f"pgpubsub/2 {NAME} "]),
+    st.sampled_from(["pgpubsub/", "pgpubsub/1 ", f"pgpubsub/1 {NAME} ", f"pgpubsub/2 {NAME} ", f"pgpubsub/3 {NAME} "]),
     st.sampled_from(["", "1/1 ", "1/2 ", "2/2 ", "3/2 ", "0/1 "]),
     any_text,
     st.sampled_from(["", "x" * LIMIT]),
@@ -228,7 +228,7 @@ def arrive(script: str) -> list[Notify]:
         origin, _, what = word.rpartition(":")
         pid, channel = (int(origin), "a") if origin.isdecimal() else (PID, origin or "a")
         if what.endswith("*"):
-            text = chunk_of(what[0], "whatever", "it is", version="2")
+            text = chunk_of(what[0], "whatever", "it is", version="3")
         elif "/" in what:
             text = chunk_of(what[0], what[1:], what.partition("/")[0])
         else:
@@ -398,7 +398,7 @@ def test_what_only_looks_like_a_chunk_is_delivered_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1/1 x", "", "x", "0/0", "日本語"])
-@pytest.mark.parametrize("version", ["2", "10", "9999"])
+@pytest.mark.parametrize("version", ["3", "10", "9999"])
 def test_whatever_a_later_version_says_after_the_name_is_not_taken_for_a_text(version: str, text: str) -> None:
     assert story(joined([Notify(PID, "a", f"pgpubsub/{version} {NAME} {text}"), *arrive("x")])) == "! x"
 
@@ -511,7 +511,7 @@ def test_it_is_known_whose_end_is_awaited() -> None:
     assert unfinished(None) is None
     _, partial = join(None, [Notify(7, "a", f"pgpubsub/1 {5:016x} 1/2 text")], 100)
     assert unfinished(partial) == f"{5:016x}"
-    _, partial = join(partial, [Notify(7, "a", f"pgpubsub/2 {6:016x} of a later version")], 100)
+    _, partial = join(partial, [Notify(7, "a", f"pgpubsub/3 {6:016x} of a later version")], 100)
     assert unfinished(partial) is None
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -37,12 +38,13 @@ class Gateway:
     Args:
         options: on its command line.
         environment: variables beside those that Python needs.
+        before: what stands before it on the command line.
     """
 
-    def __init__(self, *options: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *options: str, environment: dict[str, str] | None = None, before: Sequence[str] = ()) -> None:
         its = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PGPUBSUB"))}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pgpubsub", "serve", "--port", "0", *options],
+            [*before, sys.executable, "-m", "pgpubsub", "serve", "--port", "0", *options],
             env={**its, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

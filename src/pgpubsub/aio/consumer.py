@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
@@ -313,10 +313,12 @@ class AsyncConsumer(AsyncReceiver[Handed]):
                     raise group.exceptions[0] from None
 
     async def _work(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+        tracing = self._engine.tracing
         async for delivery in self:
             in_hand: Any = delivery
             async with in_hand:
-                await call(in_hand.entries if self._batches else in_hand.entry)
+                with nullcontext() if tracing is None else tracing.handling(in_hand):
+                    await call(in_hand.entries if self._batches else in_hand.entry)
 
 
 def _is_asynchronous(handler: Callable[[Any], Any]) -> bool:

@@ -13,6 +13,7 @@ from pgpubsub.aio.subscription import AsyncSubscription
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
+from pgpubsub.core.headers import Headers
 from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
@@ -21,6 +22,7 @@ from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces_of_an
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.streams.description import Options as StreamOptions
 from pgpubsub.streams.service import Streams
+from pgpubsub.tracing import Tracing
 
 __all__ = ["AsyncHub"]
 
@@ -46,7 +48,9 @@ class AsyncHub:
         give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
             first at once and then every 0.1 to 30 seconds.
         max_payload: longest payload that is sent, or put together when it arrives, in bytes.
-        observe: called with each `Observation`, for metrics and traces. It must not block.
+        observe: called with each `Observation`, for metrics. It must not block.
+        tracing: what makes spans of what is sent and handled, and has their context carried along:
+            `pgpubsub.contrib.opentelemetry` has one.
         libpq_keywords: connection parameters. They override those in `conninfo`; in `notify_conninfo` they stand in
             for what it does not say.
 
@@ -76,6 +80,7 @@ class AsyncHub:
         give_up_after: float | None = None,
         max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
+        tracing: Tracing | None = None,
         **libpq_keywords: Any,
     ) -> None:
         addresses = Addresses(conninfo, notify_conninfo, libpq_keywords)
@@ -88,6 +93,7 @@ class AsyncHub:
             give_up_after=give_up_after,
             max_payload=max_payload,
             observe=observe,
+            tracing=tracing,
         )
         self._begin(engine, addresses)
 
@@ -160,10 +166,10 @@ class AsyncHub:
         )
 
     @overload
-    async def notify(self, channel: Channel[T], payload: T) -> None: ...
+    async def notify(self, channel: Channel[T], payload: T, *, headers: Headers | None = None) -> None: ...
     @overload
-    async def notify(self, channel: str, payload: str = "") -> None: ...
-    async def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
+    async def notify(self, channel: str, payload: str = "", *, headers: Headers | None = None) -> None: ...
+    async def notify(self, channel: str | Channel[Any], payload: Any = "", *, headers: Headers | None = None) -> None:
         """Send one notification; it is committed when this returns.
 
         Calls that come at the same time go out together, in one statement, each with an outcome of its own. A
@@ -173,6 +179,8 @@ class AsyncHub:
             channel: any text of up to 63 bytes, or a `Channel`.
             payload: text, or what the `Channel` carries. Of up to 7,999 bytes it travels as it is, up to the hub's
                 `max_payload` in parts, which whoever listens with pgpubsub gets as one.
+            headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification:
+                who listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
 
         Raises:
             ChannelNameError, PayloadError, PayloadTooLarge: it cannot be sent.
@@ -181,9 +189,11 @@ class AsyncHub:
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
-        await self._engine.send((checked_message(channel, payload, self._engine.max_payload),))
+        await self._engine.send((checked_message(channel, payload, self._engine.max_payload, headers),))
 
-    async def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
+    async def notify_many(
+        self, pairs: Iterable[tuple[str | Channel[Any], Any]], *, headers: Headers | None = None
+    ) -> int:
         """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.
 
         Ten thousands are prepared in one go, during which the event loop waits: a million take half a second.
@@ -193,6 +203,7 @@ class AsyncHub:
 
         Args:
             pairs: of a channel and a payload, as `notify` takes them; 256 MiB of payload at most.
+            headers: for each of them, as `notify` takes them.
 
         Raises:
             as `notify`. What is wrong with a pair is raised before anything is sent, and `SendUncertain` concerns all.
@@ -206,18 +217,19 @@ class AsyncHub:
         ['17', '17']
         """
         messages: list[Message] = []
-        for message in check_all(pairs, self._engine.max_payload):
+        for message in check_all(pairs, self._engine.max_payload, headers):
             messages.append(message)
             if len(messages) % IN_A_ROW == 0:
                 await asyncio.sleep(0)
         check_total(messages)
-        await (self._engine.send(messages) if messages else asyncio.sleep(0))
+        await (self._engine.send(messages, many=True) if messages else asyncio.sleep(0))
         return len(messages)
 
     async def notify_stream(
         self,
         pairs: Iterable[tuple[str | Channel[Any], Any]] | AsyncIterable[tuple[str | Channel[Any], Any]],
         *,
+        headers: Headers | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> int:
         """Send any number of notifications, in order, in one transaction for each 1,000 or 1 MiB. Returns how many.
@@ -227,6 +239,7 @@ class AsyncHub:
 
         Args:
             pairs: as for `notify_many`, without a limit.
+            headers: for each of them, as `notify` takes them.
             on_progress: called after each transaction with the number of notifications sent so far.
 
         Raises:
@@ -245,10 +258,10 @@ class AsyncHub:
         """
         total, failure = 0, None
         try:
-            async for piece in pieces_of_any(pairs, self._engine.max_payload):
+            async for piece in pieces_of_any(pairs, self._engine.max_payload, headers):
                 failure = piece.failure
                 if piece.messages:
-                    await self._engine.send(piece.messages)
+                    await self._engine.send(piece.messages, many=True)
                     total += len(piece.messages)
                     if on_progress is not None:
                         on_progress(total)
@@ -310,6 +323,11 @@ class AsyncHub:
         """
         description = self._streams.describe(name, type, encode, decode, **options)
         return AsyncStream(self._engine, self._streams, description)
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What it was given as such."""
+        return self._engine.tracing
 
     @property
     def state(self) -> HubState:

@@ -10,13 +10,14 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 from pgpubsub.aio.consumer import AsyncBatch, AsyncConsumer, AsyncDelivery
 from pgpubsub.aio.reader import AsyncReader
 from pgpubsub.aio.receiving import IN_A_ROW
+from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.hubs.engine import Engine
-from pgpubsub.streams.description import Description, Headers
+from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
 
 __all__ = ["AsyncStream"]
@@ -100,7 +101,7 @@ class AsyncStream(Generic[T]):
         if not entries:
             await asyncio.sleep(0)
             return []
-        return list(await self._streams.append(self._description.schema, entries))
+        return list(await self._streams.append(self._description.schema, entries, many=True))
 
     @overload
     def read(

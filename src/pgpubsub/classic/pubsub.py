@@ -20,6 +20,7 @@ from pgpubsub.classic.delivery import Inbox, warn_of
 from pgpubsub.classic.handler import Callback, NotificationHandler
 from pgpubsub.classic.listener import Listener
 from pgpubsub.core.frames import MAX_PAYLOAD
+from pgpubsub.core.headers import Headers
 from pgpubsub.core.sql import check_max_payload
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.drivers.psycopg3 import open_connection, parse_conninfo
@@ -204,10 +205,10 @@ class PubSub:
             self._listener.unlisten(self._inbox, name)
 
     @overload
-    def notify(self, channel: Channel[T], payload: T) -> None: ...
+    def notify(self, channel: Channel[T], payload: T, *, headers: Headers | None = None) -> None: ...
     @overload
-    def notify(self, channel: str, payload: str = "") -> None: ...
-    def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
+    def notify(self, channel: str, payload: str = "", *, headers: Headers | None = None) -> None: ...
+    def notify(self, channel: str | Channel[Any], payload: Any = "", *, headers: Headers | None = None) -> None:
         """Send a notification. When this returns, the server has committed it; inside a transaction that you
         opened on a connection that you brought, it goes out when that commits.
 
@@ -217,6 +218,8 @@ class PubSub:
             channel: as in `listen`.
             payload: at most `max_payload` bytes. One of more than 7,999 travels in parts, which whoever listens with
                 pgpubsub gets as one.
+            headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification:
+                who listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
 
         Raises:
             ChannelNameError, PayloadError: too long, or containing NUL. Nothing has been sent.
@@ -224,7 +227,7 @@ class PubSub:
             ConnectionLost: there is no connection, and reconnecting failed or is not due. It was not sent.
             ServerRefused: the server refused, for example since its notification queue is full.
         """
-        self._listener.notify(checked_message(channel, payload, self._listener.max_payload))
+        self._listener.notify(checked_message(channel, payload, self._listener.max_payload, headers))
 
     # -- receiving
 
@@ -268,7 +271,7 @@ class PubSub:
         deadline = None if timeout is None else monotonic() + timeout
         inbox = self._inbox
         while self._listener.receive(inbox, timeout):
-            events: list[Any] = [event for event in inbox.queue if type(event) is Notify or yield_gaps]
+            events: list[Any] = [event for event in inbox.queue if yield_gaps or type(event) is not Gap]
             if inbox.types:
                 events = [inbox.types.decoded(event) for event in events]
             if len(events) < len(inbox.queue):

@@ -75,6 +75,7 @@ def as_json(event: Notify | Entry[Any] | Gap, at: datetime) -> dict[str, Any]:
         "at": at.isoformat(),
         "channel": event.channel,
         "payload": event.payload,
+        "headers": event.headers,
         "pid": event.pid,
     }
 

@@ -36,7 +36,8 @@ def listen(
             "--exec",
             metavar="CMD",
             help="Run CMD in a shell for each, one after the other. It reads the payload from standard input and has"
-            " PGPUBSUB_KIND (notify or gap), PGPUBSUB_CHANNEL, PGPUBSUB_PID, and PGPUBSUB_GAP (JSON).",
+            " PGPUBSUB_KIND (notify or gap), PGPUBSUB_CHANNEL, PGPUBSUB_PID, PGPUBSUB_HEADERS (JSON), and PGPUBSUB_GAP"
+            " (JSON).",
         ),
     ] = None,
     count: Count = None,
@@ -80,6 +81,11 @@ def _for_command(event: Notify | Gap, at: datetime) -> tuple[dict[str, str], byt
     if isinstance(event, Gap):
         return {"KIND": "gap", "GAP": json.dumps(as_json(event, at))}, f"{explained(event)}\n".encode()
     return (
-        {"KIND": "notify", "CHANNEL": event.channel, "PID": str(event.pid)},
+        {
+            "KIND": "notify",
+            "CHANNEL": event.channel,
+            "PID": str(event.pid),
+            "HEADERS": "" if event.headers is None else json.dumps(event.headers),
+        },
         event.payload.encode(errors="surrogateescape"),
     )

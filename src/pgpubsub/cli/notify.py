@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pgpubsub.cli.connecting import hub
 from pgpubsub.cli.incoming import Batch, batches, progress
-from pgpubsub.cli.options import Dsn
+from pgpubsub.cli.options import Dsn, Headers, parsed
 from pgpubsub.cli.terminal import Terminal
 from pgpubsub.errors import PayloadError
 from pgpubsub.threads.hub import Hub
@@ -23,6 +23,7 @@ def notify(
     payload: Annotated[
         str, typer.Argument(metavar="PAYLOAD|-", help="-: one for each line of standard input.", show_default=False)
     ] = "",
+    headers: Headers = None,
     dsn: Dsn = "",
 ) -> None:
     """Send a notification, or many.
@@ -31,18 +32,19 @@ def notify(
     the end, also if it is interrupted or fails, it says how many were sent.
     """
     terminal: Terminal = ctx.obj
+    beside = parsed(headers)
     with hub(terminal, dsn) as its_hub:
         if payload != "-":
             with terminal.interruption.breaking():
-                its_hub.notify(channel, payload)
+                its_hub.notify(channel, payload, headers=beside)
             return
         with progress(terminal, "sent") as tally, terminal.interruption.breaking():
             for batch in batches():
-                _send(its_hub, channel, batch, tally.add)
+                _send(its_hub, channel, batch, beside, tally.add)
                 tally.reach(batch.place)
 
 
-def _send(hub: Hub, channel: str, batch: Batch, count: Callable[[int], None]) -> None:
+def _send(hub: Hub, channel: str, batch: Batch, headers: dict[str, Any] | None, count: Callable[[int], None]) -> None:
     sent = 0
 
     def on_progress(number: int) -> None:
@@ -51,6 +53,6 @@ def _send(hub: Hub, channel: str, batch: Batch, count: Callable[[int], None]) ->
         sent = number
 
     try:
-        hub.notify_stream(((channel, line) for line in batch.lines), on_progress=on_progress)
+        hub.notify_stream(((channel, line) for line in batch.lines), headers=headers, on_progress=on_progress)
     except PayloadError as error:
         raise batch.fault(sent, error) from error

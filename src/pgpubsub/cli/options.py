@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "Count", "Dsn", "Schema", "Timeout", "positive"]
+__all__ = ["AsJson", "Count", "Dsn", "Headers", "Schema", "Timeout", "parsed", "positive"]
 
 
 def positive(seconds: float | None) -> float | None:
@@ -14,6 +15,20 @@ def positive(seconds: float | None) -> float | None:
     if seconds is not None and not 0 < seconds <= 86_400 * 366:
         raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0, and at most a year")
     return seconds
+
+
+def parsed(headers: list[str] | None) -> dict[str, Any] | None:
+    """What `--header` says, as often as it was given."""
+    its: dict[str, Any] = {}
+    for header in headers or ():
+        name, equals, value = header.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{header!r} is not NAME=VALUE", param_hint="--header")
+        try:
+            its[name] = json.loads(value)
+        except ValueError:
+            its[name] = value
+    return its or None
 
 
 Dsn = Annotated[
@@ -27,6 +42,10 @@ Dsn = Annotated[
     ),
 ]
 Schema = Annotated[str, typer.Option("--schema", metavar="SCHEMA", help="Where streams are installed.")]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="NAME=VALUE", help="Beside the payload; VALUE is JSON, or else text."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Count = Annotated[int | None, typer.Option("--count", min=1, metavar="N", help="End after N of them.")]
 Timeout = Annotated[

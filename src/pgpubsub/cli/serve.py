@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -89,6 +90,14 @@ def serve(
         ),
     ] = "skip",
     page: Annotated[bool, typer.Option(envvar="PGPUBSUB_PAGE", help="Whether there is a page at /.")] = True,
+    opentelemetry: Annotated[
+        bool,
+        typer.Option(
+            envvar="PGPUBSUB_OPENTELEMETRY",
+            help="Traces and metrics by OpenTelemetry, configured by OTEL_...: run `opentelemetry-instrument pgpubsub"
+            " serve --opentelemetry`.",
+        ),
+    ] = False,
     access_log: Annotated[bool, typer.Option(envvar="PGPUBSUB_ACCESS_LOG", help="Log each request.")] = False,
     log_format: Annotated[
         str,
@@ -129,6 +138,11 @@ def serve(
         "rate": rate,
         "slow": slow,
     }
+    if opentelemetry and find_spec("opentelemetry") is None:
+        terminal.say(
+            "--opentelemetry needs the extra 'opentelemetry': pip install 'pgpubsub[binary,cli,web,opentelemetry]'"
+        )
+        raise Ended(FAILED)
     options = Options(
         dsn=dsn,
         public=public or [],
@@ -140,6 +154,7 @@ def serve(
         schema=schema,
         page=page,
         database_metrics=database_metrics,
+        opentelemetry=opentelemetry,
         limits=limits,
     )
     try:

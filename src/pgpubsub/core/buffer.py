@@ -31,12 +31,17 @@ Overflow = Literal["clear", "drop_oldest", "latest", "close"]
 
 
 def payload_bytes(events: Iterable[Notify]) -> int:
-    """Length of all their payloads, in bytes of UTF-8.
+    """Length of all their payloads, and headers if they have any, in bytes of UTF-8.
 
     >>> payload_bytes([Notify(1, "a", "é"), Notify(1, "a", "e")])
     3
     """
-    return sum([utf8_length(event[2]) for event in events])
+    # Most are ASCII, and are measured without calling a function for each.
+    return sum([len(event[2]) if type(event) is Notify and event[2].isascii() else _size(event) for event in events])
+
+
+def _size(event: Notify) -> int:
+    return utf8_length(event[2]) + event._beside
 
 
 @dataclass(slots=True)
@@ -150,7 +155,7 @@ class Buffer:
         if isinstance(event, Gap):
             self.gaps += 1
         else:
-            size = utf8_length(event[2])
+            size = len(event[2]) if type(event) is Notify and event[2].isascii() else _size(event)
             self._held -= 1
             self._bytes -= size
         del self._queue[0]
@@ -161,7 +166,7 @@ class Buffer:
 
         It comes before what was lost meanwhile. As in `take`, nothing is called once something has changed.
         """
-        size = None if isinstance(event, Gap) else utf8_length(event[2])
+        size = None if isinstance(event, Gap) else _size(event)
         queue = deque((event, *[loss.as_gap() for loss in self._losses.values()], *self._queue))
         self._queue = queue
         self._losses = {}
@@ -228,7 +233,7 @@ class Buffer:
     # -- making room
 
     def _put_tightly(self, event: Notify) -> None:
-        size = utf8_length(event[2])
+        size = _size(event)
         while not self.overflowed and (self._held >= self.capacity or self._bytes + size > self.capacity_bytes):
             if self.overflow == "close":
                 self.overflowed = True
@@ -258,7 +263,7 @@ class Buffer:
         self._lose(event)
         if isinstance(event, Notify):
             self._held -= 1
-            self._bytes -= utf8_length(event[2])
+            self._bytes -= _size(event)
 
     def _lose(self, event: Notify | Gap) -> None:
         if isinstance(event, Gap):
@@ -307,7 +312,7 @@ class Buffer:
                 queue.append(event)
             else:
                 count += 1
-                size += utf8_length(event[2])
+                size += _size(event)
         self._queue = queue
         self._held -= count
         self._bytes -= size

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pgpubsub.core.headers import Headers, as_json
 from pgpubsub.core.position import stream_id
 from pgpubsub.core.sql import CHANNEL_LIMIT, text_fault, utf8_length
 from pgpubsub.errors import PayloadError, PayloadTooLarge
 
-__all__ = ["NAME_LIMIT", "NewEntry", "check_name", "check_schema", "check_stream", "hint_channel", "new_entry"]
+__all__ = [
+    "NAME_LIMIT",
+    "NewEntry",
+    "check_name",
+    "check_schema",
+    "check_stream",
+    "hint_channel",
+    "new_entry",
+    "with_headers",
+]
 
 NAME_LIMIT = 1000
 """Bytes in the name of a stream, and in an idempotency key: they stand in an index, which takes 2,704."""
@@ -39,7 +47,7 @@ def new_entry(
     limit: int,
     *,
     key: str | None = None,
-    headers: Mapping[str, Any] | None = None,
+    headers: Headers | None = None,
     idempotency_key: str | None = None,
 ) -> NewEntry:
     """Check an entry whose payload may have at most `limit` bytes.
@@ -63,10 +71,27 @@ def new_entry(
             f"the idempotency key for stream {stream!r} has {utf8_length(idempotency_key)} bytes and may have"
             f" {NAME_LIMIT}: use a digest of it"
         )
-    json_headers = _as_json(stream, headers)
+    json_headers = None if headers is None else as_json(f"stream {stream!r}", headers)
     size = _checked_size(stream, payload, utf8_length(key or "") + utf8_length(json_headers or ""), limit)
     data = None if text is not None else bytes(payload)  # type: ignore[arg-type]  # which was checked
     return NewEntry(stream_id(stream), stream, key, text, data, json_headers, idempotency_key, size)
+
+
+def with_headers(entry: NewEntry, headers: Headers, limit: int) -> NewEntry:
+    """The same entry with these headers in place of its own.
+
+    Raises:
+        TypeError, PayloadError, PayloadTooLarge: as `new_entry`.
+    """
+    text = as_json(f"stream {entry.name!r}", headers)
+    size = entry.size - utf8_length(entry.headers or "") + utf8_length(text)
+    if size > limit:
+        raise PayloadTooLarge(
+            f"the payload for stream {entry.name!r} has {size} bytes with its headers and max_payload is {limit}",
+            size=size,
+            limit=limit,
+        )
+    return entry._replace(headers=text, size=size)
 
 
 def _checked_size(stream: str, payload: object, others: int, limit: int) -> int:
@@ -88,21 +113,6 @@ def _checked_size(stream: str, payload: object, others: int, limit: int) -> int:
             limit=limit,
         )
     return size + others
-
-
-def _as_json(stream: str, headers: Mapping[str, Any] | None) -> str | None:
-    if headers is None:
-        return None
-    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
-        raise TypeError(f"the headers for stream {stream!r} are a mapping from names to JSON values, not {headers!r}")
-    try:
-        text = json.dumps(dict(headers), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"the headers for stream {stream!r} are no JSON: {error}") from error
-    fault = "contains NUL" if "\\u0000" in text.replace("\\\\", "") else text_fault(text)
-    if fault is not None:
-        raise PayloadError(f"a header for stream {stream!r} {fault}, which PostgreSQL cannot store as text")
-    return text
 
 
 def check_stream(name: str) -> None:

@@ -12,6 +12,9 @@ so whoever joins them needs to remember one message at a time. The message's nam
 of one transaction are merged into one. A payload that begins as a chunk does is itself sent as a chunk, however short,
 and what looks like none to `HEADER` is somebody's plain text: so every text arrives as it was.
 
+A message with headers (`core.headers`) travels in chunks of version 2, however short it is. They are alike, and what is
+joined of them is a JSON object, a line feed and the payload.
+
 docs/frames.md has all of this for other languages, with test vectors. It promises: what `join` returns is complete
 messages in order, exactly as they were sent, and an `Unjoined` where one began or went on and was not complete.
 """
@@ -22,13 +25,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from pgpubsub.core.headers import Headed, parted
 from pgpubsub.core.sql import PAYLOAD_LIMIT, utf8_length
-from pgpubsub.events import Notify
+from pgpubsub.events import Notify, headed
 
 __all__ = ["MAX_PAYLOAD", "Message", "NewId", "Partial", "Run", "Unjoined", "join", "pack", "unfinished"]
 
 Message = tuple[str, str]
-"""A channel and a text."""
+"""A channel and a text, or a `Headed`."""
 
 NewId = Callable[[], str]
 """Makes the name of a message: 16 lower-case hexadecimal digits, random."""
@@ -37,6 +41,9 @@ MAX_PAYLOAD = 16 << 20
 """Bytes of a payload, at most, unless the user says otherwise."""
 
 PREFIX = "pgpubsub/"
+
+VERSIONS = ("1", "2")
+"""Without headers, and with."""
 
 HEADER = re.compile(r"pgpubsub/([1-9]\d{0,3}) ([0-9a-f]{16}) (?:([1-9]\d{0,8})/([1-9]\d{0,8}) )?", re.ASCII)
 """What a chunk begins with. Later versions will begin alike up to the second space."""
@@ -82,8 +89,9 @@ def pack(messages: Sequence[Message], new_id: NewId, room: int | None = None) ->
 
 
 def _chunks(text: str, name: str) -> list[str]:
-    pieces = _cut(text)
-    return [f"{PREFIX}1 {name} {index}/{len(pieces)} {piece}" for index, piece in enumerate(pieces, 1)]
+    version, whole = (2, text.whole) if isinstance(text, Headed) else (1, text)
+    pieces = _cut(whole)
+    return [f"{PREFIX}{version} {name} {index}/{len(pieces)} {piece}" for index, piece in enumerate(pieces, 1)]
 
 
 def _cut(text: str) -> list[str]:
@@ -118,6 +126,7 @@ class Partial(NamedTuple):
     pid: int
     channel: str
     name: str
+    version: str
     total: int
     """How many parts it has."""
     last: int
@@ -186,11 +195,11 @@ def _read(event: Notify, header: re.Match[str]) -> Partial | None:
     """The chunk as a message that has only this part; None if it is none."""
     version, name, index, count = header.groups()
     text = event.payload[header.end() :]
-    if version != "1":
-        return Partial(event.pid, event.channel, name, 1, 0, None, 0)  # whose end is not known
+    if version not in VERSIONS:
+        return Partial(event.pid, event.channel, name, version, 1, 0, None, 0)  # whose end is not known
     if index is None or int(index) > int(count):
         return None
-    return Partial(event.pid, event.channel, name, int(count), int(index), ((), text), utf8_length(text))
+    return Partial(event.pid, event.channel, name, version, int(count), int(index), ((), text), utf8_length(text))
 
 
 def _go_on(partial: Partial | None, chunk: Partial, limit: int, runs: list[Run]) -> Partial:
@@ -200,7 +209,7 @@ def _go_on(partial: Partial | None, chunk: Partial, limit: int, runs: list[Run])
     why = None
     if chunk.parts is None:
         why = "a message came in a later version of the frame format: a newer pgpubsub understands it"
-    elif chunk.last != begun.last + 1 or chunk.total != begun.total:
+    elif (chunk.last, chunk.total, chunk.version) != (begun.last + 1, begun.total, begun.version):
         why = _missing(begun).why
     elif size > limit:
         why = f"a message came that is longer than max_payload, {limit} bytes: receive with a larger one"
@@ -213,8 +222,21 @@ def _go_on(partial: Partial | None, chunk: Partial, limit: int, runs: list[Run])
     assert chunk.parts
     parts = (begun.parts, chunk.parts[1])
     if chunk.last == chunk.total:
-        _append(runs, Notify(chunk.pid, chunk.channel, _text(parts)))
+        _finish(runs, chunk, _text(parts))
     return chunk._replace(parts=parts, size=size)
+
+
+def _finish(runs: list[Run], chunk: Partial, text: str) -> None:
+    """`chunk` was the last of a message, and `text` are all its parts."""
+    if chunk.version == "1":
+        _append(runs, Notify(chunk.pid, chunk.channel, text))
+        return
+    try:
+        headers, size, payload = parted(text)
+    except ValueError as error:
+        runs.append(Unjoined(chunk.channel, f"a message came with headers that cannot be read: {error}"))
+    else:
+        _append(runs, headed(chunk.pid, chunk.channel, payload, headers, size))
 
 
 def _text(parts: Parts) -> str:

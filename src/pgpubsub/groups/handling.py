@@ -40,6 +40,23 @@ class InHand:
         self._claim = claim
         self._handed = claim.handed
 
+    @property
+    def stream(self) -> str:
+        """The name of the stream."""
+        name: str = self._consumer._description.name
+        return name
+
+    @property
+    def group(self) -> str:
+        """The name of the group."""
+        name: str = self._consumer._settings.group
+        return name
+
+    @property
+    def attempt(self) -> int:
+        """How often it was handed out, this time included: 1 for the first time. Of a batch, its first entry."""
+        return self._claim.items[0].attempts
+
     def __del__(self) -> None:
         if not self._claim.settled and self._claim.handed == self._handed:
             self._consumer._abandon(self._claim)
@@ -90,11 +107,6 @@ class Delivered(InHand, Generic[T]):
     def payload(self) -> T:
         """The entry's. One that cannot be decoded raises the codec's error."""
         return self.entry.payload
-
-    @property
-    def attempt(self) -> int:
-        """How often it was handed out, this time included: 1 for the first time."""
-        return self._claim.items[0].attempts
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._stored!r}, attempt {self.attempt}>"

@@ -26,11 +26,13 @@ from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, Subscri
 from pgpubsub.hubs import forking
 from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
+from pgpubsub.hubs.outgoing import traced
 from pgpubsub.hubs.receiver import Receiver
 from pgpubsub.hubs.sender import Sender
 from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Happening, HubState, HubStats, HubStatus, Observation
+from pgpubsub.tracing import Tracing, check_tracing
 
 __all__ = ["HEARTBEAT_CHANNEL", "OTHER_LOOP", "Engine", "Part"]
 
@@ -76,6 +78,7 @@ class Engine:
         give_up_after: float | None = None,
         max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         times = {"heartbeat_timeout": heartbeat_timeout, "send_timeout": send_timeout}
         optional = {"heartbeat": heartbeat, "give_up_after": give_up_after}
@@ -85,8 +88,10 @@ class Engine:
         check_max_payload(max_payload)
         if observe is not None and not callable(observe):
             raise TypeError(f"observe is a function that takes an Observation, not {type(observe).__name__}")
+        check_tracing(tracing)
         self.send_timeout = send_timeout
         self.max_payload = max_payload
+        self.tracing = tracing
         self._observer = observe
         beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
         session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after)
@@ -210,10 +215,18 @@ class Engine:
 
     # -- what it is for
 
-    def send(self, messages: Sequence[Message]) -> Awaitable[None]:
-        """Send notifications that have been checked, in one transaction. See `AsyncHub.notify`."""
+    def send(self, messages: Sequence[Message], *, many: bool = False) -> Awaitable[None]:
+        """Send notifications that have been checked, in one transaction. See `AsyncHub.notify`, and for `many`
+        `notify_many`."""
+        if self.tracing is not None:
+            return self._send_traced(self.tracing, messages, many)
         self.start()
         return self._sender.send(messages)
+
+    async def _send_traced(self, tracing: Tracing, messages: Sequence[Message], many: bool) -> None:
+        with traced(tracing, messages, self.max_payload, many=many) as carrying:
+            self.start()
+            await self._sender.send(carrying)
 
     def submit(self, call: Call[Message]) -> None:
         """The same for somebody who does not wait in the loop, and is told."""

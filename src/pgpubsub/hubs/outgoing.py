@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import Message
+from pgpubsub.core.headers import Headed, Headers, read_json, with_headers
 from pgpubsub.core.sender import CHARACTERS, MESSAGES
 from pgpubsub.core.sql import LARGEST, utf8_length
 from pgpubsub.errors import PayloadTooLarge
+from pgpubsub.tracing import Outgoing, Sending, Tracing
 
-__all__ = ["Pair", "Piece", "check_all", "check_total", "explain", "pieces", "pieces_of_any"]
+__all__ = ["Pair", "Piece", "check_all", "check_total", "explain", "pieces", "pieces_of_any", "traced"]
 
 Pair = tuple[str | Channel[Any], Any]
 """A channel and a payload, as a user gives them."""
 
 
-def check_all(pairs: Iterable[Pair], limit: int) -> Iterator[Message]:
-    """The messages to be sent. An error says which pair it is about."""
+def check_all(pairs: Iterable[Pair], limit: int, headers: Headers | None = None) -> Iterator[Message]:
+    """The messages to be sent, each with `headers`. An error says which pair it is about."""
     for number, pair in enumerate(pairs, 1):
-        yield _check_pair(number, pair, limit)
+        yield _check_pair(number, pair, limit, headers)
 
 
-def _check_pair(number: int, pair: Pair, limit: int) -> Message:
+def _check_pair(number: int, pair: Pair, limit: int, headers: Headers | None) -> Message:
     try:
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise TypeError(f"notifications are pairs of a channel and a payload, not {pair!r}")
-        return checked_message(pair[0], pair[1], limit)
+        return checked_message(pair[0], pair[1], limit, headers)
     except Exception as error:
         error.add_note(f"This was pair number {number}.")
         raise
@@ -60,11 +63,11 @@ class Piece:
         return len(self.messages) >= MESSAGES or self._characters >= CHARACTERS
 
 
-def pieces(pairs: Iterable[Pair], limit: int) -> Iterator[Piece]:
+def pieces(pairs: Iterable[Pair], limit: int, headers: Headers | None = None) -> Iterator[Piece]:
     """Divide what is to be sent into what one transaction carries."""
     piece = Piece()
     try:
-        for message in check_all(pairs, limit):
+        for message in check_all(pairs, limit, headers):
             if piece.add(message):
                 yield piece
                 piece = Piece()
@@ -73,10 +76,12 @@ def pieces(pairs: Iterable[Pair], limit: int) -> Iterator[Piece]:
     yield piece
 
 
-async def pieces_of_any(pairs: Iterable[Pair] | AsyncIterable[Pair], limit: int) -> AsyncIterator[Piece]:
+async def pieces_of_any(
+    pairs: Iterable[Pair] | AsyncIterable[Pair], limit: int, headers: Headers | None = None
+) -> AsyncIterator[Piece]:
     """`pieces`, of what may be asynchronous."""
     if not isinstance(pairs, AsyncIterable):
-        for piece in pieces(pairs, limit):
+        for piece in pieces(pairs, limit, headers):
             yield piece
         return
     piece = Piece()
@@ -84,7 +89,7 @@ async def pieces_of_any(pairs: Iterable[Pair] | AsyncIterable[Pair], limit: int)
     try:
         async for pair in pairs:
             number += 1
-            if piece.add(_check_pair(number, pair, limit)):
+            if piece.add(_check_pair(number, pair, limit, headers)):
                 yield piece
                 piece = Piece()
     except Exception as error:
@@ -97,3 +102,29 @@ def explain(error: Exception, sent: int, failure: Exception | None) -> None:
     error.add_note(f"{sent} notifications had been sent before.")
     if failure is not None and failure is not error:
         error.add_note(f"What was to follow had failed as well: {failure!r}")
+
+
+@contextmanager
+def traced(
+    tracing: Tracing, messages: Sequence[Message], limit: int, *, many: bool = False
+) -> Iterator[Sequence[Message]]:
+    """What is done within sends `messages`: gives them with what they are to carry. `many`: they may be several."""
+    channels = {channel for channel, _ in messages}
+    text = messages[0][1]
+    size = utf8_length(text.payload if isinstance(text, Headed) else text)
+    destination = channels.pop() if len(channels) == 1 else None
+    outgoing = Outgoing("notify", destination, len(messages) if many else None, None if many else size)
+    with tracing.sending(outgoing) as sending:
+        yield [_carrying(message, sending, limit) for message in messages]
+
+
+def _carrying(message: Message, sending: Sending, limit: int) -> Message:
+    text = message[1]
+    own = read_json(text.headers) if isinstance(text, Headed) else None
+    carried = sending.carried(own)
+    if carried is None or carried is own:
+        return message
+    try:
+        return with_headers(message, carried, limit)
+    except PayloadTooLarge:  # it was not before
+        return message

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypedDict, TypeVar
 
 from pgpubsub.channel import Types
 from pgpubsub.codecs import Typed, was_raised_by_a_signal_handler
-from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry
+from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry, with_headers
+from pgpubsub.core.headers import Headers, read_json
 from pgpubsub.core.position import Position, Start, stream_id
-from pgpubsub.core.sql import LARGEST
+from pgpubsub.core.sql import LARGEST, utf8_length
 from pgpubsub.core.timeouts import check_seconds
 from pgpubsub.errors import PayloadTooLarge
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.hubs.addresses import Conninfo
 from pgpubsub.hubs.mailbox import Decoders
+from pgpubsub.tracing import Outgoing, Sending, Tracing
 
-__all__ = ["Description", "Headers", "Options", "Payloads"]
+__all__ = ["Description", "Options", "Payloads", "traced"]
 
 T = TypeVar("T")
-
-Headers = Mapping[str, Any]
 
 
 class Options(TypedDict, total=False):
@@ -132,6 +133,29 @@ class Description(Generic[T]):
     def start(self, after: str | Start) -> Position | Start:
         """Where to begin. Raises `PositionError`."""
         return after if isinstance(after, Start) else Position.decode(after, stream_id(self.name))
+
+
+@contextmanager
+def traced(tracing: Tracing, entries: Sequence[NewEntry], limit: int, *, many: bool) -> Iterator[Sequence[NewEntry]]:
+    """What is done within appends `entries` to a stream: gives them with what they are to carry. `many`: they may be
+    several."""
+    first = entries[0]
+    size = len(first.data) if first.data is not None else utf8_length(first.text or "")
+    with tracing.sending(
+        Outgoing("append", first.name, len(entries) if many else None, None if many else size)
+    ) as sending:
+        yield [_carrying(entry, sending, limit) for entry in entries]
+
+
+def _carrying(entry: NewEntry, sending: Sending, limit: int) -> NewEntry:
+    own = None if entry.headers is None else read_json(entry.headers)
+    carried = sending.carried(own)
+    if carried is None or carried is own:
+        return entry
+    try:
+        return with_headers(entry, carried, limit)
+    except PayloadTooLarge:  # it was not before
+        return entry
 
 
 def _typed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, Unpack
@@ -15,13 +15,14 @@ from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, Subscri
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.appending import Appending, AwaitedAppend
-from pgpubsub.streams.description import Description, Options
+from pgpubsub.streams.description import Description, Options, traced
 from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.reader import Reader, Sink
 from pgpubsub.streams.retention import Trimmer
 from pgpubsub.streams.source import Session, Source
 from pgpubsub.streams.statements import Statements
 from pgpubsub.streams.watch import Watch
+from pgpubsub.tracing import Tracing
 
 __all__ = ["Streams"]
 
@@ -67,8 +68,20 @@ class Streams:
 
     # -- appending
 
-    async def append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
-        """Append entries in one transaction, and return their ids when it is committed."""
+    def append(self, schema: str, entries: Sequence[NewEntry], *, many: bool = False) -> Awaitable[Sequence[int]]:
+        """Append entries in one transaction, and return their ids when it is committed. See `AsyncStream.append`, and
+        for `many` `append_many`."""
+        if self._engine.tracing is not None:
+            return self._append_traced(self._engine.tracing, schema, entries, many)
+        return self._append(schema, entries)
+
+    async def _append_traced(
+        self, tracing: Tracing, schema: str, entries: Sequence[NewEntry], many: bool
+    ) -> Sequence[int]:
+        with traced(tracing, entries, self._engine.max_payload, many=many) as carrying:
+            return await self._append(schema, carrying)
+
+    async def _append(self, schema: str, entries: Sequence[NewEntry]) -> Sequence[int]:
         self._engine.start()  # first: in a forked child there is no running loop to wait in
         call = AwaitedAppend(entries)
         await self._appender(schema).wait_for(call)

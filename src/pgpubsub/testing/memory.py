@@ -18,6 +18,7 @@ from typing import Any
 from pgpubsub.aio import AsyncHub
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
+from pgpubsub.core.headers import Headers
 from pgpubsub.core.registry import Changes
 from pgpubsub.core.sql import PAYLOAD_LIMIT
 from pgpubsub.drivers.arrays import Question
@@ -58,9 +59,9 @@ class MemoryServer:
         """An `AsyncHub` of this server."""
         return _MemoryAsyncHub(self, options)
 
-    def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
+    def notify(self, channel: str | Channel[Any], payload: Any = "", *, headers: Headers | None = None) -> None:
         """Send as somebody else would, who is not one of the hubs."""
-        self._deliver(1000, pack([checked_message(channel, payload, MAX_PAYLOAD)], new_message_id))
+        self._deliver(1000, pack([checked_message(channel, payload, MAX_PAYLOAD, headers)], new_message_id))
 
     def stop(self) -> None:
         """End all connections, and refuse new ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -309,9 +309,10 @@ class Consumer(Receiver[Handed]):
                 work.run(finish)
 
     def _work(self, handler: Callable[[Any], Any]) -> None:
+        tracing = self._engine.tracing
         for delivery in self:
             in_hand: Any = delivery
-            with in_hand:
+            with in_hand, nullcontext() if tracing is None else tracing.handling(in_hand):
                 result = handler(in_hand.entries if self._batches else in_hand.entry)
                 if inspect.iscoroutine(result):
                     result.close()

@@ -10,13 +10,14 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.buffer import Overflow
 from pgpubsub.core.frames import MAX_PAYLOAD, Message
+from pgpubsub.core.headers import Headers
 from pgpubsub.core.timeouts import check_timeout
 from pgpubsub.errors import ConcurrentUse
 from pgpubsub.events import Notify, Undecodable
 from pgpubsub.hubs.addresses import Addresses, Conninfo
 from pgpubsub.hubs.engine import Engine
 from pgpubsub.hubs.mailbox import CAPACITY, CAPACITY_BYTES, Options, buffer
-from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces
+from pgpubsub.hubs.outgoing import check_all, check_total, explain, pieces, traced
 from pgpubsub.status import HubState, HubStats, Observation
 from pgpubsub.streams.description import Options as StreamOptions
 from pgpubsub.streams.service import Streams
@@ -25,6 +26,7 @@ from pgpubsub.threads.receiving import ThreadMailbox
 from pgpubsub.threads.sending import AwaitedSending, Sending
 from pgpubsub.threads.stream import Stream
 from pgpubsub.threads.subscription import Subscription
+from pgpubsub.tracing import Tracing
 
 __all__ = ["Hub"]
 
@@ -54,7 +56,9 @@ class Hub:
         give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
             first at once and then every 0.1 to 30 seconds.
         max_payload: longest payload that is sent, or put together when it arrives, in bytes.
-        observe: called with each `Observation`, for metrics and traces. It must not block.
+        observe: called with each `Observation`, for metrics. It must not block.
+        tracing: what makes spans of what is sent and handled, and has their context carried along:
+            `pgpubsub.contrib.opentelemetry` has one.
         libpq_keywords: connection parameters. They override those in `conninfo`; in `notify_conninfo` they stand in
             for what it does not say.
 
@@ -83,6 +87,7 @@ class Hub:
         give_up_after: float | None = None,
         max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
+        tracing: Tracing | None = None,
         **libpq_keywords: Any,
     ) -> None:
         addresses = Addresses(conninfo, notify_conninfo, libpq_keywords)
@@ -95,6 +100,7 @@ class Hub:
             give_up_after=give_up_after,
             max_payload=max_payload,
             observe=observe,
+            tracing=tracing,
         )
         self._begin(engine, addresses)
 
@@ -177,10 +183,10 @@ class Hub:
         return Subscription(self, channels, buffer(capacity, capacity_bytes, overflow, self._engine.complete_until))
 
     @overload
-    def notify(self, channel: Channel[T], payload: T) -> None: ...
+    def notify(self, channel: Channel[T], payload: T, *, headers: Headers | None = None) -> None: ...
     @overload
-    def notify(self, channel: str, payload: str = "") -> None: ...
-    def notify(self, channel: str | Channel[Any], payload: Any = "") -> None:
+    def notify(self, channel: str, payload: str = "", *, headers: Headers | None = None) -> None: ...
+    def notify(self, channel: str | Channel[Any], payload: Any = "", *, headers: Headers | None = None) -> None:
         """Send one notification; it is committed when this returns.
 
         Calls that come at the same time go out together, in one statement, each with an outcome of its own.
@@ -189,6 +195,8 @@ class Hub:
             channel: any text of up to 63 bytes, or a `Channel`.
             payload: text, or what the `Channel` carries. Of up to 7,999 bytes it travels as it is, up to the hub's
                 `max_payload` in parts, which whoever listens with pgpubsub gets as one.
+            headers: beside the payload: names and JSON values, of up to 16 KiB. They make a frame of the notification:
+                who listens with pgpubsub finds them in `Notify.headers`, others see the frame's text.
 
         Raises:
             ChannelNameError, PayloadError, PayloadTooLarge: it cannot be sent.
@@ -197,15 +205,21 @@ class Hub:
             SendUncertain: the connection broke while it was in flight. It is not repeated.
             ServerRefused: for example because the server's notification queue is full.
         """
-        self._send((checked_message(channel, payload, self._engine.max_payload),))
+        self._send((checked_message(channel, payload, self._engine.max_payload, headers),))
 
-    async def notify_async(self, channel: str | Channel[Any], payload: Any = "") -> None:
+    async def notify_async(
+        self, channel: str | Channel[Any], payload: Any = "", *, headers: Headers | None = None
+    ) -> None:
         """`notify` for a task, in any event loop: for programs that have threads and tasks, whose calls go out
         together. A call that is cancelled before it is in flight is not sent."""
-        sending = AwaitedSending(self._engine, (checked_message(channel, payload, self._engine.max_payload),))
-        await self._running_thread().run_for(sending)
+        messages = (checked_message(channel, payload, self._engine.max_payload, headers),)
+        if self._engine.tracing is None:
+            await self._running_thread().run_for(AwaitedSending(self._engine, messages))
+            return
+        with traced(self._engine.tracing, messages, self._engine.max_payload) as carrying:
+            await self._running_thread().run_for(AwaitedSending(self._engine, carrying))
 
-    def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]]) -> int:
+    def notify_many(self, pairs: Iterable[tuple[str | Channel[Any], Any]], *, headers: Headers | None = None) -> int:
         """Send notifications in one transaction, in order: all of them or, if this raises, none. Returns how many.
 
         Equal ones, which the server would deliver once, arrive as often as they are given: all but the first travel
@@ -213,6 +227,7 @@ class Hub:
 
         Args:
             pairs: of a channel and a payload, as `notify` takes them; 256 MiB of payload at most.
+            headers: for each of them, as `notify` takes them.
 
         Raises:
             as `notify`. What is wrong with a pair is raised before anything is sent, and `SendUncertain` concerns all.
@@ -224,16 +239,17 @@ class Hub:
         2
         ('17', '17')
         """
-        messages = list(check_all(pairs, self._engine.max_payload))
+        messages = list(check_all(pairs, self._engine.max_payload, headers))
         check_total(messages)
         if messages:
-            self._send(messages)
+            self._send(messages, many=True)
         return len(messages)
 
     def notify_stream(
         self,
         pairs: Iterable[tuple[str | Channel[Any], Any]],
         *,
+        headers: Headers | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> int:
         """Send any number of notifications, in order, in one transaction for each 1,000 or 1 MiB. Returns how many.
@@ -242,6 +258,7 @@ class Hub:
 
         Args:
             pairs: as for `notify_many`, without a limit.
+            headers: for each of them, as `notify` takes them.
             on_progress: called after each transaction with the number of notifications sent so far.
 
         Raises:
@@ -257,10 +274,10 @@ class Hub:
         """
         total, failure = 0, None
         try:
-            for piece in pieces(pairs, self._engine.max_payload):
+            for piece in pieces(pairs, self._engine.max_payload, headers):
                 failure = piece.failure
                 if piece.messages:
-                    self._send(piece.messages)
+                    self._send(piece.messages, many=True)
                     total += len(piece.messages)
                     if on_progress is not None:
                         on_progress(total)
@@ -323,6 +340,11 @@ class Hub:
         return Stream(self, self._streams, description)
 
     @property
+    def tracing(self) -> Tracing | None:
+        """What it was given as such."""
+        return self._engine.tracing
+
+    @property
     def state(self) -> HubState:
         """Whether notifications arrive, since when, and why not."""
         return self._engine.state
@@ -361,8 +383,12 @@ class Hub:
         ):
             thread.join(timeout + 5.0)
 
-    def _send(self, messages: Sequence[Message]) -> None:
-        self._running_thread().run(Sending(self._engine, messages))
+    def _send(self, messages: Sequence[Message], *, many: bool = False) -> None:
+        if self._engine.tracing is None:
+            self._running_thread().run(Sending(self._engine, messages))
+            return
+        with traced(self._engine.tracing, messages, self._engine.max_payload, many=many) as carrying:
+            self._running_thread().run(Sending(self._engine, carrying))
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._running_thread().call(function, *args)

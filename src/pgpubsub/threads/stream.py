@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from pgpubsub.core.appender import Call
 from pgpubsub.core.entries import NewEntry
+from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
-from pgpubsub.streams.description import Description, Headers
+from pgpubsub.streams.description import Description, traced
 from pgpubsub.streams.service import Streams, ids_of
 from pgpubsub.threads.consumer import Batch, Consumer, Delivery
 from pgpubsub.threads.sending import Told
@@ -112,7 +113,7 @@ class Stream(Generic[T]):
             as `append`. What is wrong with a value is raised before anything is sent.
         """
         entries = list(self._description.entries(values, key, headers))
-        return list(self._append(entries)) if entries else []
+        return list(self._append(entries, many=True)) if entries else []
 
     @overload
     def read(
@@ -300,5 +301,9 @@ class Stream(Generic[T]):
         """
         self._hub._running_thread().call(self._groups.drop, group)
 
-    def _append(self, entries: Sequence[NewEntry]) -> Sequence[int]:
-        return self._hub._running_thread().run(_Append(self._streams, self._description.schema, entries))
+    def _append(self, entries: Sequence[NewEntry], *, many: bool = False) -> Sequence[int]:
+        engine, schema = self._hub._engine, self._description.schema
+        if engine.tracing is None:
+            return self._hub._running_thread().run(_Append(self._streams, schema, entries))
+        with traced(engine.tracing, entries, engine.max_payload, many=many) as carrying:
+            return self._hub._running_thread().run(_Append(self._streams, schema, carrying))

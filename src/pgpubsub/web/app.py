@@ -34,6 +34,7 @@ __all__ = ["create_app"]
 PAGE = Path(__file__).with_name("page")
 
 SENT_BY_PAGES = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
+TRACE_CONTEXT = ["traceparent", "tracestate", "baggage"]
 
 
 def create_app(
@@ -103,7 +104,7 @@ def create_app(
                 CORSMiddleware,
                 allow_origins=list(allowed),
                 allow_methods=["GET", "POST"],
-                allow_headers=SENT_BY_PAGES,
+                allow_headers=SENT_BY_PAGES + TRACE_CONTEXT,
                 expose_headers=["Retry-After"],
             ),
         ],

@@ -89,6 +89,7 @@ class Endpoints:
             key=request.query_params.get("key"),
             headers=check_headers(request.query_params.get("headers")),
             idempotency_key=request.headers.get("idempotency-key"),
+            context=request.headers,
         )
         return Response(status_code=204) if id is None else JSONResponse({"id": id}, 201)
 

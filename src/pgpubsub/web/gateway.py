@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from itertools import count
 from math import inf
 from time import monotonic, time
@@ -112,6 +112,11 @@ class Gateway:
         grant = self._keys.grant(token)
         read = Patterns((*self._public.read.given, *grant.read.given))
         return Grant(read, grant.write, grant.subject, grant.expires)
+
+    def continuing(self, context: Mapping[str, Any]) -> AbstractContextManager[object]:
+        """What is sent within is a part of the trace that `context` tells of, if the hub traces anything."""
+        tracing = self.hub.tracing
+        return nullcontext() if tracing is None else tracing.continuing(context)
 
     # -- clients
 

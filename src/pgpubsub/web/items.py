@@ -11,6 +11,7 @@ import json
 from typing import Any, Literal, NamedTuple
 
 from pgpubsub.contrib.sse import as_text, frame
+from pgpubsub.core.buffer import payload_bytes
 from pgpubsub.events import Entry, Gap, Notify
 
 __all__ = ["Form", "Item", "Topic", "compact"]
@@ -54,7 +55,7 @@ class Item:
         self.topic = topic
         self.event = event
         self.number = number
-        self.size = OVERHEAD if isinstance(event, Gap) else len(event.payload) + OVERHEAD
+        self.size = OVERHEAD + _size(event)
         """In memory, about."""
         self.place = _place(topic, event, milliseconds)
         """Where a client goes on that has got this: in a stream the position, in a channel the time. A stream's gap has
@@ -75,7 +76,11 @@ class Item:
             return frame(
                 compact(_gap(event)) if isinstance(event, Gap) else as_text(event.payload), event=kind, id=self.place
             )
-        text = compact({"type": kind, self.topic.kind: self.topic.name, **_told(event)})
+        told = {"type": kind, self.topic.kind: self.topic.name, **_told(event)}
+        try:
+            text = compact(told)
+        except RecursionError:  # headers so deep that there was room to read them, and is none to write them
+            text = compact({**told, "headers": None})
         return text.encode(errors="replace") if form == "json" else frame(text, event=kind)
 
 
@@ -90,11 +95,21 @@ def _place(topic: Topic, event: Notify | Entry[Any] | Gap, milliseconds: int) ->
     return f"t{milliseconds}" if topic.kind == "channel" else None
 
 
+def _size(event: Notify | Entry[Any] | Gap) -> int:
+    if isinstance(event, Gap):
+        return 0
+    return payload_bytes([event]) if isinstance(event, Notify) else len(event.payload)
+
+
 def _told(event: Notify | Entry[Any] | Gap) -> dict[str, Any]:
     if isinstance(event, Gap):
         return _gap(event)
     if isinstance(event, Notify):
-        return {"payload": event.payload}
+        return (
+            {"payload": event.payload}
+            if event.headers is None
+            else {"payload": event.payload, "headers": event.headers}
+        )
     payload = event.payload
     is_text = isinstance(payload, str)
     return {

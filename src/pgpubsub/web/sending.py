@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -24,8 +25,10 @@ async def send(
     key: str | None = None,
     headers: dict[str, Any] | None = None,
     idempotency_key: str | None = None,
+    context: Mapping[str, Any],
 ) -> int | None:
-    """Send a message, and return its id if it went to a stream. It is committed then.
+    """Send a message, and return its id if it went to a stream. It is committed then. `context`: what may say of which
+    trace that is a part.
 
     Raises:
         Problem: a channel cannot carry this.
@@ -34,13 +37,15 @@ async def send(
     if topic.kind == "channel":
         if isinstance(payload, bytes):
             raise Problem(415, "bad-payload", "channels carry text: send it as text/plain or application/json")
-        if key is not None or headers or idempotency_key is not None:
-            raise Problem(400, "bad-request", "a channel's messages have no key and no headers: streams' have")
-        await gateway.hub.notify(topic.name, payload)
+        if key is not None or idempotency_key is not None:
+            raise Problem(400, "bad-request", "a channel's messages have no key and no idempotency key: streams' have")
+        with gateway.continuing(context):
+            await gateway.hub.notify(topic.name, payload, headers=headers)
         gateway.counts.to_channels += 1
         return None
     stream = gateway.hub.stream(topic.name, schema=gateway.schema)
-    id = await stream.append(payload, key, headers, idempotency_key=idempotency_key)
+    with gateway.continuing(context):
+        id = await stream.append(payload, key, headers, idempotency_key=idempotency_key)
     gateway.counts.to_streams += 1
     return id
 
@@ -73,7 +78,7 @@ def too_long(size: int, limit: int) -> Problem:
 
 
 def check_headers(given: str | None) -> dict[str, Any] | None:
-    """Headers of a stream's entry.
+    """What is to be sent beside a payload.
 
     Raises:
         Problem: they are no JSON object.

@@ -11,23 +11,34 @@ import json
 import os
 import socket
 import tempfile
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pgpubsub.aio import AsyncHub
+from pgpubsub.contrib.prometheus import HubMetrics
 from pgpubsub.contrib.prometheus.sharing import SEVERAL
+from pgpubsub.logs import EventLog
+from pgpubsub.status import Observation
 from pgpubsub.web.access import Keys
 from pgpubsub.web.app import create_app
 from pgpubsub.web.limits import Limits
+from pgpubsub.web.metrics import NAME
 from pgpubsub.web.records import log_config
 
+if TYPE_CHECKING:
+    from pgpubsub.contrib.opentelemetry import Telemetry
+
 __all__ = ["Options", "app", "run"]
+
+logger = EventLog("gateway")
 
 OPTIONS = "PGPUBSUB_GATEWAY"
 """The environment variable that workers get them in, as JSON."""
@@ -57,9 +68,10 @@ class Options:
     schema: str = "pgpubsub"
     page: bool = True
     database_metrics: bool = False
+    opentelemetry: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
 
-    def application(self) -> Starlette:
+    def application(self, telemetry: Telemetry | None = None) -> Starlette:
         """An application of these.
 
         Raises:
@@ -71,15 +83,27 @@ class Options:
             keys = Keys(
                 key=self.jwt_key, secret=self.jwt_secret_file, audience=self.jwt_audience, issuer=self.jwt_issuer
             )
+        metrics = HubMetrics(None)
+        count = metrics.observer(NAME)
+
+        def observe(seen: Observation) -> None:
+            count(seen)
+            if telemetry is not None:
+                telemetry.observe(seen)
+
+        hub = AsyncHub(self.dsn, tracing=telemetry, observe=observe)
+        if telemetry is not None:
+            telemetry.watch(hub)
         return create_app(
-            self.dsn,
+            hub,
             public=self.public,
             keys=keys,
             origins=self.origins,
             limits=Limits(**self.limits),
             schema=self.schema,
             page=self.page,
-            database_metrics=self.database_metrics,
+            metrics=metrics,
+            database_metrics=self.dsn if self.database_metrics else False,
         )
 
 
@@ -90,7 +114,30 @@ def app() -> Starlette:
     gc.set_threshold(*COLLECT_AFTER)
     options = Options(**json.loads(os.environ[OPTIONS]))
     _Protocol.stalled = Limits(**options.limits).stalled
-    return options.application()
+    return _traced(options) if options.opentelemetry else options.application()
+
+
+def _traced(options: Options) -> Starlette:
+    from pgpubsub.contrib.opentelemetry import Telemetry
+
+    telemetry = Telemetry()
+    if not telemetry.has_sdk:
+        logger.warning(
+            "not_traced",
+            "nothing is traced: there is no SDK of OpenTelemetry. Run `opentelemetry-instrument pgpubsub serve"
+            " --opentelemetry`, which configures one",
+        )
+    app = options.application(telemetry)
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def until_exported(app: Starlette) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            yield state
+        await asyncio.to_thread(telemetry.flush)  # the signal that ends the process leaves no other time for it
+
+    app.router.lifespan_context = until_exported
+    return app
 
 
 def run(options: Options, *, host: str, port: int, workers: int, access_log: bool, log_format: str) -> None:

@@ -220,7 +220,15 @@ class _Conversation:
         if size > self._gateway.limits.message_bytes:
             raise too_long(size, self._gateway.limits.message_bytes)
         key, headers, idempotency_key = (request.get(name) for name in ("key", "headers", "idempotency_key"))
-        id = await send(self._gateway, topic, payload, key=key, headers=headers, idempotency_key=idempotency_key)
+        id = await send(
+            self._gateway,
+            topic,
+            payload,
+            key=key,
+            headers=headers,
+            idempotency_key=idempotency_key,
+            context=headers or {},
+        )
         return {} if id is None else {"id": id}
 
 

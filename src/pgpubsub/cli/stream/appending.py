@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from pgpubsub.cli.connecting import arguments, hub
 from pgpubsub.cli.incoming import Batch, batches, progress
-from pgpubsub.cli.options import Dsn, Schema
+from pgpubsub.cli.options import Dsn, Headers, Schema, parsed
 from pgpubsub.cli.terminal import Terminal
 from pgpubsub.errors import PayloadError
 from pgpubsub.threads.stream import Stream
@@ -23,10 +22,7 @@ def append(
     stream: Annotated[str, typer.Argument(metavar="STREAM")],
     payload: Annotated[str, typer.Argument(metavar="PAYLOAD|-", help="-: an entry for each line of standard input.")],
     key: Annotated[str | None, typer.Option(metavar="KEY", help="What it is about; the order is kept per key.")] = None,
-    headers: Annotated[
-        list[str] | None,
-        typer.Option("--header", metavar="NAME=VALUE", help="Beside the payload; VALUE is JSON, or else text."),
-    ] = None,
+    headers: Headers = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="An entry that has the same one is not stored again.")
     ] = None,
@@ -41,7 +37,7 @@ def append(
     terminal: Terminal = ctx.obj
     if payload == "-" and idempotency_key is not None:
         raise typer.BadParameter("it is for one entry, not for lines", param_hint="--idempotency-key")
-    beside = _parsed(headers or [])
+    beside = parsed(headers)
     with hub(terminal, dsn) as its_hub:
         with arguments():
             its = its_hub.stream(stream, schema=schema)
@@ -71,16 +67,3 @@ def _appended(
                 yield [its.append(line, key, headers)]
             except PayloadError as error:
                 raise batch.fault(index, error) from error
-
-
-def _parsed(headers: list[str]) -> dict[str, Any] | None:
-    parsed: dict[str, Any] = {}
-    for header in headers:
-        name, equals, value = header.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{header!r} is not NAME=VALUE", param_hint="--header")
-        try:
-            parsed[name] = json.loads(value)
-        except ValueError:
-            parsed[name] = value
-    return parsed or None

@@ -19,16 +19,27 @@ T = TypeVar("T")
 
 @overload
 def notify(
-    channel: Channel[T], payload: T, *, using: str = DEFAULT_DB_ALIAS, max_payload: int = MAX_PAYLOAD
+    channel: Channel[T],
+    payload: T,
+    *,
+    headers: Mapping[str, Any] | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+    max_payload: int = MAX_PAYLOAD,
 ) -> None: ...
 @overload
 def notify(
-    channel: str, payload: str = "", *, using: str = DEFAULT_DB_ALIAS, max_payload: int = MAX_PAYLOAD
+    channel: str,
+    payload: str = "",
+    *,
+    headers: Mapping[str, Any] | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+    max_payload: int = MAX_PAYLOAD,
 ) -> None: ...
 def notify(
     channel: str | Channel[Any],
     payload: Any = "",
     *,
+    headers: Mapping[str, Any] | None = None,
     using: str = DEFAULT_DB_ALIAS,
     max_payload: int = MAX_PAYLOAD,
 ) -> None:
@@ -36,34 +47,45 @@ def notify(
     commit, or never; else at once.
 
     Args:
-        channel, payload, max_payload: as for `pgpubsub.notify`, and so are the errors.
+        channel, payload, headers, max_payload: as for `pgpubsub.notify`, and so are the errors.
         using: the alias.
     """
-    _notify(channel, payload, using, max_payload)
+    _notify(channel, payload, headers, using, max_payload)
 
 
 @overload
 async def anotify(
-    channel: Channel[T], payload: T, *, using: str = DEFAULT_DB_ALIAS, max_payload: int = MAX_PAYLOAD
+    channel: Channel[T],
+    payload: T,
+    *,
+    headers: Mapping[str, Any] | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+    max_payload: int = MAX_PAYLOAD,
 ) -> None: ...
 @overload
 async def anotify(
-    channel: str, payload: str = "", *, using: str = DEFAULT_DB_ALIAS, max_payload: int = MAX_PAYLOAD
+    channel: str,
+    payload: str = "",
+    *,
+    headers: Mapping[str, Any] | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+    max_payload: int = MAX_PAYLOAD,
 ) -> None: ...
 async def anotify(
     channel: str | Channel[Any],
     payload: Any = "",
     *,
+    headers: Mapping[str, Any] | None = None,
     using: str = DEFAULT_DB_ALIAS,
     max_payload: int = MAX_PAYLOAD,
 ) -> None:
     """`notify` for asynchronous code, as Django's ORM does it: in the thread that has the connection, and in the
     transaction, if one is open there. `async_hub().notify` does without the thread."""
-    await sync_to_async(_notify)(channel, payload, using, max_payload)
+    await sync_to_async(_notify)(channel, payload, headers, using, max_payload)
 
 
-def _notify(channel: Any, payload: Any, using: str, max_payload: int) -> None:
-    pgpubsub.notify(connections[using], channel, payload, max_payload=max_payload)
+def _notify(channel: Any, payload: Any, headers: Mapping[str, Any] | None, using: str, max_payload: int) -> None:
+    pgpubsub.notify(connections[using], channel, payload, headers=headers, max_payload=max_payload)
 
 
 def append(

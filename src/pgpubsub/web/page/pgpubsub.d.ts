@@ -17,6 +17,8 @@ export interface ChannelMessage {
   readonly channel: string;
   readonly stream?: undefined;
   readonly payload: string;
+  /** What was sent beside the payload, if there was something. */
+  readonly headers?: Record<string, unknown>;
 }
 
 /** An entry of a stream. */
@@ -148,6 +150,11 @@ export interface GatewayOptions {
   timing?: Timing;
 }
 
+export interface NotifyOptions {
+  headers?: Record<string, unknown> | null;
+  signal?: AbortSignal;
+}
+
 export interface AppendOptions {
   key?: string | null;
   headers?: Record<string, unknown> | null;
@@ -173,7 +180,7 @@ export class Gateway {
    *
    * @throws {GatewayError} It was not sent; or, if the error is `uncertain`, perhaps it was.
    */
-  notify(channel: string, text: string, options?: { signal?: AbortSignal }): Promise<void>;
+  notify(channel: string, text: string, options?: NotifyOptions): Promise<void>;
 
   /**
    * Append to a stream, and return the id. It is stored when this returns. What may become better by itself is tried

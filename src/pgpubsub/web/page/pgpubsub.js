@@ -426,9 +426,9 @@ export class Gateway {
     return new Feed(this.#requests, topics, options);
   }
 
-  async notify(channel, text, { signal } = {}) {
+  async notify(channel, text, { headers, signal } = {}) {
     if (typeof text !== "string") throw new TypeError("a channel carries text: bytes go to a stream");
-    await this.#post("channels", channel, text, {}, signal);
+    await this.#post("channels", channel, text, {}, signal, query([["headers", headers && JSON.stringify(headers)]]));
   }
 
   async append(stream, payload, { key, headers, idempotencyKey = randomKey(), signal } = {}) {
