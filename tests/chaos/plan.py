@@ -47,8 +47,8 @@ def plan(seed: int, number: int, kinds: Mapping[str, Kind]) -> Sequence[Planned]
     >>> kinds = {"cut": Kind(2), "restart": Kind(1, exclusive="server"), "fail_over": Kind(1, exclusive="server")}
     >>> plan(1, 7, kinds) == plan(1, 7, kinds) != plan(1, 8, kinds)
     True
-    >>> [str(fault) for fault in plan(1, 2, kinds)]
-    ['restart at 0.15', 'cut at 0.44']
+    >>> [str(fault) for fault in plan(1, 8, kinds)]
+    ['restart at 0.27', 'cut at 0.54']
     """
     chance = random.Random(f"{seed} {number}")
     left = dict(kinds)
