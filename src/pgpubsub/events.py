@@ -252,8 +252,8 @@ class Gap:
 
     since: datetime
     """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived,
-    a statement succeeded or the socket was read without finding it broken. For `HEARTBEAT` only a notification
-    counts. For `OVERFLOW` it is the last time at which nothing was buffered and something came."""
+    a statement succeeded or the socket was read without finding it broken. Of a hub with a heartbeat only a
+    notification counts, since a session that brings none may go on answering. For `OVERFLOW` it is the last time at which nothing was buffered and something came."""
 
     count: int | None
     """How many notifications are missing; None where nobody can know."""
