@@ -95,6 +95,8 @@ class Database:
         self.executing: Execute | None = None
         self.transit: list[Notify] = []
         self.in_transit_since = 0.0
+        self.tail = 0
+        """So many of them are the rest of a message whose beginning has come."""
         self.count = 0
         """Of messages that were committed."""
 
@@ -102,7 +104,7 @@ class Database:
         self.server.connect()
         self.connected, self.broken = True, False
         self.answer = self.executing = None
-        self.transit = []
+        self.transit, self.tail = [], 0
 
     def break_off(self) -> None:
         """Some of what was on its way comes yet, and nothing after that."""
@@ -122,7 +124,7 @@ class Database:
         """A transaction with these notifications, as they are."""
         for channel, text in dict.fromkeys(texts):
             if channel in self.server.listening and self.server.carries(time):
-                self.in_transit_since = self.in_transit_since if self.transit else time
+                self.in_transit_since = self.in_transit_since if len(self.transit) > self.tail else time
                 self.transit.append(Notify(pid, channel, text))
 
     def send(self, time: float, messages: Sequence[Message]) -> None:
@@ -163,7 +165,8 @@ class Subscriber:
         self.has_put_back = False
         self.owed: dict[int, Commit] = {}
         """What was committed on its live channels, and has not come."""
-        self.put_numbers: set[int] = set()
+        self.put_at: dict[int, float] = {}
+        """When what was put into its buffer came."""
         self.forgotten: set[int] = set()
         self.newest_put: dict[str, int] = {}
         self.log: list[int | Gap] = []
@@ -181,7 +184,7 @@ class Subscriber:
         if self.closed:
             return
         numbers = [number_of(event) for event in events]
-        self.put_numbers.update(numbers)
+        self.put_at.update(dict.fromkeys(numbers, self.schedule.now))
         for event, number in zip(events, numbers, strict=True):
             self.newest_put[event.channel] = number
         self.until[GapReason.OVERFLOW] = numbers[-1]
@@ -278,8 +281,10 @@ class Subscriber:
         self.check_overflow()
 
     def explains(self, place: int, gap: Gap, commit: Commit) -> bool:
-        """Whether `gap` tells that `commit` may be missing."""
+        """Whether `gap` tells that `commit` may be missing. An overflow's begins with what came, whenever that was."""
         time = self.schedule.noticed(commit.time)
+        if gap.reason is GapReason.OVERFLOW:
+            time = max(time, self.put_at.get(commit.number, 0))
         if commit.channel not in gap.channels or self.schedule.as_datetime(time) < gap.since:
             return False
         later = next((one for one in self.log[place:] if not isinstance(one, Gap)), None)
@@ -289,7 +294,7 @@ class Subscriber:
         """The gaps between two messages have counted those that are missing there."""
         delivered = {one for one in self.log if not isinstance(one, Gap)}
         assert self.buffer.delivered == len(delivered)
-        dropped = self.put_numbers - delivered - self.forgotten
+        dropped = set(self.put_at) - delivered - self.forgotten
         if self.overflow in ("latest", "close"):
             return
         assert self.buffer.dropped == len(dropped)
@@ -330,6 +335,8 @@ class Schedule:
         self.partial: Partial | None = None
         self.partial_of = 0
         self.beats = 0
+        self.proved = False
+        """Whether something has arrived in this session, or it has answered when nothing could be sent."""
         self.late: list[tuple[float, float]] = []
         """From when on something lay unread, and when it was read."""
         self.busy = self.random.choice((1, 3, 10))
@@ -448,6 +455,8 @@ class Schedule:
     def fall_silent(self) -> None:
         """Nothing arrives any more. Without beats nobody would find out."""
         if self.database.connected and self.interval is not None:
+            if self.database.tail:  # of a message that has begun to come: its rest is on its way no longer
+                self.database.transit, self.database.tail = [], 0
             self.database.server.fall_silent(self.now, answers=self.chance(0.5))
 
     # -- subscribing, as `hubs.receiver` does it
@@ -492,11 +501,14 @@ class Schedule:
     def close(self) -> None:
         if self.subscribers:
             subscriber = self.subscribers.pop(self.random.randrange(len(self.subscribers)))
+            subscriber.buffer.clear()
+            assert (len(subscriber.buffer), subscriber.buffer.bytes) == (0, 0)
             for channel in sorted(subscriber.channels):
                 self.dismiss(subscriber, channel)
 
     def grant(self) -> None:
         """Tell those who wait for channels that they have them."""
+        assert self.proved
         for subscriber in self.subscribers:
             if not subscriber.closed:
                 subscriber.live.update(channel for channel in subscriber.channels if self.registry.is_live(channel))
@@ -509,13 +521,19 @@ class Schedule:
         if not database.connected:
             return
         events, database.transit = database.transit, []
-        if events and database.in_transit_since < self.now:
+        if len(events) > database.tail and database.in_transit_since < self.now:
             self.late.append((database.in_transit_since, self.now))
-        lost = database.broken
-        if not lost:
-            self.note_answer()
-        if lost:
+        database.tail = 0
+        if database.broken:
             self.lose()
+        else:
+            self.note_answer()
+            slow = database.server.deaf_from is None and not self.calm and self.chance(0.6)
+            cut = self.random.randint(0, len(events)) if slow else len(events)
+            if 0 < cut < len(events) and len({event.payload[:27] for event in events}) == 1:
+                seen["a message arrives slowly"] += 1
+                events, database.transit = events[:cut], events[cut:]
+                database.tail = len(database.transit)
         while events:
             count = len(events) if self.chance(0.5) else self.random.randint(1, len(events))
             batch, events = events[:count], events[count:]
@@ -545,6 +563,7 @@ class Schedule:
         session = self.session
         trusted = session.trusted
         session.on_delivered(self.now)
+        self.proved = session.up
         if not trusted and session.trusted:
             step = session.next_step(self.now)
             if isinstance(step, Report):
@@ -618,6 +637,7 @@ class Schedule:
         self.world.pass_time(self.now + self.random.uniform(0, 0.5))
         if self.calm or self.chance(0.8):
             self.database.connect()
+            self.proved = False
             self.session.on_connected(self.now)
         else:
             self.session.on_connect_failed(self.now, "refused")
@@ -640,7 +660,7 @@ class Schedule:
 
     def report(self, step: Report) -> None:
         assert set(step.channels) <= self.database.server.listening or self.database.broken, "not live again"
-        assert self.session.trusted
+        assert self.proved, "before anything was seen to arrive"
         affected: dict[Subscriber, list[str]] = {}
         for channel in step.channels:
             for owner in self.registry.losers(channel):
@@ -681,6 +701,7 @@ class Schedule:
             return
         trusted = self.session.trusted
         self.session.on_answered(step, self.now)
+        self.proved = True
         if not trusted and self.session.trusted:
             following = self.session.next_step(self.now)
             if isinstance(following, Report):
@@ -704,6 +725,7 @@ HAPPENINGS = [
     "messages in frames",
     "a message that is too long",
     "a message in several batches",
+    "a message arrives slowly",
     "a message is cut off by the end",
     "what came with the end",
     "a channel is there at once",
