@@ -251,9 +251,10 @@ class Gap:
     """The channels on which something may be missing, sorted."""
 
     since: datetime
-    """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived,
-    a statement succeeded or the socket was read without finding it broken. Of a hub with a heartbeat only a
-    notification counts, since a session that brings none may go on answering. For `OVERFLOW` it is the last time at which nothing was buffered and something came."""
+    """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived, a statement
+    succeeded or the socket was read without finding it broken. In a hub with a heartbeat only a notification counts,
+    since a session that brings none may go on answering. For `OVERFLOW` it is the last time at which nothing was
+    buffered and something came."""
 
     count: int | None
     """How many notifications are missing; None where nobody can know."""

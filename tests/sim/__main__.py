@@ -11,7 +11,7 @@ import os
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from time import perf_counter
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
     name: str
     start: int
-    count: int
+    number: int
 
 
 class Outcome(NamedTuple):
@@ -59,7 +59,7 @@ def run(task: Task) -> Outcome:
     recorder = Recorder(list(MACHINES.values()))
     failure = None
     with simulation.made_small(recorder):
-        for seed in range(task.start, task.start + task.count):
+        for seed in range(task.start, task.start + task.number):
             recorder.clear()
             try:
                 simulation.run_one(seed)
@@ -82,55 +82,78 @@ def tasks(names: Iterable[str], count: int, seed: int) -> Sequence[Task]:
     return [task for _, task in sorted(found)]
 
 
+class Tally:
+    """What became of all of them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.known = Recorder(list(MACHINES.values()))
+        self.failures: list[str] = []
+        self._done: Counter[str] = Counter()
+        self._met: dict[str, Counter[str]] = defaultdict(Counter)
+        self._seen: set[Seen] = set()
+        self._begun = perf_counter()
+        self._told_at = self._begun
+
+    def add(self, outcome: Outcome) -> None:
+        """One task is done."""
+        name = outcome.task.name
+        self._done[name] += outcome.task.number
+        self._met[name.partition(" ")[0]] += outcome.met
+        for transition, seed in outcome.seen.items():
+            if transition not in self._seen and transition not in self.known.seen:
+                said = " ".join(filter(None, transition))
+                self._fail(f"not in docs/states.md: {said!r}: seed {seed} of {name} shows it")
+            self._seen.add(transition)
+        if outcome.failure is not None:
+            self._fail(outcome.failure)
+        if perf_counter() > self._told_at + 30:
+            self._told_at = perf_counter()
+            print(f"{self._told_at - self._begun:6.0f} s: {sum(self._done.values()):,} schedules", flush=True)
+
+    def report(self, seed: int) -> None:
+        """Print the figures, and what is wrong."""
+        seconds, schedules = perf_counter() - self._begun, sum(self._done.values())
+        for name, count in sorted(self._done.items()):
+            print(f"{name:24}{count:10,} schedules, seeds {seed} to {seed + count - 1}")
+        print(f"{schedules:,} schedules in {seconds:.0f} s: {schedules / seconds:,.0f} a second")
+        met = len(self._seen & self.known.seen.keys())
+        print(f"{met} of {len(self.known.seen)} transitions of docs/states.md were seen")
+        for failure in list(self._unmet()):
+            self._fail(failure)
+        print("failed" if self.failures else "every promise held, and everything was met")
+
+    def _fail(self, failure: str) -> None:
+        self.failures.append(failure)
+        print(failure, flush=True)
+
+    def _unmet(self) -> Iterator[str]:
+        for name in self.names:
+            happened = self._met[name.partition(" ")[0]]
+            for one in simulations()[name].happenings:
+                if not happened[one]:
+                    yield f"{name}: never met: {one}"
+        if len(self.names) == len(simulations()):
+            for transition in self.known.seen.keys() - self._seen:
+                yield f"in docs/states.md, and not seen: {' '.join(filter(None, transition))!r}"
+
+
 def main() -> int:
+    """Run what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"some of: {', '.join(simulations())}")
     parser.add_argument("--schedules", type=int, default=100_000, help="of each simulation")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     given = parser.parse_args()
-    names = given.names or list(simulations())
+    tally = Tally(given.names or list(simulations()))
+    fixed(tally.known)
     print(f"{given.schedules:,} schedules each from seed {given.seed}, in {given.workers} processes", flush=True)
-
-    known = Recorder(list(MACHINES.values()))
-    fixed(known)
-    for simulation in simulations().values():
-        simulation.seen.clear()
-    met: dict[str, Counter[str]] = defaultdict(Counter)
-    done: Counter[str] = Counter()
-    seen: dict[Seen, tuple[str, int]] = {}
-    failures = []
-    begun = perf_counter()
     with get_context("fork").Pool(given.workers, maxtasksperchild=20) as pool:
-        for outcome in pool.imap_unordered(run, tasks(names, given.schedules, given.seed)):
-            name = outcome.task.name
-            met[name.partition(" ")[0]] += outcome.met
-            done[name] += outcome.task.count
-            for one, seed in outcome.seen.items():
-                seen.setdefault(one, (name, seed))
-            if outcome.failure is not None:
-                failures.append(outcome.failure)
-                print(outcome.failure, flush=True)
-            if sum(done.values()) % (40 * CHUNK) < CHUNK:
-                seconds = perf_counter() - begun
-                print(f"{seconds:6.0f} s: {sum(done.values()):,} schedules", flush=True)
-
-    seconds = perf_counter() - begun
-    for name, count in done.items():
-        print(f"{name:24}{count:10,} schedules, seeds {given.seed} to {given.seed + count - 1}")
-    print(f"{sum(done.values()):,} schedules in {seconds:.0f} s: {sum(done.values()) / seconds:,.0f} a second")
-    for name, simulation in simulations().items():
-        happened = met[name.partition(" ")[0]]
-        if done[name]:
-            failures += [f"{name}: never met: {one}" for one in simulation.happenings if not happened[one]]
-    for one, (name, seed) in seen.items():
-        if one not in known.seen:
-            failures.append(f"not in docs/states.md: {one}: seed {seed} of {name} shows it")
-    if not given.names:
-        failures += [f"in docs/states.md, and not seen: {one}" for one in known.seen if one not in seen]
-        print(f"{len(set(seen) & set(known.seen))} of {len(known.seen)} transitions of docs/states.md were seen")
-    print("\n".join(failures) or "every promise held, and everything was met")
-    return 1 if failures else 0
+        for outcome in pool.imap_unordered(run, tasks(tally.names, given.schedules, given.seed)):
+            tally.add(outcome)
+    tally.report(given.seed)
+    return 1 if tally.failures else 0
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 from pgpubsub.core import reading
 from pgpubsub.core.appender import Appender
 from pgpubsub.core.buffer import Buffer
-from pgpubsub.core.groups import UNSEEN, Share
 from pgpubsub.core.grouping import Call, Grouping
+from pgpubsub.core.groups import UNSEEN, Share
 from pgpubsub.core.heartbeat import Heartbeat, _Phase
 from pgpubsub.core.reading import Reading
 from pgpubsub.core.registry import Registry
@@ -67,7 +67,7 @@ def of_heartbeat(heartbeat: Heartbeat) -> str:
 def meaning_of_phase(state: str) -> str:
     phase, _, unproven = state.partition(", ")
     more = " Nothing has proved this session yet." if unproven else ""
-    return meanings(_Phase)[phase.upper()] + more
+    return f"{meanings(_Phase)[phase.upper()]}{more}"
 
 
 class ChannelStates(States):
@@ -143,7 +143,8 @@ def of_calls(grouping: Grouping[Any]) -> Mapping[Hashable, str]:
 
 
 def of_call_elsewhere(call: Call[Any]) -> str:
-    return (CallStates.TOLD if call.told else CallStates.ASIDE).value
+    state = CallStates.TOLD if call.told else CallStates.ASIDE
+    return str(state.value)
 
 
 class BufferStates(States):

@@ -39,10 +39,10 @@ RARE: Mapping[str, Sequence[int]] = {}
 
 HEAD = """# The states of the core
 
-Drawn by `make states` from the code, and compared with it by the tests: the states are functions of the objects' fields
-(`tests/sim/machines.py`), the meanings are the docstrings, and the transitions are those that random schedules have shown
-(`tests/sim`). What is not here does not happen in 100,000 schedules and more of each simulation; so it is either
-impossible or something new, and then `make sim` fails. The diagrams leave out what changes no state; the tables have it.
+Drawn by `make states` from the code, and compared with it by the tests: the states are functions of the objects'
+fields (`tests/sim/machines.py`), the meanings are docstrings, and the transitions are those that random schedules have
+shown (`tests/sim`). What is not here was not seen in 100,000 schedules of each simulation; if it ever is, `make sim`
+fails and names the seed. The diagrams leave out what changes no state; the tables have it.
 """
 
 
@@ -118,8 +118,8 @@ def _transitions(seen: Iterable[Seen], machine: Machine) -> Iterator[str]:
     for one in seen:
         found[one.before, one.fact].add(one.after)
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
-    for (before, fact), after in sorted(found.items()):
-        alike[before, tuple(sorted(after))].append(f"`{fact}`" if fact != BETWEEN else machine.between)
+    for (before, fact), states in sorted(found.items()):
+        alike[before, tuple(sorted(states))].append(f"`{fact}`" if fact != BETWEEN else machine.between)
     yield "| in | upon | it becomes |\n|---|---|---|"
     for (before, after), facts in sorted(alike.items()):
         becomes = " or ".join(f"*{state}*" if state == before else state or "(not there)" for state in after)

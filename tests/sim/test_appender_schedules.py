@@ -294,7 +294,9 @@ class Schedule:
             self.outcome = "refused"
             new = any(entry.idempotency_key not in self.keys for caller in self.flying for entry in caller.items)
             about_one = poisoned or (new and self.chance(0.5))
-            sqlstate = "23514" if about_one else "53100"  # a constraint, which is asked of what is new; the disk is full
+            sqlstate = (
+                "23514" if about_one else "53100"
+            )  # a constraint, which is asked of what is new; the disk is full
             seen["divided"] += sqlstate == "23514" and len(self.flying) > 1
             self.error = ServerRefused("no", sqlstate=sqlstate)
             self.flying = ()

@@ -651,11 +651,9 @@ class Schedule:
             self.world.pass_time(self.now + self.random.uniform(0, 0.1))
         else:
             self.world.pass_time(self.now + TIMEOUT)
-        number = self.session.number
         self.read()
-        if self.session.up and self.session.number == number == step.session and database.executing is not None:
-            self.lose()
-        elif self.session.up and not database.server.answers:
+        unanswered = self.session.number == step.session and database.executing is not None
+        if self.session.up and (unanswered or not database.server.answers):
             self.lose()
 
     def report(self, step: Report) -> None:

@@ -160,9 +160,7 @@ class Recorder:
 
         return noted
 
-    def _note(
-        self, machine: Machine, before: Mapping[Hashable, str], fact: str, after: Mapping[Hashable, str]
-    ) -> None:
+    def _note(self, machine: Machine, before: Mapping[Hashable, str], fact: str, after: Mapping[Hashable, str]) -> None:
         alone = None in before  # then it is told, too, what changes nothing
         if before == after and not (alone and fact != BETWEEN):
             return
