@@ -259,7 +259,14 @@ MACHINES: Mapping[str, Machine] = {
             **_named(BufferStates),
             facts=("put", "report", "take", "restore", "forget", "clear"),
         ),
-        Machine("reading", "A reader of a stream", Reading, lambda it: {None: of_reading(it)}, meaning_of_step),
+        Machine(
+            "reading",
+            "A reader of a stream",
+            Reading,
+            lambda it: {None: of_reading(it)},
+            meaning_of_step,
+            between="the server is, or is not, a standby",
+        ),
         Machine(
             "slot",
             "A slot of a group",

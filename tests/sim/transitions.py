@@ -58,7 +58,7 @@ class Machine:
         decision: the method that says what is to be done.
         states: those that are named, if that is somewhere.
         gone: the state of a part that an object does not know any more.
-        between: what changes it that is no method of its own.
+        between: what changes it that is no method of its own, if anything does.
     """
 
     name: str
@@ -135,8 +135,10 @@ class Recorder:
             self.called[machine.name].add(name)
             if machine.name in self._busy:
                 return fact(it, *args, **keywords)
-            before = machine.parts(it)
-            self._note(machine, self._last[machine.name, id(it)], BETWEEN, before)
+            before = self._last[machine.name, id(it)]
+            if machine.between:
+                last, before = before, machine.parts(it)
+                self._note(machine, last, BETWEEN, before)
             self._busy.add(machine.name)
             try:
                 result = fact(it, *args, **keywords)
