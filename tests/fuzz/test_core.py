@@ -74,7 +74,7 @@ def test_any_notifications_are_joined_or_said_to_be_incomplete(events: list[Noti
 
 STREAM = stream_id("orders")
 
-xids = st.integers(3, 1 << 70) | st.integers(3, 2000)
+xids = st.integers(3, (1 << 63) - 200) | st.integers(3, 2000)
 
 
 @st.composite
@@ -110,14 +110,24 @@ def tokens_with_a_right_checksum(draw: st.DrawFn) -> str:
     return _as_token(bytes(plain) + zlib.crc32(plain).to_bytes(4))
 
 
+@st.composite
+def almost_positions(draw: st.DrawFn) -> str:
+    """As `Position.encode` writes them, of numbers that need not go together."""
+    number = st.integers(0, 9) | st.integers(0, 1 << 66)
+    has_target, seen = draw(st.integers(0, 1)), draw(st.integers(0, 3))
+    numbers = [1, *(draw(number) for _ in range(3)), has_target, seen]
+    numbers += [draw(number) for _ in range(2 * (seen & 1) + 3 * (seen >> 1) + 2 * has_target)]
+    count = draw(st.integers(0, 4))
+    numbers += [count, *(draw(number) for _ in range(count))]
+    return forged(numbers, draw(st.binary(min_size=count, max_size=count)), compressed=draw(st.booleans()))
+
+
 bombs = st.integers(1 << 10, 1 << 22).map(lambda size: forged([1], bytes(size), compressed=True))
 tokens = st.one_of(
     positions().map(Position.encode),
     mutated(positions().map(Position.encode)),
     tokens_with_a_right_checksum(),
-    st.builds(
-        forged, st.lists(st.integers(0, 5) | xids, max_size=14), st.binary(max_size=8), compressed=st.booleans()
-    ),
+    almost_positions(),
     any_text,
     bombs,
 )

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgpubsub.core.position import (
+    _as_bytes,
     BEGINNING,
     END,
     FORMAT,
@@ -241,6 +242,44 @@ def test_a_position_of_another_format_is_refused_and_the_error_says_what_to_do()
 )
 def test_a_position_that_ends_too_early_or_never_is_refused(numbers: bytes) -> None:
     with pytest.raises(PositionError, match="is not a position, or not a whole one"):
+        Position.decode(made(numbers), STREAM)
+
+
+def fields(*numbers: int) -> bytes:
+    return bytes([0, FORMAT, *b"".join(map(_as_bytes, numbers))])
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        fields(1, 5, 0, 0, 0, 1, 9),
+        fields(1, 5, 0, 0, 0, 2, 0, 0),
+        fields(1, 5, 0, 0, 0, 2, 1, 0),
+        fields(1, 1 << 63, 0, 0, 0, 0),
+        fields(1, 5, 0, 1, 0, 9, 0, 0),
+        fields(1, 5, 0, 1, 0, 0, 9, 0),
+    ],
+    ids=["below 0", "its own limit", "twice", "too high", "covered below 0", "a target below 0"],
+)
+def test_a_position_of_transactions_that_there_cannot_be_is_refused(numbers: bytes) -> None:
+    """Its checksum is right: somebody has made it."""
+    with pytest.raises(PositionError, match="there are no such"):
+        Position.decode(made(numbers), STREAM)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        fields(1, 0, 0, 0, 1, 7, 5, 0),
+        fields(1, 5, 0, 0, 3, 7, 5, 6, 7, 5, 0),
+        fields(1, 5, 0, 0, 1, 1 << 63, 5, 0),
+        fields(1, 5, 0, 0, 1, 7, 1 << 63, 0),
+        fields(1, 5, 1 << 63, 1, 0, 0, 0, 0),
+    ],
+    ids=["of no transaction", "a witness of none", "too high", "too late", "the last too high"],
+)
+def test_a_position_behind_entries_that_there_cannot_be_is_refused(numbers: bytes) -> None:
+    with pytest.raises(PositionError, match="there are no such entries"):
         Position.decode(made(numbers), STREAM)
 
 
