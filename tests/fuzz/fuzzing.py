@@ -8,6 +8,7 @@ values each time (`python -m tests.fuzz --help`).
 
 from __future__ import annotations
 
+import json
 import os
 import tracemalloc
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["any_json", "any_text", "bounded", "fuzzed", "mutated"]
+__all__ = ["any_json", "any_text", "bounded", "fuzzed", "json_text", "mutated"]
 
 EXAMPLES = int(os.environ.get("PGPUBSUB_FUZZ_EXAMPLES", "0"))
 """0: those of the suite, which are always the same."""
@@ -52,33 +53,24 @@ def bounded(size: int) -> Iterator[None]:
     assert peak - before < SPARE + TIMES * size, f"{peak - before:,} bytes for {size:,}"
 
 
-any_text = st.text(st.characters(), max_size=60) | st.text("\0\r\n\ud800\udcff\u2028é🐘'\"\\ *./:;,=%+-_09aZ", max_size=60)
+any_text = st.text(st.characters(), max_size=60) | st.text(
+    "\0\r\n\ud800\udcff\u2028é🐘'\"\\ *./:;,=%+-_09aZ", max_size=60
+)
 """Text with everything that text may have in Python, also what no UTF-8 has."""
 
 nested = st.integers(1, 20_000).flatmap(
-    lambda depth: st.sampled_from(["[" * depth, "[" * depth + "]" * depth, '{"a":' * depth, '{"a":' * depth + "}" * depth])
+    lambda depth: st.sampled_from(
+        ["[" * depth, "[" * depth + "]" * depth, '{"a":' * depth, '{"a":' * depth + "}" * depth]
+    )
 )
 numbers = st.sampled_from(["1e400", "NaN", "-Infinity", "9" * 400, "9" * 5000, "-0", "1e-400", "01", "1_0"])
 
-any_json = (
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | any_text,
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
-        max_leaves=12,
-    )
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
+    max_leaves=12,
 )
 """Values that Python's JSON writes."""
-
-json_text = st.deferred(
-    lambda: any_json.map(_dumped) | nested | numbers | any_text | mutated(any_json.map(_dumped))
-)
-"""JSON, almost JSON, and what only looks like it."""
-
-
-def _dumped(value: object) -> str:
-    import json
-
-    return json.dumps(value)
 
 
 @st.composite
@@ -90,3 +82,7 @@ def mutated(draw: st.DrawFn, values: st.SearchStrategy[str]) -> str:
         end = draw(st.integers(start, min(len(text), start + 8)))
         text = text[:start] + draw(any_text | st.just(text[start:end] * 2)) + text[end:]
     return text
+
+
+json_text = any_json.map(json.dumps) | mutated(any_json.map(json.dumps)) | nested | numbers | any_text
+"""JSON, almost JSON, and what only looks like it."""

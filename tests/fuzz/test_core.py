@@ -36,14 +36,16 @@ NAMES = ["0123456789abcdef", "00000000000000ff", "0123456789abcdeF", ""]
 
 headers = st.builds(
     "pgpubsub/{} {} {}/{} {}".format,
-    st.sampled_from(["1", "1", "1", "2", "9999", "10000", "0", "", "١"]),
+    st.sampled_from(["1", "1", "1", "2", "9999", "10000", "0", "", "\u0661"]),
     st.sampled_from(NAMES),
-    st.integers(0, 4) | st.sampled_from([999_999_999, 1_000_000_000, "", "١"]),
-    st.integers(0, 4) | st.sampled_from([999_999_999, 1_000_000_000, "", "١"]),
+    st.integers(0, 4) | st.sampled_from([999_999_999, 1_000_000_000, "", "\u0661"]),
+    st.integers(0, 4) | st.sampled_from([999_999_999, 1_000_000_000, "", "\u0661"]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.just("x" * CHUNK),
 )
 whole = st.text("xé🐘", max_size=9).flatmap(
-    lambda text: st.sampled_from([pack([("a", text * 2000)], lambda: NAMES[0]), pack([("a", text)] * 2, lambda: NAMES[1])])
+    lambda text: st.sampled_from(
+        [pack([("a", text * 2000)], lambda: NAMES[0]), pack([("a", text)] * 2, lambda: NAMES[1])]
+    )
 )
 payloads = st.one_of(
     headers, mutated(headers), any_text, whole.flatmap(lambda messages: st.sampled_from([text for _, text in messages]))
@@ -53,7 +55,9 @@ events = st.lists(st.builds(Notify, st.sampled_from([7, 8]), st.sampled_from("ab
 
 @given(events, st.lists(st.integers(1, 5), max_size=10), st.sampled_from([0, 1, 100, 10_000, 16 << 20]))
 @fuzzed
-def test_any_notifications_are_joined_or_said_to_be_incomplete(events: list[Notify], cuts: list[int], limit: int) -> None:
+def test_any_notifications_are_joined_or_said_to_be_incomplete(
+    events: list[Notify], cuts: list[int], limit: int
+) -> None:
     size = sum(len(event.payload.encode(errors="surrogatepass")) + 200 for event in events)
     partial: Partial | None = None
     rest, found = events, 0
@@ -159,7 +163,7 @@ def test_a_token_is_a_position_that_can_be_read_from_or_none(token: str) -> None
 @fuzzed
 def test_a_snapshot_is_read_as_it_is_written(xmin: int, xmax: int, running: set[int]) -> None:
     text = f"{xmin}:{xmax}:{','.join(map(str, sorted(running)))}"
-    assert Snapshot.parse(text) == (xmin, xmax, running)
+    assert Snapshot.parse(text) == Snapshot(xmin, xmax, frozenset(running))
 
 
 # -- what is sent

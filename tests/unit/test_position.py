@@ -14,7 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgpubsub.core.position import (
-    _as_bytes,
     BEGINNING,
     END,
     FORMAT,
@@ -23,6 +22,7 @@ from pgpubsub.core.position import (
     Covered,
     Position,
     Snapshot,
+    _as_bytes,
     spans,
     stream_id,
 )
