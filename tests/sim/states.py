@@ -84,20 +84,22 @@ def _section(machine: Machine, recorder: Recorder) -> Iterator[str]:
     states = sorted({state for one in seen for state in (one.before, one.after)} - {OUTSIDE})
     yield f"## {machine.title}\n"
     yield f"{_first_line(inspect.getmodule(machine.kind))} The class is `{machine.kind.__qualname__}`.\n"
-    yield from _diagram(seen, states)
+    yield from _diagram(machine, seen, states, recorder.begun[machine.name])
     yield from _states(machine, states, told)
     yield from _transitions(seen, machine)
     yield from _facts(machine, {one.fact for one in seen})
 
 
-def _diagram(seen: Iterable[Seen], states: Sequence[str]) -> Iterator[str]:
+def _diagram(machine: Machine, seen: Iterable[Seen], states: Sequence[str], begun: Iterable[str]) -> Iterator[str]:
     edges: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in seen:
         if one.before != one.after:
-            edges[one.before, one.after].add(one.fact.removeprefix("on_") or "(between)")
+            edges[one.before, one.after].add(one.fact.removeprefix("on_") or machine.between)
     yield "```mermaid\nstateDiagram-v2"
     for state in states:
         yield f'    state "{state}" as {_alias(state)}'
+    for state in sorted(begun):
+        yield f"    [*] --> {_alias(state)}"
     for (before, after), facts in sorted(edges.items()):
         yield f"    {_alias(before)} --> {_alias(after)}: {', '.join(sorted(facts))}"
     yield "```\n"

@@ -96,6 +96,8 @@ class Recorder:
         self.told: Counter[Told] = Counter()
         self.called: dict[str, set[str]] = {machine.name: set() for machine in machines}
         """Which facts there were, by machine."""
+        self.begun: dict[str, set[str]] = {machine.name: set() for machine in machines}
+        """In which states objects without parts begin, by machine."""
         self._last: dict[tuple[str, int], Mapping[Hashable, str]] = {}
         self._busy: set[str] = set()  # machines in whose methods this is: what calls another is one transition
 
@@ -126,6 +128,7 @@ class Recorder:
         def beginning(it: Any, *args: Any, **keywords: Any) -> None:
             begin(it, *args, **keywords)
             self._last[machine.name, id(it)] = machine.parts(it)
+            self.begun[machine.name].update(machine.parts(it).values())
 
         return beginning
 
