@@ -208,6 +208,8 @@ class Saved(NamedTuple):
     got: int
     newest: Row | None
     excused: frozenset[Row] = frozenset()
+    last: Row | None = None
+    """The entry behind which that is, if it is behind one of a batch."""
 
 
 class Reader:
@@ -234,6 +236,7 @@ class Reader:
         self.saved = [one for one in self.saved if one.got < saved.got]
         self.saved.append(saved)
         self.newest = saved.newest
+        self.last_batch = [] if saved.last is None else [saved.last]
         self.log = self.log[: saved.got]
         rewound = self.log[::-1].index(None) if None in self.log else len(self.log)
         self.once = set(self.log[len(self.log) - rewound :])
@@ -248,10 +251,10 @@ class Reader:
         self.floor: tuple[Page, int | None] | None = None
         self.prefix = 0
 
-    def save(self, position: Position) -> Saved:
+    def save(self, position: Position, last: Row | None = None) -> Saved:
         token = position.encode()
         assert Position.decode(token, self.stream) == position
-        self.saved.append(Saved(token, len(self.log), self.newest_of(position), frozenset(self.excused)))
+        self.saved.append(Saved(token, len(self.log), self.newest_of(position), frozenset(self.excused), last))
         return self.saved[-1]
 
     def newest_of(self, position: Position) -> Row | None:
@@ -296,7 +299,10 @@ class Reader:
             seen["it is not known whether a failover or retention took an anchor"] += 1
         assert reason or not vanished
         assert reason or self.newest is None or self.newest in history
+        gone = [row for row in self.last_batch if row not in history]
+        assert reason or not gone, "what was delivered last has vanished, and nobody is told"
         if reason:
+            self.last_batch = []
             seen["rewound to what both histories share" if common else "rewound to the beginning"] += 1
             assert reading.position.anchor == (anchors[common[0]].anchor if common else None)
             self.log.append(None)
@@ -315,6 +321,7 @@ class Reader:
         if reason is not None:
             seen["restored from a dump"] += 1
             self.newest = None
+            self.last_batch = []
             self.log.append(None)
             self.once.clear()
 
@@ -435,13 +442,14 @@ class Reader:
     def deliver(self, batch: Batch, rows: Sequence[Row]) -> bool:
         if rows:
             self.reading.on_delivered(map(as_newest, rows))
+            self.last_batch = list(rows)
         for row in rows:
             self.take(row)
             if self.schedule.chance(0.1):
-                self.save(batch.position(row.id, row.xid, row.appended_at))
+                self.save(batch.position(row.id, row.xid, row.appended_at), row)
             if not self.schedule.calm and self.schedule.chance(0.1):
                 seen["stopped in the midst of a batch"] += row is not rows[-1]
-                self.resume(self.save(batch.position(row.id, row.xid, row.appended_at)))
+                self.resume(self.save(batch.position(row.id, row.xid, row.appended_at), row))
                 break
         return True
 
