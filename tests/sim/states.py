@@ -35,7 +35,7 @@ FIXED: Mapping[str, int] = {
 """So many schedules of each simulation, from seed 0 on,"""
 
 RARE: Mapping[str, Sequence[int]] = {
-    "session": (1209, 1000445, 1000967, 1006699, 1008268, 16925838),
+    "session": (1209, 1000445, 1000967, 1006699, 1008268, 5000572, 16925838),
     "appender": (437, 1000342, 1000362),
     "stream": (1000176, 1002247, 1003127, 1003929),
     "groups": (1000015, 1000242),
