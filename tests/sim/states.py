@@ -48,8 +48,8 @@ HEAD = """# The states of the core
 
 Drawn by `make states` from the code, and compared with it by the tests: the states are functions of the objects'
 fields (`tests/sim/machines.py`), the meanings are docstrings, and the transitions are those that random schedules have
-shown (`tests/sim`). What is not here has not been seen; if it ever is, `make sim` fails and names the seed. The diagrams
-leave out what changes no state; the tables have it.
+shown (`tests/sim`). What is not here has not been seen; if it ever is, `make sim` fails and names the seed. The
+diagrams leave out what changes no state; the tables have it.
 """
 
 
