@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 ROUNDS ?= 200
+SECONDS ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -45,6 +46,15 @@ ifeq ($(strip $(ARGS)),)
 	  tests/system/test_groups_faults.py -k 'whatever or takes_over'
 endif
 
+sim: $(VENV)/.test ## simulate the core: 100,000 random schedules of each simulation, on all processors
+	$(BIN)/python -m tests.sim $(ARGS)
+
+states: $(VENV)/.test ## draw docs/states.md from the code
+	$(BIN)/python -m tests.sim.states
+
+fuzz: $(VENV)/.fuzz ## try for long what others may send: a minute for each target, SECONDS=600 for more
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build site
 
@@ -77,4 +87,9 @@ $(VENV)/.bench: $(VENV)/.test
 	$(PIP) install --group bench
 	@touch $@
 
-.PHONY: help demo test check format bench docs chaos clean
+# There are no wheels of atheris for every Python and system. Without it the values are made by chance.
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(PIP) install --group fuzz 2>$(VENV)/fuzz.log || echo 'atheris cannot be installed here'
+	@touch $@
+
+.PHONY: help demo test check format bench docs chaos sim states fuzz clean

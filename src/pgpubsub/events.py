@@ -304,9 +304,10 @@ class Gap:
     """The channels on which something may be missing, sorted."""
 
     since: datetime
-    """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived,
-    a statement succeeded or the socket was read without finding it broken. For `HEARTBEAT` only a notification
-    counts. For `OVERFLOW` it is the last time at which nothing was buffered, and all that had arrived was handed out.
+    """The last time (aware, UTC) at which the connection was known to be healthy: a notification arrived, a statement
+    succeeded or the socket was read without finding it broken. In a hub with a heartbeat only a notification counts,
+    since a session that brings none may go on answering. For `OVERFLOW` it is the last time at which nothing was
+    buffered, and all that had arrived was handed out.
     It is the time of this machine, as things arrive: what is missing may have been committed before it by as long as
     notifications take from there to here. Whoever reads again by time should allow for that."""
 

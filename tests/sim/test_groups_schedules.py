@@ -20,12 +20,12 @@ are all handled. A failure names its seed; PGPUBSUB_SIM_SEED=that PGPUBSUB_SIM_S
 
 from __future__ import annotations
 
-import os
 import random
 from bisect import insort
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import NamedTuple
 from uuid import UUID
@@ -36,9 +36,9 @@ from pgpubsub.core import groups
 from pgpubsub.core.groups import MANY, SLOTS, UNSEEN, Item, Lane, Parked, Place, Share, Write, quota
 from pgpubsub.core.position import Anchor, Covered, Position, Snapshot, spans
 from pgpubsub.core.reading import Batch, Look, Measure, Newest, Page, Reading
+from tests.sim.simulation import Simulation, schedules
 
-SCHEDULES = int(os.environ.get("PGPUBSUB_SIM_SCHEDULES", "100"))
-SEED = int(os.environ.get("PGPUBSUB_SIM_SEED", random.SystemRandom().randrange(10**9)))
+SCHEDULES = schedules(100)
 
 BIRTH = UUID(int=7)
 STREAM = 5
@@ -1196,23 +1196,6 @@ class Schedule:
             self.server.disconnect(worker.member)
 
 
-@pytest.mark.parametrize(
-    ("crashes", "pooled"),
-    [(False, False), (True, False), (False, True), (True, True)],
-    ids=["direct", "direct, server crashes", "pooled", "pooled, server crashes"],
-)
-def test_the_promises_hold_under_every_schedule(crashes: bool, pooled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(SEED, SEED + SCHEDULES):
-        schedule = Schedule(seed, crashes=crashes, pooled=pooled)
-        monkeypatch.setattr(groups, "LANE", schedule.lane)
-        try:
-            schedule.run()
-        except Exception as error:
-            raise AssertionError(f"PGPUBSUB_SIM_SEED={seed} PGPUBSUB_SIM_SCHEDULES=1 repeats this") from error
-    if SCHEDULES >= 1000:
-        assert not [happening for happening in HAPPENINGS if not seen[happening]], "these are never met"
-
-
 HAPPENINGS = [
     "past an open transaction",
     "a former membership was ended",
@@ -1258,3 +1241,29 @@ HAPPENINGS = [
     "slots are given up",
     "slots are given up with something in hand",
 ]
+
+
+def run(seed: int, crashes: bool, pooled: bool) -> None:
+    schedule = Schedule(seed, crashes=crashes, pooled=pooled)
+    groups.LANE = schedule.lane
+    schedule.run()
+
+
+SIMULATIONS = [
+    Simulation(
+        f"groups {kind}".strip(),
+        partial(run, crashes="crashes" in kind, pooled="pooled" in kind),
+        seen,
+        HAPPENINGS,
+        enough=10**9,  # all four together: see below
+        small={"pgpubsub.core.groups.LANE": groups.LANE},
+    )
+    for kind in ("", "crashes", "pooled", "pooled crashes")
+]
+
+
+@pytest.mark.parametrize("simulation", SIMULATIONS, ids=lambda one: one.name)
+def test_the_promises_hold_under_every_schedule(simulation: Simulation) -> None:
+    simulation.check(SCHEDULES)
+    if SCHEDULES >= 1000:
+        assert not simulation.never_met(), "these are never met"

@@ -8,21 +8,18 @@ delivered. A failure names its seed; PGPUBSUB_SIM_SEED=that PGPUBSUB_SIM_SCHEDUL
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-
-import pytest
 
 from pgpubsub import Closed, ConnectionLost, Notify, SendTimeout, SendUncertain, ServerRefused
 from pgpubsub.core import grouping
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, join, pack
 from pgpubsub.core.sender import Call, Sender
 from pgpubsub.errors import PubSubError
+from tests.sim.simulation import Simulation, schedules
 
-SCHEDULES = int(os.environ.get("PGPUBSUB_SIM_SCHEDULES", "3000"))
-SEED = int(os.environ.get("PGPUBSUB_SIM_SEED", random.SystemRandom().randrange(10**9)))
+SCHEDULES = schedules(3000)
 
 TIMEOUT = 10.0
 MESSAGES, CHARACTERS = 8, 300
@@ -420,20 +417,6 @@ class Schedule:
         assert self.sender.idle
 
 
-def test_the_promises_hold_under_every_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgpubsub.core.sender.MESSAGES", MESSAGES)
-    monkeypatch.setattr("pgpubsub.core.sender.CHARACTERS", CHARACTERS)
-    monkeypatch.setattr("pgpubsub.core.frames.PAYLOAD_LIMIT", BYTES)
-    monkeypatch.setattr("pgpubsub.core.frames.CHUNK", CHUNK)
-    for seed in range(SEED, SEED + SCHEDULES):
-        try:
-            Schedule(seed).run()
-        except Exception as error:
-            raise AssertionError(f"PGPUBSUB_SIM_SEED={seed} PGPUBSUB_SIM_SCHEDULES=1 repeats this") from error
-    if SCHEDULES >= 1000:
-        assert not [happening for happening in HAPPENINGS if not seen[happening]], "these are never met"
-
-
 HAPPENINGS = [
     "several in a round trip",
     "told NoneType",
@@ -452,3 +435,21 @@ HAPPENINGS = [
     "equal messages",
     "divided",
 ]
+
+SIMULATION = Simulation(
+    "sender",
+    lambda seed: Schedule(seed).run(),
+    seen,
+    HAPPENINGS,
+    enough=1000,
+    small={
+        "pgpubsub.core.sender.MESSAGES": MESSAGES,
+        "pgpubsub.core.sender.CHARACTERS": CHARACTERS,
+        "pgpubsub.core.frames.PAYLOAD_LIMIT": BYTES,
+        "pgpubsub.core.frames.CHUNK": CHUNK,
+    },
+)
+
+
+def test_the_promises_hold_under_every_schedule() -> None:
+    SIMULATION.check(SCHEDULES)

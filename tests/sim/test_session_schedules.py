@@ -8,21 +8,18 @@ failure names its seed; PGPUBSUB_SIM_SEED=that PGPUBSUB_SIM_SCHEDULES=1 repeats 
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from functools import partial
-
-import pytest
 
 from pgpubsub import GapReason
 from pgpubsub.core.backoff import backoff
 from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.session import Abandon, Ask, Beat, Connect, Execute, Report, Session, Step, Stop, Wait
+from tests.sim.simulation import Simulation, schedules
 from tests.sim.world import Server, Subscribers, World
 
-SCHEDULES = int(os.environ.get("PGPUBSUB_SIM_SCHEDULES", "6000"))
-SEED = int(os.environ.get("PGPUBSUB_SIM_SEED", random.SystemRandom().randrange(10**9)))
+SCHEDULES = schedules(6000)
 
 CHANNELS = ["a", "b", "C", 'd "quoted"', "e; f"]
 BEATS = "beats"
@@ -186,6 +183,8 @@ class Schedule:
 
     def end_connection(self, reason: GapReason = GapReason.CONNECTION_LOST) -> None:
         since = self.heard_at
+        if self.heartbeat is not None and self.interval is not None:
+            since = self.delivered_at
         if reason is GapReason.HEARTBEAT:
             since = self.delivered_at
             assert self.server.deaf_from is not None
@@ -315,7 +314,9 @@ class Schedule:
         assert len(step.changes) == 1 or not told, "of several nobody knows which"
         for channel in told:  # whoever asked gives up
             for owner in OWNERS:
-                self.session.registry.discard(owner, channel)
+                registry = self.session.registry
+                asked = channel in step.changes.listen and owner in registry.owners(channel)
+                (registry.withdraw if asked and self.chance(0.5) else registry.discard)(owner, channel)
                 self.forget(owner, channel)
         if not self.session.up:
             self.end_connection()
@@ -414,17 +415,6 @@ class Schedule:
         assert (step.until is None) == (self.heartbeat is None or self.interval is None), "it comes to rest"
 
 
-def test_the_promises_hold_under_every_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgpubsub.core.session.AT_ONCE", 3)  # so that some round trips take less than all
-    for seed in range(SEED, SEED + SCHEDULES):
-        try:
-            Schedule(seed).run()
-        except Exception as error:
-            raise AssertionError(f"PGPUBSUB_SIM_SEED={seed} PGPUBSUB_SIM_SCHEDULES=1 repeats this") from error
-    if SCHEDULES >= 5000:
-        assert not [happening for happening in HAPPENINGS if not seen[happening]], "these are never met"
-
-
 HAPPENINGS = [
     *(step.__name__ for step in (Connect, Execute, Report, Beat, Ask, Abandon, Wait, Stop)),
     "not to reconnect",
@@ -436,3 +426,16 @@ HAPPENINGS = [
     "questions without an answer",
     "sessions saved by looking first",
 ]
+
+SIMULATION = Simulation(
+    "session",
+    lambda seed: Schedule(seed).run(),
+    seen,
+    HAPPENINGS,
+    enough=5000,
+    small={"pgpubsub.core.session.AT_ONCE": 3},  # so that some round trips take less than all
+)
+
+
+def test_the_promises_hold_under_every_schedule() -> None:
+    SIMULATION.check(SCHEDULES)

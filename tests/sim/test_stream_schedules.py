@@ -16,25 +16,22 @@ PGPUBSUB_SIM_SCHEDULES=1 repeats it.
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-import pytest
-
-from pgpubsub.core import trimmed as trimmed_module
+from pgpubsub import GapReason
 from pgpubsub.core.position import Anchor, Position, Snapshot, spans
-from pgpubsub.core.reading import Ask, Batch, Find, Look, Measure, Newest, Page, Reading, Step
+from pgpubsub.core.reading import EPOCH, Ask, Batch, Find, Look, Measure, Newest, Page, Reading, Step
 from pgpubsub.core.trimmed import Trimmed
+from tests.sim.simulation import Simulation, schedules
 
-SCHEDULES = int(os.environ.get("PGPUBSUB_SIM_SCHEDULES", "1500"))
-SEED = int(os.environ.get("PGPUBSUB_SIM_SEED", random.SystemRandom().randrange(10**9)))
+SCHEDULES = schedules(1500)
 
-BIRTH = UUID(int=7)
 STREAMS = (-3, 8)
 LOOK = 3
 """Entries that are too many for one look; small, so that it is met."""
@@ -59,6 +56,10 @@ class Row:
     @property
     def order(self) -> tuple[int, int]:
         return self.xid, self.id
+
+    @property
+    def appended_at(self) -> datetime:
+        return EPOCH + timedelta(microseconds=self.microseconds)
 
 
 class Record(NamedTuple):
@@ -207,6 +208,8 @@ class Saved(NamedTuple):
     got: int
     newest: Row | None
     excused: frozenset[Row] = frozenset()
+    last: Row | None = None
+    """The entry behind which that is, if it is behind one of a batch."""
 
 
 class Reader:
@@ -225,6 +228,7 @@ class Reader:
     def resume(self, saved: Saved) -> None:
         """Forget all but that."""
         start = None if saved.token is None else Position.decode(saved.token, self.stream)
+        self.birth = None if start is None else start.birth
         self.reading = Reading(self.stream, start, standby=self.schedule.standby)
         self.to_end = start is None and self.schedule.chance(0.2)
         if self.to_end:
@@ -232,10 +236,11 @@ class Reader:
         self.saved = [one for one in self.saved if one.got < saved.got]
         self.saved.append(saved)
         self.newest = saved.newest
+        self.last_batch = [] if saved.last is None else [saved.last]
         self.log = self.log[: saved.got]
         rewound = self.log[::-1].index(None) if None in self.log else len(self.log)
         self.once = set(self.log[len(self.log) - rewound :])
-        self.ever = set(self.log)
+        self.ever = {row for row in self.log if row is not None}
         self.excused = set(saved.excused)
         """What was removed before it began, or what it was told of."""
         self.disconnect()
@@ -246,10 +251,10 @@ class Reader:
         self.floor: tuple[Page, int | None] | None = None
         self.prefix = 0
 
-    def save(self, position: Position) -> Saved:
+    def save(self, position: Position, last: Row | None = None) -> Saved:
         token = position.encode()
         assert Position.decode(token, self.stream) == position
-        self.saved.append(Saved(token, len(self.log), self.newest_of(position), frozenset(self.excused)))
+        self.saved.append(Saved(token, len(self.log), self.newest_of(position), frozenset(self.excused), last))
         return self.saved[-1]
 
     def newest_of(self, position: Position) -> Row | None:
@@ -269,27 +274,37 @@ class Reader:
         self.connected, self.recovery = False, server.recovery
         reading.standby = server.recovery or (self.schedule.standby and self.schedule.chance(0.5))
         before = {reading._anchored_on, server.timeline} - {0}
-        assert reading.on_session(BIRTH, 0 if server.recovery else server.timeline) is None
+        self.note_birth(reading.on_session(self.schedule.birth, 0 if server.recovery else server.timeline))
         anchors = reading.anchors
-        trimmed = server.trimmed(self.stream)
-        there = {(row.xid, row.id, row.microseconds) for row in server.visible(self.stream)}
-        found = [number for number, one in enumerate(anchors) if (one.xid, *one.anchor) in there]
-        passed = reading.passed(anchors, trimmed)
+        expected = [*anchors, *reading.witnesses] if anchors else []
+        there = {as_newest(row) for row in server.visible(self.stream)}
+        found = {number for number, one in enumerate(expected) if one in there}
+        passed = reading.passed(expected, server.trimmed(self.stream))
         seen["an anchor was removed"] += 0 in passed and 0 not in found
-        found = sorted({*found, *passed})
-        if server.recovery and anchors and 0 not in found:
+        found.update(passed)
+        witnesses = range(len(anchors), len(expected))
+        lost = [expected[number] for number in (0, *witnesses) if number not in found] if expected else []
+        if server.recovery and any(one.xid >= Snapshot.parse(server.snapshot()).xmin for one in lost):
             seen["a standby that lags behind a position"] += 1
             return False
-        reason = reading.on_anchors(found)
-        vanished = self.newest is not None and self.newest not in server.history[self.stream]
+        reason = reading.on_anchors(found, witnesses=found.issuperset(witnesses)) if expected else None
+        common = sorted(found.intersection(range(1, len(anchors)))) if reason else []
+        rows = {as_newest(row): row for row in (*self.ever, *([self.newest] if self.newest else []))}
+        history, removed = server.history[self.stream], server.removed[self.stream]
+        vanished = [one for one in lost if one not in rows or rows[one] not in history]
+        seen["a witness vanished, and its anchor did not"] += bool(vanished) and vanished[0] is not expected[0]
         if reason and not vanished:
-            assert self.newest in server.removed[self.stream], "history is the same"
+            assert all(rows[one] in removed for one in lost), "history is the same"
             assert len(before) == 2, "on one timeline that is known"
             seen["it is not known whether a failover or retention took an anchor"] += 1
         assert reason or not vanished
+        assert reason or self.newest is None or self.newest in history
+        gone = [row for row in self.last_batch if row not in history]
+        assert reason or not gone, "what was delivered last has vanished, and nobody is told"
         if reason:
-            seen["rewound to what both histories share" if found else "rewound to the beginning"] += 1
-            assert reading.position.anchor == (anchors[found[0]].anchor if found else None)
+            self.last_batch = []
+            seen["rewound to what both histories share" if common else "rewound to the beginning"] += 1
+            assert reading.position.anchor == (anchors[common[0]].anchor if common else None)
             self.log.append(None)
             self.once.clear()
         elif server.timeline > 1 and anchors:
@@ -298,6 +313,17 @@ class Reader:
         self.newest = self.newest_of(reading.position)
         self.note_trimmed()
         return True
+
+    def note_birth(self, reason: GapReason | None) -> None:
+        """Whether the database was restored from a dump since this reader began."""
+        born, self.birth = self.birth, self.schedule.birth
+        assert reason is (None if born in (None, self.birth) else GapReason.RESTORED)
+        if reason is not None:
+            seen["restored from a dump"] += 1
+            self.newest = None
+            self.last_batch = []
+            self.log.append(None)
+            self.once.clear()
 
     def note_trimmed(self, step: Step | None = None) -> None:
         """Each answer has what retention has removed, if it is not what is known."""
@@ -414,13 +440,16 @@ class Reader:
         return True
 
     def deliver(self, batch: Batch, rows: Sequence[Row]) -> bool:
+        if rows:
+            self.reading.on_delivered(map(as_newest, rows))
+            self.last_batch = list(rows)
         for row in rows:
             self.take(row)
             if self.schedule.chance(0.1):
-                self.save(batch.position(row.id))
+                self.save(batch.position(row.id, row.xid, row.appended_at), row)
             if not self.schedule.calm and self.schedule.chance(0.1):
                 seen["stopped in the midst of a batch"] += row is not rows[-1]
-                self.resume(self.save(batch.position(row.id)))
+                self.resume(self.save(batch.position(row.id, row.xid, row.appended_at), row))
                 break
         return True
 
@@ -467,6 +496,7 @@ class Schedule:
         self.kind = self.random.choice(("primary", "failover", "standby", "mixed"))
         self.standby = self.kind in ("standby", "mixed")
         self.calm = False
+        self.birth = UUID(int=1)
         self.now = 1_700_000_000_000_000
         self.first_xid = self.random.randrange(3, 1000)
         self.log: list[Record] = []
@@ -517,6 +547,7 @@ class Schedule:
             (self.replace, self.random.choice((0, 0.4))),
             (self.fall_back, 0.5),
             (self.trim, self.random.choice((0, 0.5, 2))),
+            (self.restore, self.random.choice((0, 0.2)) if self.kind == "primary" else 0),
         ]
         choices, weights = zip(*happenings, strict=True)
         for _ in range(self.random.randrange(20, 300)):
@@ -599,6 +630,17 @@ class Schedule:
             if reader.server is before:
                 reader.disconnect()
 
+    def restore(self) -> None:
+        """A dump is restored, and made to work, elsewhere: what was committed is there, and nothing was begun."""
+        for writer in self.writers:
+            if writer.xid is not None:
+                writer.end("abort")
+        while self.primary.prepared:
+            self.resolve()
+        self.birth = UUID(int=self.birth.int + 1)
+        for reader in self.readers:
+            reader.disconnect()
+
     def start(self, server: Server, before: Server) -> None:
         """`server` is the primary now, in place of `before`."""
         seen["transaction ids are handed out again"] += server.next_xid < before.next_xid
@@ -642,23 +684,6 @@ class Schedule:
                     reader.disconnect()
 
 
-def test_the_promises_hold_under_every_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trimmed_module, "LISTED", LISTED)
-    for seed in range(SEED, SEED + 5 * SCHEDULES):
-        if seed >= SEED + SCHEDULES and (SCHEDULES < 1000 or not never_met()):  # one of them is met by one in 260 only
-            break
-        try:
-            Schedule(seed).run()
-        except Exception as error:
-            raise AssertionError(f"PGPUBSUB_SIM_SEED={seed} PGPUBSUB_SIM_SCHEDULES=1 repeats this") from error
-    if SCHEDULES >= 1000:
-        assert not never_met(), "these are never met"
-
-
-def never_met() -> list[str]:
-    return [happening for happening in HAPPENINGS if not seen[happening]]
-
-
 HAPPENINGS = [
     "an id was taken long before the append",
     "commit without entries",
@@ -684,6 +709,8 @@ HAPPENINGS = [
     "a standby was promoted under its readers",
     "promoted with a prepared transaction",
     "a standby fell back",
+    "restored from a dump",
+    "a witness vanished, and its anchor did not",
     "more was removed than is listed",
     "an anchor was removed",
     "it is not known whether a failover or retention took an anchor",
@@ -692,3 +719,16 @@ HAPPENINGS = [
     "a gap of retention in the midst of a batch",
     "a false alarm",
 ]
+
+SIMULATION = Simulation(
+    "stream",
+    lambda seed: Schedule(seed).run(),
+    seen,
+    HAPPENINGS,
+    enough=1000,
+    small={"pgpubsub.core.trimmed.LISTED": LISTED},
+)
+
+
+def test_the_promises_hold_under_every_schedule() -> None:
+    SIMULATION.check(SCHEDULES)

@@ -22,6 +22,7 @@ from pgpubsub.core.position import (
     Covered,
     Position,
     Snapshot,
+    _as_bytes,
     spans,
     stream_id,
 )
@@ -47,9 +48,11 @@ def coverages(draw: st.DrawFn, least: int = 0) -> Covered:
 @st.composite
 def positions(draw: st.DrawFn) -> Position:
     covered = draw(coverages())
-    anchor = draw(st.none() | st.builds(Anchor, st.integers(0, 1 << 63), st.integers(0, 1 << 60)))
     target = draw(st.none() | coverages(covered.below))
-    last = draw(st.integers(0, 1 << 63)) if target else 0
+    ids = st.integers(0, (1 << 63) - 1)
+    anchors = st.builds(Anchor, ids, st.integers(0, 1 << 60)) if (target or covered).below else st.none()
+    anchor = draw(st.none() | anchors)
+    last = draw(ids) if target else 0
     streams = st.integers(-(1 << 63), (1 << 63) - 1)
     timelines = st.integers(0, (1 << 32) - 1)
     return Position(draw(st.uuids()), draw(streams), draw(timelines), covered, anchor, target, last)
@@ -242,6 +245,49 @@ def test_a_position_of_another_format_is_refused_and_the_error_says_what_to_do()
 def test_a_position_that_ends_too_early_or_never_is_refused(numbers: bytes) -> None:
     with pytest.raises(PositionError, match="is not a position, or not a whole one"):
         Position.decode(made(numbers), STREAM)
+
+
+def fields(*numbers: int) -> bytes:
+    return bytes([0, FORMAT, *b"".join(map(_as_bytes, numbers))])
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        fields(1, 5, 0, 0, 0, 1, 9),
+        fields(1, 5, 0, 0, 0, 2, 0, 0),
+        fields(1, 5, 0, 0, 0, 2, 1, 0),
+        fields(1, 1 << 63, 0, 0, 0, 0),
+        fields(1, 5, 0, 1, 0, 9, 0, 0),
+        fields(1, 5, 0, 1, 0, 0, 9, 0),
+    ],
+    ids=["below 0", "its own limit", "twice", "too high", "covered below 0", "a target below 0"],
+)
+def test_a_position_of_transactions_that_there_cannot_be_is_refused(numbers: bytes) -> None:
+    """Its checksum is right: somebody has made it."""
+    with pytest.raises(PositionError, match="there are no such"):
+        Position.decode(made(numbers), STREAM)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        fields(1, 0, 0, 0, 1, 7, 5, 0),
+        fields(1, 5, 0, 0, 3, 7, 5, 6, 7, 5, 0),
+        fields(1, 5, 0, 0, 1, 1 << 63, 5, 0),
+        fields(1, 5, 0, 0, 1, 7, 1 << 63, 0),
+        fields(1, 5, 1 << 63, 1, 0, 0, 0, 0),
+    ],
+    ids=["of no transaction", "a witness of none", "too high", "too late", "the last too high"],
+)
+def test_a_position_behind_entries_that_there_cannot_be_is_refused(numbers: bytes) -> None:
+    with pytest.raises(PositionError, match="there are no such entries"):
+        Position.decode(made(numbers), STREAM)
+
+
+def test_a_position_in_a_history_that_there_cannot_be_is_refused() -> None:
+    with pytest.raises(PositionError, match="there is no such timeline"):
+        Position.decode(made(fields(1 << 32, 5, 0, 0, 0, 0)), STREAM)
 
 
 @given(st.binary(max_size=60), st.booleans())

@@ -56,6 +56,31 @@ def test_discarding_what_was_never_added_unlistens_it(registry: Registry[str]) -
     assert registry.changes() == Changes(unlisten=("a",))
 
 
+def test_what_was_not_granted_leaves_what_others_have_given_up_to_be_unlistened(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    acknowledge(registry)
+    registry.discard("one", "a")
+    registry.add("two", "a")
+    registry.on_refused(registry.changes())
+    registry.withdraw("two", "a")
+    assert acknowledge(registry) == Changes(unlisten=("a",)), "the server listens to it, and nobody wants it"
+    registry.add("two", "a")
+    registry.on_refused(registry.changes())
+    registry.withdraw("two", "a")
+    assert not registry.changes()
+
+
+def test_what_was_given_up_while_it_was_granted_is_unlistened_whoever_is_refused_then(registry: Registry[str]) -> None:
+    registry.add("one", "a")
+    changes = registry.changes()
+    registry.discard("one", "a")
+    registry.on_executed(changes)
+    registry.add("two", "a")
+    registry.on_refused(registry.changes())
+    registry.withdraw("two", "a")
+    assert registry.changes() == Changes(unlisten=("a",))
+
+
 def test_what_was_not_granted_is_as_if_it_had_never_been_asked_for(registry: Registry[str]) -> None:
     registry.add("one", "a")
     registry.withdraw("one", "a")

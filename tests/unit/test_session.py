@@ -549,13 +549,30 @@ def test_what_a_deaf_session_has_lost_begins_with_its_last_notification_not_its_
     assert report.since == 40
 
 
-def test_what_a_broken_session_has_lost_begins_with_its_last_sign_of_life(beating: Session[str]) -> None:
+def test_what_a_broken_session_has_lost_begins_with_its_last_notification_for_it_may_have_been_deaf(
+    beating: Session[str],
+) -> None:
     beating.on_delivered(40)
     beating.registry.add("one", "b")
     execute(beating, 80)
     lose_and_reconnect(beating, 91)
     prove(beating, 91)
     report = beating.next_step(91)
+    assert isinstance(report, Report)
+    assert report.since == 40
+
+
+def test_without_beats_what_a_broken_session_has_lost_begins_with_its_last_sign_of_life() -> None:
+    session = Session[str](True, delays, heartbeat=Heartbeat("beats", None, 5, lambda: 0))
+    session.registry.add("heart", "beats")
+    session.on_connected(0)
+    execute(session, 0)
+    session.on_delivered(40)
+    session.registry.add("one", "b")
+    execute(session, 80)
+    lose_and_reconnect(session, 91)
+    session.on_delivered(91)
+    report = session.next_step(91)
     assert isinstance(report, Report)
     assert report.since == 80
 

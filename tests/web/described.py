@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-__all__ = ["SCHEMAS", "check_frame"]
+__all__ = ["SCHEMAS", "check_frame", "validator"]
 
 FILE = Path(__file__).parents[2] / "docs" / "gateway.asyncapi.yaml"
 
@@ -22,6 +22,11 @@ _validators = {
     )
     for name in SCHEMAS
 }
+
+
+def validator(kind: str) -> jsonschema.Draft202012Validator:
+    """Of frames of this type."""
+    return _validators[kind]
 
 
 def check_frame(frame: dict[str, Any]) -> None:

@@ -211,6 +211,23 @@ def test_a_kid_chooses_among_keys_and_keys_can_be_replaced(tmp_path: Path) -> No
     assert keys.grant(new).subject == "me", "what is half written does no harm"
 
 
+K1: dict[str, Any] = jwt.get_algorithm_by_name("ES256K").to_jwk(
+    ec.generate_private_key(ec.SECP256K1()).public_key(), as_dict=True
+)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [jwk("RS256", alg="RSA-OAEP"), {**jwk("RS256"), "alg": ["RS256"]}, {**jwk("RS256"), "alg": {}}, K1],
+    ids=["to encrypt with", "a list of algorithms", "no text", "an unknown curve"],
+)
+def test_a_key_that_we_cannot_use_does_not_keep_the_others_from_being_used(tmp_path: Path, odd: dict[str, Any]) -> None:
+    keys = Keys(key=file(tmp_path, {"keys": [odd, jwk("ES256")]}))
+    assert keys.grant(jwt.encode(claims(), PRIVATE["ES256"], "ES256")).subject == "me"
+    with pytest.raises(ValueError, match="no public key"):
+        Keys(key=file(tmp_path, {"keys": [odd]}))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -219,6 +236,7 @@ def test_a_kid_chooses_among_keys_and_keys_can_be_replaced(tmp_path: Path) -> No
         ('{"keys": []}', "no public key"),
         ('{"keys": [{"kty": "oct", "k": "AAAA"}]}', "no public key"),
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "no public key"),
+        ('{"keys":' + "[" * 100_000, "nested too deeply"),
         (
             PRIVATE["RS256"].private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -226,7 +244,7 @@ def test_a_kid_chooses_among_keys_and_keys_can_be_replaced(tmp_path: Path) -> No
             "private key",
         ),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_a_file_without_a_key_is_an_error(tmp_path: Path, content: str | bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -37,11 +37,18 @@ class Pulse(Enum):
 
 
 class _Phase(Enum):
+    """What it waits for; docs/states.md draws it."""
+
     SILENT = auto()
+    """Silence may last until `Heartbeat.until`, and then a beat is to be sent."""
     SENDING = auto()
+    """A beat is on its way to the server."""
     SENT = auto()
+    """The beat was committed, and has to arrive until `Heartbeat.until`."""
     UNSENT = auto()
+    """The beat could not be sent: the session is to be asked for a sign of life."""
     ASKED = auto()
+    """The session was asked, and is lost if it does not answer."""
 
 
 @dataclass(slots=True)

@@ -29,9 +29,10 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
 
@@ -234,13 +235,19 @@ class Position:
             xid -= read.next()
             union.append(xid)
         union.reverse()
+        if timeline >= 1 << 32:
+            raise ValueError("there is no such timeline")
+        entries = [last, *(anchor or ()), *(witness.anchor if witness else ())]
+        xids = [target_below - (anchor is not None), *([witness.xid] if witness else ())]
+        if max(entries) > MOST or min(xids) < 0:
+            raise ValueError("there are no such entries")
         if not has_target:
-            return cls(birth, stream, timeline, Covered(below, tuple(union)), anchor, witness=witness)
+            return cls(birth, stream, timeline, _covered(below, union), anchor, witness=witness)
         flags = read.rest()[::-1]
         if len(flags) != len(union):
             raise ValueError("it ends too early")
         before, after = (
-            Covered(limit, tuple(xid for xid, flag in zip(union, flags, strict=True) if flag & bit))
+            _covered(limit, [xid for xid, flag in zip(union, flags, strict=True) if flag & bit])
             for limit, bit in ((below, 1), (target_below, 2))
         )
         return cls(birth, stream, timeline, before, anchor, after, last, witness)
@@ -250,6 +257,9 @@ FORMAT = 1
 
 MOST_OPEN = 100_000
 """Open transactions that a token may list, since the server looks at each. A standby counts subtransactions too."""
+
+MOST = (1 << 63) - 1
+"""The highest number that a server has for an entry, or a transaction."""
 
 LONGEST = 1 << 20
 """Bytes that a token may have when it is decompressed: that is more than a server can have transactions."""
@@ -264,6 +274,13 @@ def stream_id(name: str) -> int:
     2023957755765852388
     """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+
+
+def _covered(below: int, open: Sequence[int]) -> Covered:
+    """What a token says, which anybody may have made."""
+    if below > MOST or any(low >= high for low, high in pairwise([-1, *open, below])):
+        raise ValueError("there are no such transactions")
+    return Covered(below, tuple(open))
 
 
 def _as_token(plain: bytes) -> str:

@@ -53,6 +53,7 @@ class Registry(Generic[Owner]):
         self._owners: dict[str, dict[Owner, None]] = {}
         self._acknowledged: set[str] = set()
         self._due: dict[str, None] = {}
+        self._leaving: set[str] = set()  # which the server may listen to until it is told, though nobody wants them
         self._sweep = False
         self._lost: dict[str, dict[Owner, None]] = {}
         self._untold: frozenset[str] = frozenset()
@@ -80,6 +81,7 @@ class Registry(Generic[Owner]):
             owners.pop(owner, None)
             return
         self._due[channel] = None  # first: interrupted here, the server is told once more of what it knows
+        self._leaving.add(channel)
         self._owners.pop(channel, None)
         if not self._in_session:  # the next one will know of nothing
             self._due.pop(channel, None)
@@ -87,10 +89,11 @@ class Registry(Generic[Owner]):
 
     def withdraw(self, owner: Owner, channel: str) -> None:
         """`owner` asked for `channel` and the server did not grant it: as if it had never asked."""
-        due = channel in self._acknowledged
+        due = channel in self._acknowledged or channel in self._leaving
         self.discard(owner, channel)
         if channel not in self._owners and not due:
             self._due.pop(channel, None)
+            self._leaving.discard(channel)
 
     def discard_all(self, owner: Owner) -> None:
         """`owner` wants nothing any more."""
@@ -162,9 +165,12 @@ class Registry(Generic[Owner]):
         if changes.sweep:
             self._sweep = False
             self._acknowledged.clear()
+            self._leaving.clear()
             self._due = dict.fromkeys(self._owners)
-        self._acknowledged.update(channel for channel in changes.listen if channel in self._owners)
+        listened = [channel for channel in changes.listen if channel in self._owners]
+        self._acknowledged.update(listened)
         self._acknowledged.difference_update(changes.unlisten)
+        self._leaving.difference_update(listened, changes.unlisten)
         self._settle(changes)
 
     def on_refused(self, changes: Changes) -> None:
@@ -175,6 +181,7 @@ class Registry(Generic[Owner]):
 
     def on_session_begun(self) -> None:
         """There is a session, and its server knows of nothing."""
+        self._leaving.clear()
         self._due = dict.fromkeys(self._owners)
         self._in_session = True
 

@@ -342,8 +342,9 @@ class Session(Generic[Owner]):
             return
         self.failure = why
         if not self.registry.lost:  # else an earlier loss is still to be reported, and this one is part of it
-            deaf = reason is GapReason.HEARTBEAT  # then a statement that succeeded has proved nothing
-            self._lost_since = self._delivered_at if deaf else self._heard_at
+            # A deaf session goes on answering, and may break before its beat is missed: statements have proved nothing.
+            beats = self.heartbeat is not None and self.heartbeat.interval is not None
+            self._lost_since = self._delivered_at if beats or reason is GapReason.HEARTBEAT else self._heard_at
             if self._unfinished is not None:
                 self._lost_since = min(self._lost_since, self.whole_until)
         self._lost_why = why

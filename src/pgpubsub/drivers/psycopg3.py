@@ -120,9 +120,11 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_
         given["dbname"] = given.pop("database")
     if dsn is not None and not isinstance(dsn, str):
         raise TypeError(f"dsn is a str, not {type(dsn).__name__}; to use an open connection: PubSub(connection)")
+    if any("\0" in str(text) for text in (dsn or "", *given.values())):
+        raise ConninfoError("invalid connection string or keyword: it contains NUL, behind which libpq reads nothing")
     try:
         conninfo = make_conninfo(dsn or "", **given)
-    except psycopg.ProgrammingError as error:
+    except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
         words = " ".join(str(error).split())
         if "://" in (dsn or ""):  # what libpq cites may be a part of the password
             words = re.sub(r'"[^"]*"', '"..."', words)

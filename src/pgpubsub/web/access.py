@@ -124,6 +124,10 @@ class Grant:
 NOBODY = Grant()
 
 
+class _UnknownKey(ValueError):
+    pass
+
+
 class _Key(NamedTuple):
     key: Any
     algorithms: Sequence[str]
@@ -175,7 +179,7 @@ class Keys:
             return _grant(claims)
         except jwt.ExpiredSignatureError:
             raise Problem(401, "expired", "the token has expired: get a new one") from None
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Problem(401, "bad-token", f"the token is not valid: {error}") from None
 
     def _claims(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,17 +255,22 @@ def _secret(content: bytes) -> Sequence[_Key]:
 def _public_keys(content: bytes) -> Sequence[_Key]:
     if not content.lstrip().startswith(b"{"):
         return [_key(_from_pem(content))]
-    found = json.loads(content)
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError("this JSON is nested too deeply to be a JWKS") from None
     listed = found.get("keys", [found])
     keys = []
     for one in listed if isinstance(listed, list) else ():
         if isinstance(one, dict) and one.get("kty") in ("RSA", "EC", "OKP") and one.get("use", "sig") == "sig":
             try:
                 key = _key(jwt.PyJWK({name: value for name, value in one.items() if name != "alg"}).key, one.get("kid"))
-            except jwt.PyJWTError:
+            except (jwt.PyJWTError, _UnknownKey):
                 continue  # those that nobody knows are to be ignored (RFC 7517, section 5)
             named = one.get("alg")
-            keys.append(key if named is None else key._replace(algorithms=tuple({named} & set(key.algorithms))))
+            algorithms = [known for known in key.algorithms if named in (None, known)]
+            if algorithms:  # else it is to encrypt with
+                keys.append(key._replace(algorithms=algorithms))
     if not keys:
         raise ValueError('there is no public key in this JSON: it is to be a JWKS, {"keys": [...]}')
     return keys
@@ -288,4 +297,4 @@ def _key(key: Any, id: str | None = None) -> _Key:
         return _Key(key, (CURVES[key.curve.name],), id)
     if isinstance(key, Ed25519PublicKey | Ed448PublicKey):
         return _Key(key, ("EdDSA",), id)
-    raise ValueError("this sort of key is not known: RSA, P-256, P-384, P-521, Ed25519 and Ed448 are")
+    raise _UnknownKey("this sort of key is not known: RSA, P-256, P-384, P-521, Ed25519 and Ed448 are")
