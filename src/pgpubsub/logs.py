@@ -85,12 +85,17 @@ class EventLog:
         if (error := _error_of(fields, exc_info)) is not None:
             told = {"error": str(error), **told, "error_type": type(error).__name__}
         arguments = (told,) if told else ()
-        extra = {"event_name": event, **told}
-        try:
-            self._logger.log(level, sentence, *arguments, exc_info=exc_info, extra=extra, stacklevel=3)
-        except KeyError:  # the application's records have an attribute of such a name already
-            extra = {"event_name": event}
-            self._logger.log(level, sentence, *arguments, exc_info=exc_info, extra=extra, stacklevel=3)
+        if isinstance(exc_info, BaseException):
+            exc_info = type(exc_info), exc_info, exc_info.__traceback__
+        elif exc_info:
+            exc_info = sys.exc_info()
+        file, line, function, _ = self._logger.findCaller(stacklevel=3)
+        record = self._logger.makeRecord(
+            self._logger.name, level, file, line, sentence, arguments, exc_info or None, function
+        )
+        for name, value in {"event_name": event, **told}.items():
+            vars(record).setdefault(name, value)  # unless the application's records have such an attribute already
+        self._logger.handle(record)
 
 
 def _error_of(fields: dict[str, Any], exc_info: Any) -> BaseException | None:

@@ -23,8 +23,7 @@ from tests.chaos.gateway import SECRET
 from tests.chaos.pair import Pair
 from tests.chaos.publishing import Publishing
 from tests.chaos.receiving import Receiving
-from tests.e2e.test_servers import answers
-from tests.system.processes import Process
+from tests.system.processes import Process, answers
 from tests.system.streams import connect, until
 
 __all__ = ["RECEIVERS", "Arena", "Part"]
@@ -98,6 +97,8 @@ class Arena:
                 self._join(stack, name, self._receiving)
             self._join(stack, "clients", self._receiving)
             self._join(stack, "publishers", self._publishing)
+            for name in (*RECEIVERS, "publishers"):
+                until(self.parts[name].process.is_ready, name)
             self._stack = stack.pop_all()
         return self
 
@@ -140,7 +141,7 @@ class Arena:
         secret = self._directory / "secret"
         secret.write_text(SECRET)
         command = [sys.executable, "-m", "pgpubsub", "serve", "--dsn", dsn, "--port", str(port), "--workers", "2"]
-        options = ["--jwt-secret-file", str(secret), "--rate", "100000"]
+        options = ["--jwt-secret-file", str(secret), "--rate", "100000", "--max-behind", "50"]
         return Process([*command, *options], Process.new_path(self._directory), clock.environment)
 
     def _end(self) -> None:

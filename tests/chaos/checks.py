@@ -59,6 +59,11 @@ class Gap:
     """None where a clock was set meanwhile."""
     count: int | None
 
+    @property
+    def uncounted(self) -> bool:
+        """Whether it does not say what it could."""
+        return self.reason == "overflow" and self.count is None
+
 
 @dataclass
 class Record:
@@ -69,6 +74,8 @@ class Record:
     opened: float
     latest: bool = False
     """Whether it keeps only the newest of each channel, which no gap tells."""
+    counts: bool = True
+    """Whether it is told how many an overflow has cost, always."""
     ended: bool = False
     """Whether it went away, with whatever came last."""
     events: list[Notify | Gap] = field(default_factory=list)
@@ -83,17 +90,52 @@ def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_
         on_its_way: seconds that a message may have taken: `since` says when the last that came before it arrived.
     """
     wrong = [f"{event} is nothing that was sent to it" for event in _strangers(record, sent)]
-    counted: dict[int, list[int]] = {}  # place of a gap: fewest and most that are missing there
-    unclear: set[int] = set()  # gaps that share what is missing with another
+    wrong += [f"{gap} does not count" for gap in _gaps(record) if record.counts and gap.uncounted]
+    wrong += _check_since(record, sent, on_its_way)
+    counted: list[tuple[set[int], int, int]] = []  # places of gaps, and fewest and most that are missing there
+    unclear: set[int] = set()  # gaps of which nobody knows what is missing there
     for channel in record.channels:
         for line in _lines(sent.get(channel, ())).values():
             wrong += _check_line(record, channel, line, on_its_way, counted, unclear)
-    for place, (fewest, most) in counted.items():
-        gap = record.events[place]
-        assert isinstance(gap, Gap)
-        if place not in unclear and gap.count is not None and not fewest <= gap.count <= most:
-            wrong.append(f"{gap} at {place} says {gap.count}, and {fewest} to {most} are missing there")
+    for places, fewest, most in _together(counted):
+        gaps = [gap for place in sorted(places) if isinstance(gap := record.events[place], Gap)]
+        counts = [gap.count for gap in gaps if gap.count is not None]
+        if len(counts) < len(gaps) or places & unclear:
+            continue
+        if not fewest <= sum(counts) <= most:
+            wrong.append(f"{gaps} at {sorted(places)} says {sum(counts)}, and {fewest} to {most} are missing there")
     return [f"{record.name}: {one}" for one in wrong]
+
+
+def _together(counted: Iterable[tuple[set[int], int, int]]) -> Sequence[tuple[set[int], int, int]]:
+    """Those that have a gap in common as one."""
+    groups: list[tuple[set[int], int, int]] = []
+    for places, fewest, most in counted:
+        apart = []
+        for its in groups:
+            if its[0] & places:
+                places, fewest, most = places | its[0], fewest + its[1], most + its[2]
+            else:
+                apart.append(its)
+        groups = [*apart, (places, fewest, most)]
+    return groups
+
+
+def _gaps(record: Record) -> Iterator[Gap]:
+    return (event for event in record.events if isinstance(event, Gap))
+
+
+def _check_since(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_way: float) -> Iterator[str]:
+    """When a connection is lost, what has come is not missing. (A full buffer is another matter.)"""
+    begun = {
+        (channel, one.publisher, one.number): one.begun for channel in record.channels for one in sent.get(channel, ())
+    }
+    last = record.opened
+    for event in record.events:
+        if isinstance(event, Notify):
+            last = max(last, begun.get(event[:3], last))
+        elif event.reason != "overflow" and event.since is not None and event.since < last - on_its_way:
+            yield f"{event} begins before {last}, when the last message before it was sent"
 
 
 def _strangers(record: Record, sent: Mapping[str, Sequence[Sent]]) -> Iterator[Notify]:
@@ -115,7 +157,7 @@ def _check_line(
     channel: str,
     line: Sequence[Sent],
     on_its_way: float,
-    counted: dict[int, list[int]],
+    counted: list[tuple[set[int], int, int]],
     unclear: set[int],
 ) -> list[str]:
     """What one publisher has sent on one channel."""
@@ -152,7 +194,10 @@ def _check_line(
             unclear.update(place for place, _ in between)
             break
         wrong += _check_missing(record, channel, missing, between, on_its_way)
-        _count(missing, between, counted, unclear, record.opened)
+        if between:
+            surely = sum(one.outcome == "committed" and one.begun > record.opened for one in missing)
+            perhaps = sum(one.outcome != "not" for one in missing)
+            counted.append(({place for place, _ in between}, surely, perhaps))
         before, missing = after, []
     return wrong
 
@@ -166,22 +211,6 @@ def _check_missing(
         told = [gap for _, gap in between if gap.since is None or gap.since <= one.ended + on_its_way]
         if not told:
             yield f"{one} on {channel} is missing, and no gap tells of it; at its place: {[gap for _, gap in between]}"
-
-
-def _count(
-    missing: Collection[Sent],
-    between: Sequence[tuple[int, Gap]],
-    counted: dict[int, list[int]],
-    unclear: set[int],
-    opened: float,
-) -> None:
-    if len(between) != 1:
-        unclear.update(place for place, _ in between)
-    for place, _ in between:
-        fewest, most = counted.setdefault(place, [0, 0])
-        surely = sum(one.outcome == "committed" and one.begun > opened for one in missing)
-        perhaps = sum(one.outcome != "not" for one in missing)
-        counted[place] = [fewest + surely, most + perhaps]
 
 
 def check_reader(

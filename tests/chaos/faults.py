@@ -22,7 +22,7 @@ from tests.chaos.clock import Clock
 from tests.chaos.pair import fetch, processes
 from tests.chaos.plan import Kind
 
-__all__ = ["FAULTS", "Stage", "possible"]
+__all__ = ["FAULTS", "Stage", "impossible"]
 
 
 class Stage(Protocol):
@@ -50,28 +50,33 @@ BACKENDS = (
 
 LISTENING = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgpubsub listen %' ORDER BY pid"
 
+FEWEST_DESCRIPTORS = 3
+"""Standard input, output and errors: whatever is opened would have a higher number."""
+
 LONG_ENOUGH = (1.8, 3.0)
 """Seconds, for a hub to notice: a heartbeat each half second has one second to arrive."""
 
 
-def fault(weight: float, seconds: tuple[float, float] = (0.0, 0.0), exclusive: str = "") -> Callable[[F], F]:
+def fault(
+    weight: float, seconds: tuple[float, float] = (0.0, 0.0), exclusive: str = "", *, delays: bool = False
+) -> Callable[[F], F]:
     """A function that yields while the fault lasts."""
 
     def note(function: F) -> F:
-        FAULTS[function.__name__] = (Kind(weight, seconds, exclusive), contextmanager(function))
+        FAULTS[function.__name__] = (Kind(weight, seconds, exclusive, delays), contextmanager(function))
         return function
 
     return note
 
 
-def possible(arena: Arena) -> dict[str, Kind]:
-    """Those that can be made on this machine."""
+def impossible(arena: Arena) -> set[str]:
+    """Those that cannot be made on this machine."""
     lacking = set()
     if not arena.pair.own_disks:
         lacking.add("full_disk")
     if not Clock.possible():
         lacking |= {"step_clock", "step_clock_of_server"}
-    return {name: kind for name, (kind, _) in FAULTS.items() if name not in lacking}
+    return lacking
 
 
 def ask(arena: Arena, query: str, *parameters: object) -> list[int]:
@@ -119,7 +124,7 @@ def terminate_listeners(stage: Stage, chance: Random) -> Iterator[None]:
     yield
 
 
-@fault(4, LONG_ENOUGH)
+@fault(4, LONG_ENOUGH, exclusive="server", delays=True)
 def stop_listeners(stage: Stage, chance: Random) -> Iterator[None]:
     """A server process that listens stands still, and all else goes on."""
     pids = ask(stage.arena, LISTENING)
@@ -135,7 +140,7 @@ def kill_backend(stage: Stage, chance: Random) -> Iterator[None]:
     yield
 
 
-@fault(3, (0.3, 2.5), exclusive="server")
+@fault(3, (0.3, 2.5), exclusive="server", delays=True)
 def freeze(stage: Stage, chance: Random) -> Iterator[None]:
     """The whole server stands still, as a virtual machine does that is moved."""
     with stopped(processes(stage.arena.pair.primary)):
@@ -166,7 +171,7 @@ def fail_over(stage: Stage, chance: Random) -> Iterator[None]:
     stage.arena.pair.copy()
 
 
-@fault(3, (0.3, 2.0), exclusive="server")
+@fault(3, (0.3, 2.0), exclusive="server", delays=True)
 def stop_standby(stage: Stage, chance: Random) -> Iterator[None]:
     """The standby stands still, and commits wait for it."""
     with stopped(processes(stage.arena.pair.standby)):
@@ -175,7 +180,7 @@ def stop_standby(stage: Stage, chance: Random) -> Iterator[None]:
 
 @fault(2, (0.5, 2.0), exclusive="server")
 def full_disk(stage: Stage, chance: Random) -> Iterator[None]:
-    """There is no room for the write-ahead log, and the server crashes over and over."""
+    """There is no room for the write-ahead log: the server crashes, and cannot come back."""
     with stage.arena.pair.full_disk():
         yield
 
@@ -187,39 +192,68 @@ def choose(stage: Stage, chance: Random, names: tuple[str, ...] = BEHIND_PROXIES
     return stage.arena.parts[chance.choice(names)]
 
 
-@fault(8)
+PATTERNS = (b"COMMIT", b"pg_notify", b"LISTEN", b"pgpubsub", b"_pg3_")
+"""That are sent to a server."""
+
+
+@fault(8, (0.2, 1.0))
 def cut(stage: Stage, chance: Random) -> Iterator[None]:
     """Connections break: all at once, or one of them at a certain byte or statement, with or without its being done."""
     part = choose(stage, chance)
     way = chance.choice(("reset", "cut_after", "cut_before", "break_after", "break_after"))
-    pattern = chance.choice((b"COMMIT", b"pg_notify", b"LISTEN", b"pgpubsub", b"_pg3_"))
-    count = chance.randrange(5000)
+    pattern, count = chance.choice(PATTERNS), chance.randrange(5000)
+    if part is stage.arena.parts["clients"]:
+        pattern = chance.choice((b"GET ", b"subscribe"))
     for proxy in part.proxies:
-        if way == "reset":
-            proxy.reset()
-        elif way == "cut_after":
+        if way == "cut_after":
             proxy.cut_after(count)
         elif way == "cut_before":
             proxy.cut_before(pattern)
-        else:
+        elif way == "break_after":
             proxy.break_after(pattern)
     yield
+    for proxy in part.proxies:
+        if way == "reset" or proxy.spare():  # what it waited for has not come
+            proxy.reset()
 
 
-@fault(6, LONG_ENOUGH)
-def deafen(stage: Stage, chance: Random) -> Iterator[None]:
-    """Nothing comes through in one direction or both, and nobody is told. Then it does again, or it has broken."""
-    part = choose(stage, chance)
+def choose_direction(chance: Random) -> Direction:
     directions: tuple[Direction, ...] = ("to_client", "to_server", "both")
-    direction = chance.choice(directions)
-    resume = chance.random() < 0.5
+    return chance.choice(directions)
+
+
+@fault(3, LONG_ENOUGH, delays=True)
+def hold_up(stage: Stage, chance: Random) -> Iterator[None]:
+    """Nothing comes through in one direction or both, and nobody is told. Then all of it does."""
+    part, direction = choose(stage, chance), choose_direction(chance)
     for proxy in part.proxies:
         proxy.deafen(direction)
     yield
     for proxy in part.proxies:
-        if not resume:
-            proxy.reset()
-        proxy.hear(resume=resume)
+        proxy.hear(resume=True)
+
+
+@fault(3, LONG_ENOUGH)
+def deafen(stage: Stage, chance: Random) -> Iterator[None]:
+    """Nothing comes through in one direction or both, and nobody is told. Then the connections break."""
+    part, direction = choose(stage, chance), choose_direction(chance)
+    for proxy in part.proxies:
+        proxy.deafen(direction)
+    yield
+    for proxy in part.proxies:
+        proxy.reset()
+        proxy.hear()
+
+
+@fault(3, (0.2, 1.0))
+def vanish(stage: Stage, chance: Random) -> Iterator[None]:
+    """Nothing comes through any more on the connections that there are, and nobody is ever told."""
+    part, direction = choose(stage, chance, ("Hub", "AsyncHub")), choose_direction(chance)
+    for proxy in part.proxies:
+        proxy.deafen(direction)
+    yield
+    for proxy in part.proxies:
+        proxy.hear()
 
 
 @fault(3, (0.5, 2.0))
@@ -234,7 +268,7 @@ def refuse(stage: Stage, chance: Random) -> Iterator[None]:
         proxy.accept()
 
 
-@fault(3, (0.5, 2.0))
+@fault(3, (0.5, 2.0), delays=True)
 def slow_down(stage: Stage, chance: Random) -> Iterator[None]:
     """The network takes its time."""
     part = choose(stage, chance)
@@ -249,7 +283,7 @@ def slow_down(stage: Stage, chance: Random) -> Iterator[None]:
 # -- those who take part
 
 
-@fault(4, (0.3, 2.5))
+@fault(4, (0.3, 2.5), delays=True)
 def pause(stage: Stage, chance: Random) -> Iterator[None]:
     """A process stands still, and with it those that it has started."""
     with stopped(choose(stage, chance).pids):
@@ -282,20 +316,12 @@ def is_worker(pid: int) -> bool:
 def exhaust_descriptors(stage: Stage, chance: Random) -> Iterator[None]:
     """A process may open no more files, and its connections break."""
     part = choose(stage, chance, ("Hub", "AsyncHub", "gateway"))
-    before = [(pid, limit_descriptors(pid, open_descriptors(pid))) for pid in part.pids]
+    before = [(pid, limit_descriptors(pid, FEWEST_DESCRIPTORS)) for pid in part.pids]
     for proxy in part.proxies:
         proxy.reset()
     yield
     for pid, limit in before:
         limit_descriptors(pid, limit)
-
-
-def open_descriptors(pid: int) -> int:
-    """As many as it has; new ones get the lowest free numbers, so none of them is free below the highest."""
-    try:
-        return max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()) + 1
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def limit_descriptors(pid: int, most: int) -> int:

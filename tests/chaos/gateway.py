@@ -6,7 +6,7 @@ import http.client
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Event
 from time import time
 from typing import Any
@@ -92,9 +92,10 @@ def by_events(port: int, channels: Sequence[str], streams: Sequence[str]) -> Fol
 
 
 def by_web_socket(port: int, channels: Sequence[str], streams: Sequence[str]) -> Following:
-    """One stream over a WebSocket, after the last position that came."""
-    (stream,) = streams
-    after = "beginning"
+    """A channel and a stream over a WebSocket, after the last position that came. That the channel may have lost
+    something when it comes again it has to say itself."""
+    (channel,), (stream,) = channels, streams
+    after, heard = "beginning", ""
     headers = {"Authorization": bearer()}
     while not Event().wait(PAUSE):
         with (
@@ -102,13 +103,20 @@ def by_web_socket(port: int, channels: Sequence[str], streams: Sequence[str]) ->
             connect(f"ws://127.0.0.1:{port}/ws", additional_headers=headers, open_timeout=SILENCE) as socket,
         ):
             socket.send(json.dumps({"type": "subscribe", "stream": stream, "after": after, "ref": 1}))
+            socket.send(json.dumps({"type": "subscribe", "channel": channel, "ref": 2}))
             while True:
                 frame = json.loads(socket.recv(SILENCE))
-                if frame["type"] == "ok":
+                if frame["type"] == "ok" and frame["ref"] == 1:
                     after = frame["position"]
+                elif frame["type"] == "ok":
+                    if heard:
+                        yield {"type": "gap", "channel": channel, "reason": "away", "since": heard, "count": None}
+                    heard = heard or datetime.now(UTC).isoformat()
                     yield {"type": "listening"}
                 elif frame["type"] in ("message", "gap"):
                     after = frame.get("position", after)
+                    if "channel" in frame:
+                        heard = datetime.now(UTC).isoformat()
                     yield frame
                 else:
                     break

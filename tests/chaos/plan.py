@@ -17,11 +17,13 @@ class Kind:
         weight: how often it comes, beside the others.
         seconds: how long it lasts, at least and at most.
         exclusive: what it needs for itself: no other with the same word in one round.
+        delays: whether messages arrive late because of it, rather than not at all.
     """
 
     weight: float
     seconds: tuple[float, float] = (0.0, 0.0)
     exclusive: str = ""
+    delays: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ import psycopg
 import pgpubsub
 from pgpubsub import Hub, PubSubError, SendTimeout, ServerRefused
 from tests.chaos.gateway import Poster
-from tests.chaos.texts import CHANNELS, STREAMS, text
+from tests.chaos.texts import CHANNELS, SOMETIMES, STREAMS, text
 from tests.system.processes import Journal
 
 __all__ = ["Publishing"]
@@ -118,7 +118,7 @@ class Caller(Publisher):
     """Calls `hub.notify`."""
 
     def turn(self) -> int:
-        channel = self.chance.choice(CHANNELS)
+        channel = self.chance.choice((*CHANNELS, SOMETIMES))
         number, message = self.begin("channel", channel)
         return self.attempt([number], lambda: self.hub.notify(channel, message))
 
@@ -146,7 +146,12 @@ class Transactions(Publisher):
         if self.chance.random() < 0.15:
             self.roll_back(some)
             return 0
-        return self.attempt([number for number, _, _ in some], lambda: self.commit(some))
+        numbers = [number for number, _, _ in some]
+        try:
+            self.connection()
+        except (PubSubError, psycopg.Error):
+            return self.end(numbers, "not")
+        return self.attempt(numbers, lambda: self.commit(some))
 
     def one(self) -> tuple[int, str, str]:
         channel = self.chance.choice(CHANNELS)

@@ -27,12 +27,13 @@ from time import monotonic, time
 from typing import Any, Literal
 
 import pgpubsub
-from pgpubsub import AsyncHub, Hub, NotLive
+from pgpubsub import AsyncHub, Hub, NotLive, SubscriberTooSlow
 from pgpubsub.core.backoff import backoff
 from pgpubsub.hubs import engine
+from pgpubsub.streams import source
 from tests.chaos import texts
 from tests.chaos.gateway import by_events, by_web_socket, instant
-from tests.chaos.texts import CHANNELS, STREAMS
+from tests.chaos.texts import CHANNELS, SOMETIMES, STREAMS
 from tests.system.processes import Journal
 
 __all__ = ["CLIENTS", "SUBSCRIBERS", "Receiving"]
@@ -44,14 +45,15 @@ SUBSCRIBERS: dict[str, dict[str, Any]] = {
     "slow, clear": {"channels": CHANNELS[:1], "options": {"capacity": 20}, "slow": True},
     "slow, drop_oldest": {"channels": CHANNELS, "options": {"capacity": 20, "overflow": "drop_oldest"}, "slow": True},
     "latest": {"channels": CHANNELS, "options": {"overflow": "latest"}, "slow": True},
-    "restless": {"channels": CHANNELS, "options": {}, "stays": 60},
+    "slow, close": {"channels": CHANNELS, "options": {"capacity": 20, "overflow": "close"}, "slow": True},
+    "restless": {"channels": (CHANNELS[0], SOMETIMES), "options": {}, "stays": 40},
 }
 
 
 CLIENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "events": (CHANNELS, STREAMS),
-    "events of a channel": (CHANNELS[:1], ()),
-    "web socket": ((), STREAMS[:1]),
+    "slow events": (CHANNELS[:1], ()),
+    "web socket": (CHANNELS[1:], STREAMS[:1]),
 }
 """Channels and streams that clients of the gateway follow."""
 
@@ -164,7 +166,7 @@ def subscribe(
                         Event().wait(chance.uniform(0, 0.3))
                     if number == stays:
                         break
-        except NotLive:
+        except (NotLive, SubscriberTooSlow):
             continue
 
 
@@ -222,7 +224,7 @@ async def subscribe_in_a_task(
                         await asyncio.sleep(chance.uniform(0, 0.3))
                     if number == stays:
                         break
-        except NotLive:
+        except (NotLive, SubscriberTooSlow):
             continue
 
 
@@ -244,14 +246,17 @@ async def read_in_a_task(hub: AsyncHub, notes: Notes, stream: str, chance: Rando
 def as_clients(settings: Receiving, notes: Notes) -> None:
     for name, (channels, streams) in CLIENTS.items():
         follow = by_web_socket if name == "web socket" else by_events
-        begin(partial(attend, notes, name, channels, follow(settings.port, channels, streams)))
+        slow = Random(settings.seed) if name.startswith("slow") else None
+        begin(partial(attend, notes, name, channels, follow(settings.port, channels, streams), slow))
     notes.write("ready", monotonic())
     sys.stdin.read()
 
 
-def attend(notes: Notes, name: str, channels: tuple[str, ...], following: Any) -> None:
+def attend(notes: Notes, name: str, channels: tuple[str, ...], following: Any, slow: Random | None) -> None:
     opened = False
     for event in following:
+        if slow is not None and slow.random() < 0.1:
+            Event().wait(slow.uniform(0, 0.3))
         if event["type"] == "listening":
             if channels and not opened:
                 notes.opened(name, channels, latest=False)
@@ -267,6 +272,7 @@ def attend(notes: Notes, name: str, channels: tuple[str, ...], following: Any) -
 
 
 if __name__ == "__main__":
+    source.ANSWER = 3.0
     patience = partial(backoff, random.random, maximum=1.0)
     engine.new_delays = patience  # type: ignore[attr-defined]  # faults come more often than sessions last
     for name in ("pgpubsub", "psycopg"):

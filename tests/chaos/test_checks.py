@@ -24,7 +24,7 @@ def record(*events: int | Gap, **options: Any) -> Record:
     return Record("r", ("c",), options.pop("opened", 5.0), events=list(its), **options)
 
 
-def gap(since: float | None = 10.0, count: int | None = None, channels: Sequence[str] = ("c",)) -> Gap:
+def gap(since: float | None = None, count: int | None = None, channels: Sequence[str] = ("c",)) -> Gap:
     return Gap("overflow" if count else "connection_lost", tuple(channels), since, count)
 
 
@@ -72,6 +72,24 @@ def test_something_is_wrong(its: Record, what: str) -> None:
     wrong = check_subscriber(its, ALL)
     assert wrong
     assert all(what in one for one in wrong), wrong
+
+
+def test_what_has_come_is_not_missing() -> None:
+    (wrong,) = check_subscriber(record(1, 2, gap(since=11.5), 4, 5), ALL)
+    assert "begins before 12.0" in wrong
+    assert check_subscriber(record(1, 2, gap(since=11.5), 4, 5), ALL, on_its_way=0.5) == []
+
+
+def test_gaps_that_share_what_is_missing_count_together() -> None:
+    its = record(1, gap(count=1), gap(count=2), 5)
+    assert check_subscriber(its, ALL) == []
+    its.events[2] = gap(count=3)
+    assert "says 4, and 3 to 3 are missing" in check_subscriber(its, ALL)[0]
+
+
+def test_an_overflow_counts() -> None:
+    (wrong,) = check_subscriber(record(1, Gap("overflow", ("c",), None, None), 5), ALL)
+    assert "does not count" in wrong
 
 
 def test_a_message_may_have_been_on_its_way_when_others_arrived() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-__all__ = ["CHANNELS", "STREAMS", "read", "text"]
+__all__ = ["CHANNELS", "SOMETIMES", "STREAMS", "read", "text"]
 
 CHANNELS = ("chaos a", "chaos.b")
+SOMETIMES = "chaos c"
+"""A channel that nobody listens to for long."""
 STREAMS = ("chaos s", "chaos.t")
 
 LONG = 9000

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from tests.e2e.test_examples import ROOT, environment
+from tests.system.processes import answers
 
 __all__ = ["environment"]
 
@@ -54,14 +55,6 @@ def running(*command: str, port: int, environment: dict[str, str]) -> Iterator[s
         output, _ = process.communicate(timeout=30)
     assert b"Traceback" not in output, output.decode()
     assert process.returncode in (0, -signal.SIGTERM), output.decode()
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:

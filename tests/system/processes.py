@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["ROOT", "Journal", "Process"]
+__all__ = ["ROOT", "Journal", "Process", "answers"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +82,11 @@ class Process:
         self._read += len(whole)
         return [json.loads(line) for line in whole.splitlines()]
 
+    def is_ready(self) -> bool:
+        """Whether its journal says so."""
+        path = Path(f"{self._path}.journal")
+        return path.exists() and b'["ready"' in path.read_bytes()
+
     @property
     def errors(self) -> str:
         """What it has printed as errors."""
@@ -112,3 +118,12 @@ class Process:
         self.killed = killed
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -505,6 +505,14 @@ def test_what_comes_before_the_pattern_is_forwarded(ends: Ends) -> None:
         ends.server.recv(1)
 
 
+def test_who_is_spared_is_not_cut_off(ends: Ends) -> None:
+    assert not ends.proxy.spare()
+    ends.proxy.cut_before(b"one")
+    assert ends.proxy.spare()
+    ends.client.sendall(b"one")
+    assert ends.server.recv(100) == b"one"
+
+
 def test_the_latest_of_the_traps_is_in_force(ends: Ends) -> None:
     ends.proxy.cut_before(b"one")
     ends.proxy.break_after(b"two")

@@ -11,7 +11,7 @@ from pgpubsub.core.frames import Message
 from pgpubsub.core.headers import Headed, Headers, read_json, with_headers
 from pgpubsub.core.sender import CHARACTERS, MESSAGES
 from pgpubsub.core.sql import LARGEST, utf8_length
-from pgpubsub.errors import PayloadTooLarge
+from pgpubsub.errors import PayloadError, PayloadTooLarge
 from pgpubsub.tracing import Outgoing, Sending, Tracing
 
 __all__ = ["Pair", "Piece", "check_all", "check_total", "explain", "pieces", "pieces_of_any", "traced"]
@@ -120,11 +120,9 @@ def traced(
 
 def _carrying(message: Message, sending: Sending, limit: int) -> Message:
     text = message[1]
-    own = read_json(text.headers) if isinstance(text, Headed) else None
-    carried = sending.carried(own)
-    if carried is None or carried is own:
-        return message
     try:
-        return with_headers(message, carried, limit)
-    except PayloadTooLarge:  # it was not before
+        own = read_json(text.headers) if isinstance(text, Headed) else None
+        carried = sending.carried(own)
+        return message if carried is None or carried is own else with_headers(message, carried, limit)
+    except (PayloadError, TypeError, ValueError):  # too long, too deep, or no JSON, which it was not before
         return message

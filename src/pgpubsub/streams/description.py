@@ -14,7 +14,7 @@ from pgpubsub.core.headers import Headers, read_json
 from pgpubsub.core.position import Position, Start, stream_id
 from pgpubsub.core.sql import LARGEST, utf8_length
 from pgpubsub.core.timeouts import check_seconds
-from pgpubsub.errors import PayloadTooLarge
+from pgpubsub.errors import PayloadError, PayloadTooLarge
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.hubs.addresses import Conninfo
 from pgpubsub.hubs.mailbox import Decoders
@@ -148,13 +148,11 @@ def traced(tracing: Tracing, entries: Sequence[NewEntry], limit: int, *, many: b
 
 
 def _carrying(entry: NewEntry, sending: Sending, limit: int) -> NewEntry:
-    own = None if entry.headers is None else read_json(entry.headers)
-    carried = sending.carried(own)
-    if carried is None or carried is own:
-        return entry
     try:
-        return with_headers(entry, carried, limit)
-    except PayloadTooLarge:  # it was not before
+        own = None if entry.headers is None else read_json(entry.headers)
+        carried = sending.carried(own)
+        return entry if carried is None or carried is own else with_headers(entry, carried, limit)
+    except (PayloadError, TypeError, ValueError):  # too long, too deep, or no JSON, which it was not before
         return entry
 
 

@@ -132,6 +132,10 @@ class Proxy:
         """
         self._do(self._set_trap("to_server", PatternTrap(pattern, forward=True)))
 
+    def spare(self) -> bool:
+        """Take back `cut_after`, `cut_before` and `break_after`. Returns whether any of them had not struck."""
+        return self._do(self._spare())
+
     def close(self) -> None:
         """Reset all connections and refuse new ones, for good. May be repeated."""
         if not self._loop.is_closed():
@@ -174,6 +178,11 @@ class Proxy:
 
     async def _set_trap(self, direction: Direction, trap: Trap) -> None:
         self._faults.traps[direction] = trap
+
+    async def _spare(self) -> bool:
+        spared = bool(self._faults.traps)
+        self._faults.traps.clear()
+        return spared
 
     async def _deafen(self, directions: set[Direction]) -> None:
         for deaf in [self._deaf, *(link.deaf for link in self._links)]:

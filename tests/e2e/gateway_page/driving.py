@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.test_servers import answers, free_port, until
+from tests.e2e.test_servers import free_port, until
+from tests.system.processes import answers
 
 jwt = pytest.importorskip("jwt")
 pytest.importorskip("starlette")

@@ -13,7 +13,8 @@ import psycopg
 
 import pgpubsub
 from tests.e2e.gateway_page.driving import followed, fragment, gateway, send, shows, token, use_token
-from tests.e2e.test_servers import answers, free_port, until
+from tests.e2e.test_servers import free_port, until
+from tests.system.processes import answers
 
 
 def test_sending_says_what_became_of_it(

@@ -6,7 +6,7 @@ another, in whose context the handler runs. Neither keeps anything once it has e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from time import perf_counter
 from types import TracebackType
@@ -161,6 +161,20 @@ class Telemetry:
             return nullcontext()
         return _Attached(self._carriers.read(headers, current.get_current()))
 
+    def _begun(
+        self,
+        name: str,
+        context: Context | None,
+        kind: SpanKind,
+        attributes: Mapping[str, AttributeValue],
+        links: Sequence[Link] | None,
+    ) -> trace.Span:
+        """A span; where the SDK's parts raise, which may be the user's own, one that is none."""
+        try:
+            return self._tracer.start_span(name, context, kind, attributes, links)
+        except Exception:
+            return trace.INVALID_SPAN
+
     def _about(self, operation: str, kind: str, destination: str | None) -> tuple[str, dict[str, AttributeValue]]:
         """The name of a span, and what it and its measurements have as attributes."""
         about = {**self._everywhere, "messaging.operation.name": operation, "messaging.operation.type": kind}
@@ -209,7 +223,7 @@ class _Sending:
         elif outgoing.size is not None:
             attributes["messaging.message.body.size"] = outgoing.size
         self._begun = perf_counter()
-        self._span = self._telemetry._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
+        self._span = self._telemetry._begun(name, None, SpanKind.PRODUCER, attributes, None)
         return self
 
     def carried(self, own: dict[str, Any] | None) -> Mapping[str, Any] | None:
@@ -228,10 +242,11 @@ class _Sending:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         seconds = perf_counter() - self._begun
-        about = _concluded(self._span, self._about, error)
-        instruments = self._telemetry._instruments
-        instruments.operations.record(seconds, about)
-        instruments.sent.add(self._outgoing.messages or 1, about)
+        with suppress(Exception):  # of a processor or an exporter: what is sent is sent
+            about = _concluded(self._span, self._about, error)
+            instruments = self._telemetry._instruments
+            instruments.operations.record(seconds, about)
+            instruments.sent.add(self._outgoing.messages or 1, about)
 
 
 class _Processing:
@@ -252,7 +267,7 @@ class _Processing:
         group = subject.attributes.get("messaging.consumer.group.name")
         self._about = about if group is None else {**about, "messaging.consumer.group.name": group}
         self._begun = perf_counter()
-        self._span = telemetry._tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
+        self._span = telemetry._begun(name, context, SpanKind.CONSUMER, attributes, links)
         self._token = current.attach(trace.set_span_in_context(self._span, context))
         return self._span
 
@@ -277,7 +292,8 @@ class _Processing:
     ) -> None:
         seconds = perf_counter() - self._begun
         current.detach(self._token)
-        self._telemetry._instruments.processing.record(seconds, _concluded(self._span, self._about, error))
+        with suppress(Exception):  # what is handled is handled
+            self._telemetry._instruments.processing.record(seconds, _concluded(self._span, self._about, error))
 
 
 def _concluded(span: trace.Span, about: Attributes, error: BaseException | None) -> Attributes:

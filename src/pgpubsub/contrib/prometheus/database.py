@@ -100,8 +100,7 @@ class DatabaseCollector:
         for conninfo in databases.values():
             parse_conninfo(conninfo, {})
         self._timeout = timeout
-        self._views = OfProcess(lambda: [_View(name, one, schema, keep) for name, one in databases.items()])
-        self._lock = Lock()
+        self._views = OfProcess(lambda: (Lock(), [_View(name, one, schema, keep) for name, one in databases.items()]))
         if registry is not None:
             registry.register(self)
 
@@ -112,19 +111,20 @@ class DatabaseCollector:
     def collect(self) -> Iterator[Metric]:
         """For the registry. It asks, and waits for the answers."""
         families = _families()
-        with self._lock:
-            views = self._views.get()
+        deadline = monotonic() + self._timeout  # first: another scrape may be waiting
+        lock, views = self._views.get()
+        with lock:
             for view in views:
                 view.begin()
-            deadline = monotonic() + self._timeout
             for view in views:
                 view.tell(families, deadline)
         yield from families.values()
 
     def close(self) -> None:
         """End its connections. The next scrape makes others."""
-        for view in self._views.take() or ():
-            view.close()
+        if (made := self._views.take()) is not None:
+            for view in made[1]:
+                view.close()
 
 
 def _families() -> dict[str, GaugeMetricFamily]:

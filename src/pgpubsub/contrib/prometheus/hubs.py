@@ -100,6 +100,8 @@ class HubMetrics:
             before = None if known is None else known.hub()
             if before is not None and before is not hub and before.state.status is not HubStatus.CLOSED:
                 raise ValueError(f"another hub is watched as {name!r}: give each a name of its own")
+            if known is not None and before is not hub:
+                known.update(self._families)  # what it has done since it was last read
             if known is None or before is not hub:
                 self._watched[name] = _Watched(name, hub)
 
