@@ -26,6 +26,8 @@ class Aim:
     limit: float
     beside: str
     """A peer, `FASTEST` or `ITSELF`."""
+    cause: str = ""
+    """Why it is missed where it is: sentences for docs/performance.md."""
 
 
 @dataclass(frozen=True)

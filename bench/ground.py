@@ -13,9 +13,12 @@ from psycopg.conninfo import make_conninfo
 
 from bench.sender import Sender
 
-__all__ = ["CHANNEL", "Effort", "Ground", "Lasting", "database"]
+__all__ = ["CHANNEL", "QUEUE", "Effort", "Ground", "Lasting", "database"]
 
 CHANNEL = "bench_channel"
+
+QUEUE = "bench"
+"""The name of everybody's stream, queue or task."""
 
 
 class Lasting(Protocol):

@@ -1,4 +1,14 @@
-"""What is measured of groups, beside what, and with which aims."""
+"""The part about groups, beside what people write by hand for the same and beside job queues.
+
+So many members in processes of their own, with handlers that do nothing, on a disk of a millisecond: first everybody
+is there, then what is to be handled is committed, at which the clock starts, and it stops when all is acknowledged.
+Job queues have no handlers for many jobs at once; what comes closest to a batch is given to them (procrastinate's
+concurrency, PGQueuer's batch size). "SKIP LOCKED" is the loop by hand with `SELECT ... FOR UPDATE SKIP LOCKED` and
+`DELETE`: no attempts are counted, no order is kept, nothing is set aside. "attempts counted" counts them first.
+
+Then: from an append to the handler, at a steady rate; both once 100,000 entries have gone through, and while a
+transaction was open all that time, each beside itself with empty tables; and what the tables grow to in an hour.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +18,7 @@ from functools import partial
 from bench.comparison import FASTEST, ITSELF, Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.ground import Effort
-from bench.groups import by_hand, growth, kept, libraries, ours
+from bench.groups import growth, kept, ours
 from bench.groups.called import RATE, Called
 from bench.groups.growth import Aged, Growth
 from bench.groups.handled import RATE as PER_SECOND
@@ -16,6 +26,7 @@ from bench.groups.handled import Handled
 from bench.groups.kept import Kept, Relations
 from bench.groups.ways import BY_HAND, OURS, PGMQ, PGQUEUER, PROCRASTINATE, Way
 from bench.groups.yard import disk
+from bench.peers import pgmq, pgqueuer, procrastinate, tables
 from bench.rounds import Measurement
 from bench.streams import lines
 from bench.streams.places import DISKS
@@ -36,9 +47,9 @@ BY_TASKS = Way(
 )
 
 
-def _by_hand(handle: by_hand.Handle) -> Way:
-    work, take = partial(by_hand.work, handle=handle), partial(by_hand.take, handle=handle)
-    return Way(BY_HAND, work, lines.psycopg_sends, take)
+def _by_hand(handle: tables.Handle) -> Way:
+    work = partial(tables.work, handle=handle)
+    return Way(BY_HAND, work, tables.sends, partial(tables.handle_as_they_come, handle=handle))
 
 
 def _same(way: Way) -> Callable[[], Way]:
@@ -51,26 +62,16 @@ def _contestant(name: str, role: Role, way: Way, driver: str = "psycopg") -> Con
 
 MAIN = _contestant("AsyncHub", Role.SUBJECT, ASYNC)
 PEERS: tuple[Contestant[Way], ...] = (
-    _contestant(LOCKED, Role.PEER, _by_hand(by_hand.lock_rows), "psycopg_pool"),
-    _contestant(COUNTED, Role.PEER, _by_hand(by_hand.count_attempts), "psycopg_pool"),
+    _contestant(LOCKED, Role.PEER, _by_hand(tables.lock_rows), "psycopg_pool"),
+    _contestant(COUNTED, Role.PEER, _by_hand(tables.count_attempts), "psycopg_pool"),
     _contestant(
         "procrastinate",
         Role.PEER,
-        Way(
-            PROCRASTINATE,
-            libraries.work_procrastinate,
-            libraries.procrastinate_sends,
-            libraries.take_procrastinate,
-        ),
+        Way(PROCRASTINATE, procrastinate.work, procrastinate.sends, procrastinate.take),
         "procrastinate",
     ),
-    _contestant(
-        "PGQueuer",
-        Role.PEER,
-        Way(PGQUEUER, libraries.work_pgqueuer, lines.pgqueuer_sends, lines.take_pgqueuer),
-        "pgqueuer",
-    ),
-    _contestant("pgmq", Role.PEER, Way(PGMQ, libraries.work_pgmq, libraries.pgmq_sends, libraries.take_pgmq), "pgmq"),
+    _contestant("PGQueuer", Role.PEER, Way(PGQUEUER, pgqueuer.work, pgqueuer.sends, pgqueuer.take), "pgqueuer"),
+    _contestant("pgmq", Role.PEER, Way(PGMQ, pgmq.work, pgmq.sends, pgmq.take), "pgmq"),
 )
 CALLED = (
     MAIN,

@@ -1,4 +1,16 @@
-"""What is measured of streams, beside what, and with which aims."""
+"""The part about streams, beside tables by hand and job queues.
+
+Many tasks or threads append at once, each waiting for its commit; others insert over pools, of which the best size
+counts, with a notification in the same transaction or without one. That takes place on two servers: on one each flush
+of the log takes a millisecond (`fdatasync` is replaced by a pause), as on many a cloud's disk, so that nobody profits
+from a disk that happens to be idle; the other has this machine's own. Appends at a steady rate are timed until a
+reader in another process has the entry, from the call and from its acknowledged commit. A million entries are caught
+up with.
+
+By hand, a notification goes out when a row is committed, and whoever receives it selects what has higher ids: rows
+that are committed in another order are skipped, which nobody notices. That is not the same work, and is told all the
+same. The limit is pgbench with the same INSERT.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from shutil import which
 
+from bench.callers import Called
 from bench.comparison import Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.ground import Effort
+from bench.peers import asyncpg, pgbench, pgmq, pgqueuer, procrastinate, tables
 from bench.rounds import InTurns, Measurement, latency, throughput
-from bench.sending.callers import Called
 from bench.streams import appends, arrivals, catch_up, growth, lines, writers
 from bench.streams.places import DISKS, SLOW
 
@@ -21,20 +34,27 @@ ASYNCPG_NOTIFY, PSYCOPG_NOTIFY = "asyncpg pool, INSERT + pg_notify", "psycopg 3 
 COPY, SELECT = "COPY, copy.rows()", "keyset SELECT, psycopg 3"
 ASYNCPG_LINE, PSYCOPG_LINE = "asyncpg by hand", "psycopg 3 by hand"
 
+LIMITS: tuple[Contestant[Called], ...] = (
+    Contestant("pgbench, INSERT", Role.LIMIT, partial(pgbench.Inserts, notify=False), lacking=pgbench.missing),
+    Contestant(
+        "pgbench, INSERT + pg_notify", Role.LIMIT, partial(pgbench.Inserts, notify=True), lacking=pgbench.missing
+    ),
+)
 BY_TASKS: tuple[Contestant[Called], ...] = (
     Contestant("AsyncHub, append()", Role.SUBJECT, writers.AsyncHub),
-    Contestant(ASYNCPG_INSERT, Role.PEER, partial(writers.AsyncpgPool, notify=False), "asyncpg"),
-    Contestant(PSYCOPG_INSERT, Role.PEER, partial(writers.PsycopgPool, notify=False), "psycopg_pool"),
-    Contestant(ASYNCPG_NOTIFY, Role.PEER, partial(writers.AsyncpgPool, notify=True), "asyncpg"),
-    Contestant(PSYCOPG_NOTIFY, Role.PEER, partial(writers.PsycopgPool, notify=True), "psycopg_pool"),
-    Contestant("procrastinate, defer", Role.PEER, writers.Procrastinate, "procrastinate"),
-    Contestant("PGQueuer, enqueue", Role.PEER, writers.PgQueuer, "pgqueuer"),
-    Contestant("pgmq, send", Role.PEER, writers.Pgmq, "pgmq"),
+    Contestant(ASYNCPG_INSERT, Role.PEER, partial(asyncpg.Inserts, notify=False), "asyncpg"),
+    Contestant(PSYCOPG_INSERT, Role.PEER, partial(tables.AsyncInserts, notify=False), "psycopg_pool"),
+    Contestant(ASYNCPG_NOTIFY, Role.PEER, partial(asyncpg.Inserts, notify=True), "asyncpg"),
+    Contestant(PSYCOPG_NOTIFY, Role.PEER, partial(tables.AsyncInserts, notify=True), "psycopg_pool"),
+    Contestant("procrastinate, defer", Role.PEER, procrastinate.Defers, "procrastinate"),
+    Contestant("PGQueuer, enqueue", Role.PEER, pgqueuer.Enqueues, "pgqueuer"),
+    Contestant("pgmq, send", Role.PEER, pgmq.Sends, "pgmq"),
+    *LIMITS,
 )
 BY_THREADS: tuple[Contestant[Called], ...] = (
     Contestant("Hub, append()", Role.SUBJECT, writers.Hub),
-    Contestant(PSYCOPG_INSERT, Role.PEER, partial(writers.PsycopgThreadPool, notify=False), "psycopg_pool"),
-    Contestant(PSYCOPG_NOTIFY, Role.PEER, partial(writers.PsycopgThreadPool, notify=True), "psycopg_pool"),
+    Contestant(PSYCOPG_INSERT, Role.PEER, partial(tables.Inserts, notify=False), "psycopg_pool"),
+    Contestant(PSYCOPG_NOTIFY, Role.PEER, partial(tables.Inserts, notify=True), "psycopg_pool"),
 )
 READERS: tuple[Contestant[catch_up.Read], ...] = (
     Contestant("AsyncHub, read()", Role.SUBJECT, lambda: catch_up.read_async),
@@ -48,9 +68,9 @@ READERS: tuple[Contestant[catch_up.Read], ...] = (
 LINES: tuple[Contestant[lines.Way], ...] = (
     Contestant("AsyncHub, append() and read()", Role.SUBJECT, partial(lines.Way, lines.hub_sends, lines.take_async)),
     Contestant("read by a Hub", Role.SUBJECT, partial(lines.Way, lines.hub_sends, lines.take)),
-    Contestant(ASYNCPG_LINE, Role.PEER, partial(lines.Way, lines.asyncpg_sends, lines.take_asyncpg), "asyncpg"),
-    Contestant(PSYCOPG_LINE, Role.PEER, partial(lines.Way, lines.psycopg_sends, lines.take_psycopg), "psycopg_pool"),
-    Contestant("PGQueuer", Role.PEER, partial(lines.Way, lines.pgqueuer_sends, lines.take_pgqueuer), "pgqueuer"),
+    Contestant(ASYNCPG_LINE, Role.PEER, partial(lines.Way, asyncpg.sends, asyncpg.take), "asyncpg"),
+    Contestant(PSYCOPG_LINE, Role.PEER, partial(lines.Way, tables.sends, tables.take), "psycopg_pool"),
+    Contestant("PGQueuer", Role.PEER, partial(lines.Way, pgqueuer.sends, pgqueuer.take), "pgqueuer"),
 )
 SLOWLY = 100
 """Appends per second that leave nobody out of breath."""
@@ -109,7 +129,7 @@ def metrics(effort: Effort) -> list[Metric]:
 
 def _appends(measurement: str, disk: str, callers: int, kind: str, contestants: Sequence[Contestant[Called]]) -> Metric:
     what = f"{callers:,} {kind if callers > 1 else kind.removesuffix('s')} append, {DISKS[disk]}"
-    peers = tuple(one.name for one in contestants if one.role is Role.PEER)
+    peers = tuple(one.name for one in contestants if one.role in (Role.PEER, Role.LIMIT))
     aims: tuple[Aim, ...] = ()
     if callers == 256 and disk == SLOW:
         wanted = {ASYNCPG_NOTIFY: 20, PSYCOPG_NOTIFY: 20, ASYNCPG_INSERT: 3, PSYCOPG_INSERT: 3}
@@ -136,7 +156,7 @@ def _stocks(effort: Effort) -> Sequence[Contestant[growth.Stock]]:
     crowded = growth.Stock(effort.stored, held=True, uncommitted=uncommitted)
     stocks.append((f"{effort.stored:,} and {uncommitted:,} uncommitted", crowded))
     return [
-        Contestant(name, Role.SUBJECT if number else Role.PEER, partial(_same, stock))
+        Contestant(name, Role.SUBJECT if number else Role.BASELINE, partial(_same, stock))
         for number, (name, stock) in enumerate(stocks)
     ]
 

@@ -1,4 +1,10 @@
-"""What is measured of triggers, beside what, and with which aims."""
+"""The part about triggers: what they cost those who write.
+
+One row at a time, each in a transaction of its own; 100,000 rows in one statement; and 16 writers at once on a disk of
+a millisecond. "By hand" is a trigger of one line that sends the operation and the row, as one writes it who knows that
+rows are short; ours also counts its failures instead of failing the write, names the columns that changed, shortens
+what is too long, and looks at the queue first. "pgpubsub 0.0.5" is the trigger of that version.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +28,7 @@ def _contestant(name: str, role: Role, way: Way) -> Contestant[Way]:
     return Contestant(name, role, make)
 
 
-NONE = _contestant("no trigger", Role.PEER, not_at_all)
+NONE = _contestant("no trigger", Role.BASELINE, not_at_all)
 HAND = _contestant("by hand", Role.PEER, by_hand)
 OLD = _contestant("pgpubsub 0.0.5", Role.PEER, of_0_0_5)
 ROW = _contestant("row to a channel", Role.SUBJECT, to_channel)
