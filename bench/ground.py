@@ -13,9 +13,12 @@ from psycopg.conninfo import make_conninfo
 
 from bench.sender import Sender
 
-__all__ = ["CHANNEL", "QUEUE", "Effort", "Ground", "Lasting", "database"]
+__all__ = ["AS_IT_IS", "CHANNEL", "QUEUE", "SLOW", "Effort", "Ground", "Lasting", "database"]
 
 CHANNEL = "bench_channel"
+
+SLOW, AS_IT_IS = "1ms", "disk"
+"""Disks: one that takes a millisecond for each flush, and that of this machine."""
 
 QUEUE = "bench"
 """The name of everybody's stream, queue or task."""
@@ -57,7 +60,9 @@ class Effort:
     entered: int = 1000
     """Subscriptions that are entered at once."""
     held: int = 10_000
-    """Subscriptions whose memory is measured."""
+    """Subscriptions whose memory is measured; a tenth as many readers."""
+    hubs: int = 20
+    """Hubs likewise."""
     idle_seconds: float = 33.0
     """With a heartbeat after 10 to 12 s, so that there are two or three."""
     long_rounds: int = 3
@@ -82,6 +87,8 @@ class Effort:
     """Bytes of a long payload."""
     stream_rounds: int = 5
     """How many of the rounds include streams."""
+    disks: Sequence[str] = (SLOW, AS_IT_IS)
+    """That streams are appended to."""
     appending_tasks: Mapping[int, Sequence[int]] = field(
         default_factory=lambda: {1: (16,), 16: (16,), 256: (16, 64), 2000: (64,)}
     )

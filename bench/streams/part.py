@@ -15,17 +15,17 @@ same. The limit is pgbench with the same INSERT.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from shutil import which
 
 from bench.callers import Called
 from bench.comparison import Aim, Metric
 from bench.contestants import Contestant, Role
-from bench.ground import Effort
+from bench.ground import SLOW, Effort
 from bench.peers import asyncpg, pgbench, pgmq, pgqueuer, procrastinate, tables
 from bench.rounds import InTurns, Measurement, latency, throughput
 from bench.streams import appends, arrivals, catch_up, growth, lines, writers
-from bench.streams.places import DISKS, SLOW
+from bench.streams.places import DISKS
 
 __all__ = ["measurements", "metrics"]
 
@@ -81,13 +81,15 @@ def measurements(effort: Effort) -> list[Measurement]:
     """What is measured."""
     rounds = effort.stream_rounds
     found: list[Measurement] = []
-    for disk in _disks():
+    for disk in _disks(effort):
         by_tasks, by_threads = effort.appending_tasks, effort.appending_threads
         found += [
             appends.Appends(f"streams-append-{disk}", disk, by_tasks, BY_TASKS, rounds),
             appends.Appends(f"streams-append-threads-{disk}", disk, by_threads, BY_THREADS, rounds),
         ]
-    found += [arrivals.Arrivals(f"streams-arrive-{disk}", disk, effort.arriving, LINES, rounds) for disk in _disks()]
+    found += [
+        arrivals.Arrivals(f"streams-arrive-{disk}", disk, effort.arriving, LINES, rounds) for disk in _disks(effort)
+    ]
     return [
         *found,
         InTurns("streams-catch-up", catch_up.read, 1, throughput, READERS, rounds),
@@ -98,12 +100,12 @@ def measurements(effort: Effort) -> list[Measurement]:
 def metrics(effort: Effort) -> list[Metric]:
     """What is shown."""
     found = []
-    for disk in _disks():
+    for disk in _disks(effort):
         for callers in effort.appending_tasks:
             found.append(_appends(f"streams-append-{disk}", disk, callers, "tasks", BY_TASKS))
         for callers in effort.appending_threads:
             found.append(_appends(f"streams-append-threads-{disk}", disk, callers, "threads", BY_THREADS))
-    for disk in _disks():
+    for disk in _disks(effort):
         for rate in effort.arriving:
             # Who is overloaded hears of a commit late, which would look as if the entry came early.
             clocks = ("call", "commit") if rate == SLOWLY else ("call",)
@@ -165,10 +167,6 @@ def _same(stock: growth.Stock) -> growth.Stock:
     return stock
 
 
-@cache
-def _disks() -> Sequence[str]:
+def _disks(effort: Effort) -> Sequence[str]:
     """Those that can be had: to slow one down takes a C compiler."""
-    if which("cc") is None:
-        print(f"skipped: {DISKS[SLOW]} (there is no C compiler)")
-        return [disk for disk in DISKS if disk != SLOW]
-    return [*DISKS]
+    return [disk for disk in effort.disks if disk != SLOW or which("cc")]

@@ -21,7 +21,7 @@ from threading import Lock
 import psycopg
 
 import pgpubsub.streams
-from bench.ground import Ground, database
+from bench.ground import AS_IT_IS, SLOW, Ground, database
 from bench.peers import pgmq, pgqueuer, procrastinate, tables
 from pgpubsub.core.position import stream_id
 from pgpubsub.testing import TemporaryServer
@@ -29,7 +29,6 @@ from pgpubsub.testing import TemporaryServer
 __all__ = [
     "COLUMNS",
     "DISKS",
-    "SLOW",
     "Disk",
     "HeldServer",
     "fill",
@@ -38,7 +37,6 @@ __all__ = [
     "with_streams",
 ]
 
-SLOW, AS_IT_IS = "1ms", "disk"
 DISKS = {SLOW: "a disk of 1 ms", AS_IT_IS: "the disk as it is"}
 
 COLUMNS = "id, key, payload, payload_bytes, headers, appended_at"
