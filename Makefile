@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 demo: $(VENV)/.demo ## see it work on a PostgreSQL server of its own, in ten seconds
 	@$(BIN)/pgpubsub demo
@@ -31,8 +31,11 @@ format: $(VENV)/.check ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench ## measure against other clients and print the ratios
+bench: $(VENV)/.bench ## measure against other clients and print the ratios, for an hour
 	$(BIN)/python -m bench $(ARGS)
+
+performance: $(VENV)/.bench ## make docs/performance.md of what was measured, and of the runs in ARGS="FILE ..."
+	$(BIN)/python -m bench.performance $(ARGS)
 
 chaos: $(VENV)/.test ## groups: random schedules; then consumers, writers and servers die at random, for some ten minutes
 	PGPUBSUB_SIM_SCHEDULES=5000 $(BIN)/python -m pytest tests/sim/test_groups_schedules.py
@@ -67,4 +70,4 @@ $(VENV)/.bench: $(VENV)/.test
 	$(PIP) install --group bench
 	@touch $@
 
-.PHONY: help demo test check format bench chaos clean
+.PHONY: help demo test check format bench performance chaos clean

@@ -109,6 +109,8 @@ class Comparison:
     fastest: str | None
     """Who `FASTEST` is."""
     rows: Sequence[Row]
+    rounds: int
+    """That it took place in."""
 
     def label(self, peer: str) -> str:
         """The name of a peer, or of `FASTEST`, with the detail."""
@@ -128,7 +130,13 @@ class Comparison:
             for row in self.rows
         ]
         aims = [[aim.limit, aim.beside] for aim in self.metric.aims]
-        return {**asdict(replace(self.metric, aims=())), "aims": aims, "fastest": self.fastest, "rows": rows}
+        return {
+            **asdict(replace(self.metric, aims=())),
+            "aims": aims,
+            "fastest": self.fastest,
+            "rounds": self.rounds,
+            "rows": rows,
+        }
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Self:
@@ -141,7 +149,7 @@ class Comparison:
             ratios = {peer: Spread(*ratio) for peer, ratio in row["ratios"].items()}
             role, figure = Role(row["role"]), Spread(*row["figure"])
             rows.append(Row(row["name"], role, figure, ratios, _met(metric, role, figure, ratios), row["detail"]))
-        return cls(metric, given["fastest"], rows)
+        return cls(metric, given["fastest"], rows, given["rounds"])
 
 
 def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequence[Round]) -> Comparison:
@@ -159,7 +167,7 @@ def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequ
     rows = [_row(metric, contestant, figures, divisors) for contestant in contestants]
     if metric.detail:
         rows = [replace(row, detail=_detail(metric.detail, [one[row.contestant] for one in played])) for row in rows]
-    return Comparison(metric, fastest, rows)
+    return Comparison(metric, fastest, rows, len(played))
 
 
 def _detail(name: str, figures: Sequence[Figures]) -> str:

@@ -38,7 +38,7 @@ def environment(dsn: str) -> dict[str, Any]:
         "processor": _processor(),
         "processors": os.cpu_count(),
         "memory, GiB": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "server": f"PostgreSQL {server}",
         "libpq of psycopg": f"{psycopg.pq.version()} ({psycopg.pq.__impl__})",

@@ -10,64 +10,23 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
-from bench import pubsub
 from bench.comparison import Comparison, Metric, compare
 from bench.contestants import Contestant
-from bench.cost import part as cost
-from bench.gateway import part as gateway
-from bench.ground import SLOW, Effort, Ground
-from bench.groups import part as groups
-from bench.hub import part as hub
-from bench.layers import part as layers
+from bench.ground import Effort, Ground
+from bench.parts import FULL, PARTS, QUICK
 from bench.plot import plot
 from bench.report import environment, save
 from bench.rounds import Measurement, Played, Round, play
 from bench.sender import Sender
-from bench.sending import part as sending
-from bench.streams import part as streams
 from bench.table import summary, table
-from bench.triggers import part as triggers
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending, streams, groups, triggers, layers, gateway, cost)
-FULL = Effort()
-QUICK = Effort(
-    rounds=2,
-    throughput_turns=1,
-    drained_bursts=1,
-    flowing_bursts=2,
-    flooding_bursts=2,
-    latency_turns=1,
-    samples=20,
-    subscribers=100,
-    messages=2,
-    entered=50,
-    held=500,
-    hubs=5,
-    idle_seconds=1.0,
-    long_rounds=1,
-    sending_rounds=1,
-    calling_seconds=0.05,
-    most_connections=4,
-    many=5_000,
-    streamed=20_000,
-    typed=1000,
-    stream_rounds=1,
-    appending_tasks={1: (4,), 16: (4,), 256: (4,)},
-    appending_threads={16: (4,)},
-    arriving={100: 0.2, 1000: 0.2},
-    stored=20_000,
-    disks=(SLOW,),
-    hour_seconds=3.0,
-    serving_rounds=1,
-    served_bursts={100: 100},
-    served_steadily=(100,),
-    served_seconds=0.5,
-)
 LONGEST_STREAM = 20_000_000
 MOST_CLIENTS = 10_000
+CONNECTIONS = "400"
+"""That there can be: some of the contestants stay through all rounds, with pools."""
 
 
 def main() -> None:
@@ -80,7 +39,7 @@ def main() -> None:
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
     started = monotonic()
     with (
-        TemporaryServer(tcp=True) as server,
+        TemporaryServer(tcp=True, settings={"max_connections": CONNECTIONS}) as server,
         Sender(server.dsn()) as sender,
         ExitStack() as to_the_end,
     ):
@@ -89,7 +48,9 @@ def main() -> None:
             print(f"warning: {warning}")
         ground = Ground(server.dsn(), sender, effort, to_the_end)
         played = play(measurements, ground, lambda number: _show(number, effort.rounds))
-    comparisons = _compare(measurements, played.rounds, [metric for part in PARTS for metric in part.metrics(effort)])
+    comparisons = _compare(
+        measurements, played.rounds, [metric for part in PARTS.values() for metric in part.metrics(effort)]
+    )
     print("\n".join([*map(table, comparisons), summary(comparisons)]))
     result = {
         "kind": "quick" if options.quick else "full",
@@ -137,7 +98,7 @@ def _options() -> Namespace:
 
 
 def _all(effort: Effort) -> list[Measurement]:
-    return [measurement for part in PARTS for measurement in part.measurements(effort)]
+    return [measurement for part in PARTS.values() for measurement in part.measurements(effort)]
 
 
 def _measurements(effort: Effort) -> list[Measurement]:

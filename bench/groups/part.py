@@ -80,6 +80,20 @@ CALLED = (
     *PEERS,
 )
 WHOLE_LOT = (1, 4, 16)
+WHY = {
+    1: (
+        "The fastest counts no attempts, keeps no order and sets nothing aside: one transaction takes, handles and"
+        " deletes. A group also writes what it starts. Several tasks on one consumer share commits: then it is ahead."
+    ),
+    100: (
+        "The loop by hand with SKIP LOCKED handles a hundred in one transaction as well, and counts no attempts. Beside"
+        " job queues the aim is met."
+    ),
+}
+TOLD_LATER = (
+    "By hand, the handler runs within the transaction that took the row, so nothing is committed in between. A group"
+    " commits that it starts an entry before the handler runs."
+)
 AIMS = {1: 1.0, 100: 5.0}
 """How many times as many as the fastest peer, by the size of batches."""
 
@@ -122,11 +136,11 @@ def metrics(effort: Effort) -> list[Metric]:
             who = f"{members} members" if members > 1 else "1 member"
             what = f"Acknowledged by {who} in batches of {batch}, {where}"
             beside = (LOCKED, COUNTED, FASTEST)
-            aims = (Aim(limit, FASTEST),)
+            aims = (Aim(limit, FASTEST, WHY[batch]),)
             found.append(Metric(_name(members, batch), PER_SECOND, what, "entries/s", beside, True, aims))
     for percent in (50, 99):
         what = f"From an append to the handler, {RATE}/s, {where}, p{percent}"
-        aims = (Aim(1, FASTEST),)
+        aims = (Aim(1, FASTEST, TOLD_LATER),)
         found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims))
     for batch in growth.BATCHES:
         what = f"In batches of {batch}, 1 member, {AFTER}"

@@ -44,7 +44,11 @@ REDIS, PUBSUB = (
 )
 EVERYBODY = (OURS, POSTGRES, REDIS, PUBSUB)
 BESIDE = (POSTGRES.name, REDIS.name, PUBSUB.name)
-AIMS = (Aim(1.0, POSTGRES.name),)
+STORED = (
+    "A message is stored and taken, in two transactions; channels_postgres sends with the notification what it need not"
+    " take, and what it sends while a receiver is cut off is not received."
+)
+AIMS = (Aim(1.0, POSTGRES.name, STORED),)
 
 
 def measurements(effort: Effort) -> list[Measurement]:

@@ -72,6 +72,15 @@ LINES: tuple[Contestant[lines.Way], ...] = (
     Contestant(PSYCOPG_LINE, Role.PEER, partial(lines.Way, tables.sends, tables.take), "psycopg_pool"),
     Contestant("PGQueuer", Role.PEER, partial(lines.Way, pgqueuer.sends, pgqueuer.take), "pgqueuer"),
 )
+CARRIED = (
+    "By hand, one statement stores and one select finds, by asyncpg in one turn of the loop each. A reader looks"
+    " through psycopg's asynchronous execute(), in several turns, and its page crosses from the task that reads"
+    " to the one that waits. It also takes the snapshot that what it read belongs to, so that nothing is skipped."
+)
+LOCKED = (
+    "With threads: appends share commits, so the disk does not limit them, but each call crosses to the hub's loop and"
+    " back, and 256 threads share the interpreter lock with it."
+)
 SLOWLY = 100
 """Appends per second that leave nobody out of breath."""
 HELD = "a transaction open"
@@ -135,7 +144,7 @@ def _appends(measurement: str, disk: str, callers: int, kind: str, contestants: 
     aims: tuple[Aim, ...] = ()
     if callers == 256 and disk == SLOW:
         wanted = {ASYNCPG_NOTIFY: 20, PSYCOPG_NOTIFY: 20, ASYNCPG_INSERT: 3, PSYCOPG_INSERT: 3}
-        aims = tuple(Aim(limit, peer) for peer, limit in wanted.items() if peer in peers)
+        aims = tuple(Aim(limit, peer, LOCKED) for peer, limit in wanted.items() if peer in peers)
     return Metric(measurement, appends.figure(callers), what, "appends/s", peers, True, aims)
 
 
@@ -143,7 +152,7 @@ def _arrival(disk: str, rate: int, since: str, percent: int) -> Metric:
     begin = {"call": "From the call", "commit": "From the acknowledged commit"}[since]
     what = f"{begin} of an append to the entry, {rate:,}/s, {DISKS[disk]}, p{percent}"
     peers = tuple(one.name for one in LINES if one.role is Role.PEER)
-    aims = tuple(Aim(1.3, peer) for peer in (ASYNCPG_LINE, PSYCOPG_LINE)) if percent == 50 else ()
+    aims = tuple(Aim(1.3, peer, CARRIED) for peer in (ASYNCPG_LINE, PSYCOPG_LINE)) if percent == 50 else ()
     return Metric(f"streams-arrive-{disk}", arrivals.figure(rate, since, percent), what, "µs", peers, aims=aims)
 
 
