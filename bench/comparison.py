@@ -66,6 +66,8 @@ class Metric:
     aims: tuple[Aim, ...] = ()
     detail: str = ""
     """Another figure, a whole number that stands beside the name of a contestant that has it: "connections"."""
+    among: tuple[str, ...] = ()
+    """Whom it is about, if not everybody who takes part."""
 
     @property
     def part(self) -> str:
@@ -142,7 +144,8 @@ class Comparison:
     def from_json(cls, given: Mapping[str, Any]) -> Self:
         """The same again."""
         known = {field.name: given[field.name] for field in fields(Metric)}
-        known |= {"beside": tuple(given["beside"]), "aims": tuple(Aim(*aim) for aim in given["aims"])}
+        known |= {name: tuple(given[name]) for name in ("beside", "among")}
+        known["aims"] = tuple(Aim(*aim) for aim in given["aims"])
         metric = Metric(**known)
         rows = []
         for row in given["rows"]:
@@ -155,6 +158,7 @@ class Comparison:
 def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequence[Round]) -> Comparison:
     """Compare `contestants` in one metric. A peer that did not take part is left out."""
     played = [one[metric.measurement] for one in rounds if metric.measurement in one]
+    contestants = [one for one in contestants if one.name in metric.among or not metric.among]
     figures = {contestant.name: [one[contestant.name][metric.figure] for one in played] for contestant in contestants}
     fastest = None
     if FASTEST in metric.beside:

@@ -12,7 +12,7 @@ transaction was open all that time, each beside itself with empty tables; and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from bench.comparison import FASTEST, ITSELF, Aim, Metric
@@ -142,14 +142,7 @@ def metrics(effort: Effort) -> list[Metric]:
         what = f"From an append to the handler, {RATE}/s, {where}, p{percent}"
         aims = (Aim(1, FASTEST, TOLD_LATER),)
         found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims))
-    for batch in growth.BATCHES:
-        what = f"In batches of {batch}, 1 member, {AFTER}"
-        aims = (Aim(1 / FLAT, ITSELF),)
-        found.append(Metric("groups-growth", growth.rate(batch), what, ANEW, (), True, aims, growth.PASSED))
-    for percent in (50, 99):
-        what = f"From an append to the handler, {RATE}/s, {AFTER}, p{percent}"
-        aims = (Aim(FLAT, ITSELF),)
-        found.append(Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims))
+    found += [metric for held in (False, True) for metric in _when_much_has_gone_through(effort, held)]
     hour = f"An hour of {kept.RATE} entries/s, of which the last {kept.KEPT / 60:.0f} minutes are kept"
     found.append(Metric("groups-kept", kept.SIZE, f"{hour}: the most", "bytes"))
     found.append(Metric("groups-kept", kept.DEAD, f"{hour}: dead rows, the most", "rows"))
@@ -159,7 +152,19 @@ def metrics(effort: Effort) -> list[Metric]:
 
 
 ANEW = "times as with empty tables"
-AFTER = "when many have gone through; held: and a transaction was open"
+
+
+def _when_much_has_gone_through(effort: Effort, held: bool) -> Iterator[Metric]:
+    after = "while a transaction was open and many went through" if held else "when many have gone through"
+    among = tuple(one.name for one in _aged(effort) if one.make().held is held)
+    for batch in growth.BATCHES:
+        what = f"In batches of {batch}, 1 member, {after}"
+        aims = (Aim(1 / FLAT, ITSELF),)
+        yield Metric("groups-growth", growth.rate(batch), what, ANEW, (), True, aims, growth.PASSED, among)
+    for percent in (50, 99):
+        what = f"From an append to the handler, {RATE}/s, {after}, p{percent}"
+        aims = (Aim(FLAT, ITSELF),)
+        yield Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims, among=among)
 
 
 def _name(members: int, batch: int) -> str:

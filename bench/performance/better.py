@@ -41,8 +41,10 @@ class Aimed(NamedTuple):
 
 
 def better(comparisons: Sequence[Comparison]) -> Iterator[Better]:
-    """A peer is better if the quartiles of its ratio in the same rounds, too, are all on its side."""
+    """A peer is better if the quartiles of its ratio in the same rounds are on its side, too. One round has none."""
     for comparison in comparisons:
+        if comparison.rounds == 1:
+            continue
         peers = {row.contestant: row for row in comparison.rows if row.role is Role.PEER}
         for row in comparison.rows:
             if row.role is Role.SUBJECT:

@@ -103,7 +103,7 @@ def _chart(drawn: Sequence[Line], path: Path) -> None:
 def _short(title: str) -> str:
     """
     >>> _short("From the call of an append to the entry in another process, 100/s, a disk of 1 ms, p50")
-    'From the call of an append to the entry in ... disk of 1 ms, p50'
+    'From the call of an append to the entry in ... a disk of 1 ms, p50'
     """
     if len(title) <= BEGINNING + END:
         return title

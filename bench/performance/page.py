@@ -43,7 +43,8 @@ PLACEHOLDER = """
 BETTER = """
 ## Where a peer is better
 
-By more than the spread: the quartiles of the ratio are on its side, too.
+By more than the spread: the quartiles of the ratio are on its side, too. What took place in a single round has no
+spread, and is not told here.
 
 | what | ours | better |
 |---|---|---|
@@ -157,7 +158,7 @@ def _table(comparison: Comparison) -> str:
     heads = [f"times as good: {row.label}" for row in subjects]
     better = "more" if metric.more_is_better else "less"
     lines = [
-        f"**{metric.title}** ({metric.unit}, {better} is better; {comparison.rounds} rounds)\n",
+        f"**{metric.title}** ({metric.unit}, {better} is better; {_rounds(comparison.rounds)})\n",
         "| " + " | ".join(["", *heads, "median", "quartiles"]) + " |",
         "|---" * (len(heads) + 3) + "|",
     ]
@@ -208,6 +209,10 @@ def _goal(metric: Metric, limit: float) -> float:
 
 def _verdict(row: Row, peer: str) -> str:
     return {None: "", True: " met", False: " **missed**"}[row.met.get(peer)]
+
+
+def _rounds(number: int) -> str:
+    return f"{number} rounds" if number > 1 else "1 round"
 
 
 def _spread(spread: Spread) -> str:

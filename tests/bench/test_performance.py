@@ -73,6 +73,16 @@ def test_where_more_is_better_so_is_the_peer_that_has_more() -> None:
     assert [row.contestant for row, _ in one.peers] == ["slow"]
 
 
+def test_a_single_round_has_no_spread() -> None:
+    assert list(better([compared((10, 5, 5, 1))])) == []
+
+
+def test_a_metric_may_be_about_some_of_them() -> None:
+    found = compared((10, 5, 10, 1), (10, 5, 10, 1), metric=replace(METRIC, among=("ours", "slow")))
+    assert [row.contestant for row in found.rows] == ["ours", "slow"]
+    assert found.fastest == "slow"
+
+
 def test_a_limit_is_no_peer() -> None:
     assert list(better([compared((10, 20, 20, 1), (10, 20, 20, 1))])) == []
 

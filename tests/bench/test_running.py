@@ -1,12 +1,16 @@
 """How the benchmarks run, and whom they are pinned to."""
 
+import doctest
+import pkgutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Self, cast
 
 import pytest
 
+import bench
 from bench import pins
 from bench.contestants import Contestant, Role
 from bench.ground import Effort, Ground
@@ -68,3 +72,8 @@ def test_what_is_shown_is_measured(name: str) -> None:
         assert {*metric.beside} <= {*names, "the fastest peer"}, metric
         assert {aim.beside for aim in metric.aims} <= {*metric.beside, "itself"}, metric
         assert any(one.role is Role.SUBJECT for one in measured[metric.measurement])
+
+
+@pytest.mark.parametrize("module", [one.name for one in pkgutil.walk_packages(bench.__path__, "bench.")])
+def test_examples_in_docstrings_are_true(module: str) -> None:
+    assert doctest.testmod(import_module(module)).failed == 0
