@@ -21,7 +21,7 @@ PEER = Peer(
     "asyncpg-listen",
     "0.0.9",
     "`NotificationListener.run()` with a handler, and `ListenPolicy.ALL`, under which nothing is left out",
-    "https://pypi.org/project/asyncpg-listen/ (its README)",
+    "https://github.com/Pliner/asyncpg-listen (its README)",
     "sending, streams, groups: it only listens; entering many channels: none can be added while it runs",
 )
 

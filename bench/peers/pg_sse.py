@@ -27,7 +27,7 @@ PEER = Peer(
     "pg-sse",
     "0.5.0",
     "`trigger_sql()`, and `hub.sse()` behind Starlette with `IntCursor`, over psycopg's pool",
-    'https://pypi.org/project/pg-sse/ (its README, "recommended shape", and examples/chat.py)',
+    'https://github.com/sansanth/pg-sse (its README, "Use it", and examples/chat.py)',
     "all but the gateway: it serves server-sent events, and nothing else",
 )
 

@@ -22,7 +22,7 @@ PEER = Peer(
     "1.1.4",
     "`queue.send()`; `queue.read_batch()`, then `queue.delete_batch()`; `queue.read_with_poll()` for what comes, which"
     " looks every 100 ms unless told otherwise",
-    'https://github.com/pgmq/pgmq-py (its README, "Async usage"), https://pgmq.github.io/pgmq/api/sql/functions/',
+    'https://github.com/pgmq/pgmq-py (its README, "Quick Start", Async)',
     "hubs, sending: it keeps jobs, and tells nobody",
 )
 
