@@ -18,7 +18,7 @@ from bench.peers import asyncpg, libpq, psycopg2, psycopg3, pygresql
 from bench.rounds import InTurns, Measurement, latency, throughput
 from bench.turns import drain, echo, flow, wake
 
-__all__ = ["LIBPQ", "PSYCOPG2", "PSYCOPG3", "PYGRESQL", "measurements", "metrics"]
+__all__ = ["IN_C", "LIBPQ", "PSYCOPG2", "PSYCOPG3", "PYGRESQL", "measurements", "metrics"]
 
 PSYCOPG3, PSYCOPG2, PYGRESQL = "psycopg 3 notifies()", "psycopg2 poll()", "PyGreSQL getnotify()"
 LIBPQ = "libpq in C"
@@ -50,6 +50,17 @@ FLOW = "Throughput, several bursts on their way, the server's work included"
 ECHO = "Latency on one connection"
 WAKE = "Latency from another process's NOTIFY to a blocked receiver"
 
+IN_C = (
+    "psycopg2 makes its notifications in C (0.73 µs each), and libpq alone takes 0.21. psycopg 3's wrapper, below which"
+    " pgpubsub does not go, makes an object in Python for each: 0.80 with nothing around it. The rest, 0.7 to 1.0, is an"
+    " event of our own, a look for frames, and the way to whoever wants the channel."
+)
+LOOKED_AT = (
+    "Both have the statement prepared. On a busy machine notify() took 104 µs where psycopg's execute() took 83, and"
+    " get_event() 28: it reads the socket once more, moves what came to the inboxes, and makes sure that nobody else uses"
+    " the connection."
+)
+
 RECEIVING = (FASTEST, PSYCOPG3, LIBPQ)
 ECHOING = (FASTEST, PSYCOPG3_ECHO, LIBPQ)
 
@@ -66,13 +77,9 @@ def measurements(effort: Effort) -> list[Measurement]:
 
 def metrics(effort: Effort) -> list[Metric]:
     """What is shown."""
-    quick = (Aim(0.9, FASTEST),)
+    quick = (Aim(0.9, FASTEST, IN_C),)
     beside_psycopg3 = (Aim(1.15, PSYCOPG3),)
-    unprepared = (
-        "`PubSub` does not prepare its statement, since a pooler may give the next one to another server process;"
-        " psycopg does from the sixth run on."
-    )
-    echoing = (Aim(1.15, PSYCOPG3_ECHO, unprepared),)
+    echoing = (Aim(1.15, PSYCOPG3_ECHO, LOOKED_AT),)
     return [
         Metric("pubsub-drain", "per_second", DRAIN, "notifications/s", RECEIVING, True, quick),
         Metric("pubsub-drain", "cpu_us", f"{DRAIN}: CPU time", "µs/notification", RECEIVING),

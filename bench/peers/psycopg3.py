@@ -113,7 +113,7 @@ class Echo:
 
 
 class UnpreparedEcho(Echo):
-    """The same without preparing the statement, which is how `PubSub` sends."""
+    """The same without preparing the statement."""
 
     prepare = False
 
