@@ -100,7 +100,7 @@ class Played:
 
     rounds: list[Round] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """That each part took."""
+    """That each measurement took."""
     failures: dict[str, str] = field(default_factory=dict)
     """By measurement: what was raised. It takes place no more then."""
 
@@ -129,8 +129,7 @@ def _play(one: Measurement, ground: Ground, figures: dict[str, Mapping[str, Figu
     except Exception as error:  # an hour's other figures are not to be lost for it
         traceback.print_exc()
         played.failures[one.name] = repr(error)
-    part = one.name.partition("-")[0]
-    played.seconds[part] = played.seconds.get(part, 0) + monotonic() - start
+    played.seconds[one.name] = played.seconds.get(one.name, 0) + monotonic() - start
 
 
 def throughput(costs: Sequence[Cost]) -> Figures:

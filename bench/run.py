@@ -74,7 +74,12 @@ def main() -> None:
 
 def _conclude(played: Played, rounds: int, seconds: float) -> None:
     print(f"{rounds} rounds in {seconds:.0f} s; ratios are medians over the rounds (quartiles)")
-    print(", ".join(f"{part}: {its:.0f} s" for part, its in played.seconds.items()))
+    for part in PARTS:
+        took = {name: its for name, its in played.seconds.items() if name.startswith(f"{part}-")}
+        if took:
+            print(
+                f"{part}: {sum(took.values()):.0f} s ({', '.join(f'{name} {its:.0f}' for name, its in took.items())})"
+            )
     for name, error in played.failures.items():
         print(f"FAILED: {name}: {error}")
 

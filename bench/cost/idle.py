@@ -48,7 +48,7 @@ class Idler:
     install: Callable[[str], object] = with_streams
 
 
-def rest(makes: Sequence[Callable[[], Idler]], ground: Ground) -> list[Figures]:
+def rest(makes: Sequence[Callable[[], Idler]], ground: Ground, *, seconds: float) -> list[Figures]:
     """CPU time in milliseconds per second, wakings per second, and connections."""
     with ExitStack() as stack:
         dsns = [stack.enter_context(database(ground.dsn, f"idle_{index}")) for index in range(len(makes))]
@@ -56,11 +56,11 @@ def rest(makes: Sequence[Callable[[], Idler]], ground: Ground) -> list[Figures]:
         for make, dsn in zip(makes, dsns, strict=True):
             make().install(dsn)
             pipes.append(stack.enter_context(child(_rest, make().wait, dsn)))
-        figures = _watch([int(pipe.recv()) for pipe in pipes], ground.effort.idle_seconds)
+        figures = _watch([int(pipe.recv()) for pipe in pipes], seconds)
         return [{**its, "connections": sessions(dsn)} for its, dsn in zip(figures, dsns, strict=True)]
 
 
-def serve(makes: Sequence[Callable[[], Way]], ground: Ground) -> list[Figures]:
+def serve(makes: Sequence[Callable[[], Way]], ground: Ground, *, seconds: float) -> list[Figures]:
     """The same of web servers, each with clients that wait; and how many KiB of memory each client takes."""
     (place,) = ground.keep([PLACE])
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def serve(makes: Sequence[Callable[[], Way]], ground: Ground) -> list[Figures]:
             grown.append(max(0, settled(partial(resident, server.pid)) - before))
             connections.append(sessions(connection.info.dsn) - 1)
             servers.append(server.pid)
-        figures = _watch(servers, ground.effort.idle_seconds)
+        figures = _watch(servers, seconds)
         return [
             {**its, "connections": its_connections, "kib": max(0.1, its_bytes / CLIENTS / 1024)}
             for its, its_connections, its_bytes in zip(figures, connections, grown, strict=True)

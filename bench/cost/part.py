@@ -30,6 +30,8 @@ from bench.rounds import Measurement, Together
 __all__ = ["measurements", "metrics"]
 
 READERS = 100
+SHORTLY = 10.0
+"""Seconds of idleness, but for hubs, which beat every ten to twelve."""
 
 
 def _holder(name: str, role: Role, holder: held.Holder, driver: str = "psycopg") -> Contestant[held.Holder]:
@@ -89,14 +91,14 @@ SERVERS = (OURS, STREAM, BROADCASTER_APP, PG_SSE, EACH)
 
 def measurements(effort: Effort) -> list[Measurement]:
     """What is measured."""
-    rounds = effort.long_rounds
+    rounds, shortly = effort.long_rounds, min(SHORTLY, effort.idle_seconds)
     return [
         Together("cost-hubs", partial(held.hold, count=effort.hubs), HUBS, rounds),
         Together("cost-subscriptions", partial(held.hold, count=effort.held), SUBSCRIPTIONS, rounds),
         Together("cost-readers", partial(held.hold, count=effort.held // 10), STREAM_READERS, rounds),
-        Together("cost-idle", idle.rest, IDLE, rounds),
-        Together("cost-queues", idle.rest, QUEUES, rounds),
-        Together("cost-servers", idle.serve, SERVERS, rounds),
+        Together("cost-idle", partial(idle.rest, seconds=effort.idle_seconds), IDLE, rounds),
+        Together("cost-queues", partial(idle.rest, seconds=shortly), QUEUES, rounds),
+        Together("cost-servers", partial(idle.serve, seconds=shortly), SERVERS, rounds),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +81,14 @@ def condense(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name in THE_SAME:
             if run["environment"][name] != environment[name]:
                 raise SystemExit(f"{name!r} differs between these runs: measure all parts again, or leave one out")
-        for name, seconds in run["seconds"].items():
+        seconds: Counter[str] = Counter()
+        for measurement, its in run["seconds"].items():
+            seconds[measurement.partition("-")[0]] += its
+        for name in seconds:
             of_part = [one for one in run["comparisons"] if one["measurement"].startswith(f"{name}-")]
             failures = {one: error for one, error in run["failures"].items() if one.startswith(f"{name}-")}
             of_run = {key: run["environment"][key] for key in OF_A_RUN}
-            told = {"kind": run["kind"], "seconds": round(seconds), "failures": failures, **of_run}
+            told = {"kind": run["kind"], "seconds": round(seconds[name]), "failures": failures, **of_run}
             parts[name] = {"run": told, "comparisons": _rounded(of_part)}
     for name in OF_A_RUN:
         del environment[name]

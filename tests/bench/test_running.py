@@ -46,7 +46,7 @@ def test_a_measurement_that_fails_is_told_and_loses_nothing_of_the_others(capfd:
         played = play([bad, good], ground, lambda number: None)
     assert played.failures == {"hub-bad": "OSError('no more')"}
     assert [[*one] for one in played.rounds] == [["hub-bad", "hub-good"], ["hub-good"], ["hub-good"]]
-    assert list(played.seconds) == ["hub"]
+    assert list(played.seconds) == ["hub-bad", "hub-good"]
     assert "no more" in capfd.readouterr().err
 
 
