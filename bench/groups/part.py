@@ -122,7 +122,7 @@ def measurements(effort: Effort) -> list[Measurement]:
     return [
         *found,
         Called("groups-call", CALLED, rounds),
-        Growth("groups-growth", _aged(effort), min(rounds, 3)),
+        Growth("groups-growth", _aged(effort), min(rounds, 2)),
         Kept("groups-kept", KEPT, 1),
     ]
 

@@ -15,7 +15,7 @@ from bench.performance.better import Aimed, aimed, better, cause
 from bench.performance.results import PartResult, Results
 from bench.table import number, ratio
 
-__all__ = ["page", "title"]
+__all__ = ["anchor", "page", "title"]
 
 HEAD = """# Performance
 
@@ -106,7 +106,7 @@ def _machine(results: Results) -> str:
         run = part.run
         against = [*run["warnings"], *(f"{one} failed: {error}" for one, error in run["failures"].items())]
         lines.append(
-            f"| [{name}](#{_anchor(title(name))}) | {'-'.join(map(str, {rounds[0]: 0, rounds[-1]: 0}))} |"
+            f"| [{name}](#{anchor(title(name))}) | {'-'.join(map(str, {rounds[0]: 0, rounds[-1]: 0}))} |"
             f" {run['seconds']:,} s | {run['date']} | {run['commit']} | {'; '.join(against)} |"
         )
     return "\n".join(lines)
@@ -235,7 +235,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _anchor(heading: str) -> str:
+def anchor(heading: str) -> str:
     """As GitHub makes it of a heading."""
     kept = [letter for letter in heading.lower() if letter.isalnum() or letter in " -_"]
     return "".join(kept).replace(" ", "-")

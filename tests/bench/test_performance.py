@@ -8,9 +8,10 @@ import pytest
 
 from bench.comparison import FASTEST, ITSELF, Aim, Comparison, Metric, Spread, compare
 from bench.contestants import Contestant, Role
+from bench.parts import PARTS
 from bench.performance.better import aimed, better
 from bench.performance.charts import DIRECTORY, digest, lines
-from bench.performance.page import page
+from bench.performance.page import anchor, page, title
 from bench.performance.results import PartResult, Results, condense, load, store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -54,6 +55,13 @@ def test_the_readme_claims_no_speed_that_was_not_measured() -> None:
     measured = PAGE.read_text()
     claims = [found[0] for found in SPEED.finditer((ROOT / "README.md").read_text())]
     assert [claim for claim in claims if claim not in measured] == []
+
+
+def test_links_into_the_page_lead_somewhere() -> None:
+    texts = [file.read_text() for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"))]
+    wanted = {found for text in texts for found in re.findall(r"performance\.md#([\w-]+)", text)}
+    assert wanted
+    assert wanted <= {anchor(title(name)) for name in PARTS}
 
 
 @pytest.mark.parametrize("claim", ["0.15 ms", "ten 17 times as many", "640,000 deliveries a second"])
