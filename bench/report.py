@@ -41,7 +41,7 @@ def environment(dsn: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "server": f"PostgreSQL {server}",
-        "libpq of psycopg": f"{psycopg.pq.version()} ({psycopg.pq.__impl__})",
+        "libpq of psycopg": f"{libpq.told(psycopg.pq.version())} ({psycopg.pq.__impl__})",
         "libpq in C": libpq.version(),
         "pgbench": pgbench.version(),
         "packages": {name: there for name in (*pins.pinned(), *BESIDES) if (there := pins.found(name))},

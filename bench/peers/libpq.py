@@ -17,7 +17,7 @@ from bench.contestants import Arrival
 from bench.peers.peer import Peer
 from pgpubsub.testing.server import find_binaries
 
-__all__ = ["PEER", "Echo", "Publisher", "Receiver", "missing", "version"]
+__all__ = ["PEER", "Echo", "Publisher", "Receiver", "missing", "told", "version"]
 
 PEER = Peer(
     "libpq",
@@ -78,7 +78,15 @@ def version() -> str | None:
     """Its version, if it can be had."""
     if missing():
         return None
-    number = _library().PQlibVersion()
+    return told(_library().PQlibVersion())
+
+
+def told(number: int) -> str:
+    """A version as libpq has it.
+
+    >>> told(180006)
+    '18.6'
+    """
     return f"{number // 10000}.{number % 10000}"
 
 
