@@ -15,13 +15,13 @@ same. The limit is pgbench with the same INSERT.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from shutil import which
 
 from bench.callers import Called
 from bench.comparison import Aim, Metric
 from bench.contestants import Contestant, Role
-from bench.ground import SLOW, Effort
+from bench.ground import AS_IT_IS, SLOW, Effort
 from bench.peers import asyncpg, pgbench, pgmq, pgqueuer, procrastinate, tables
 from bench.rounds import InTurns, Measurement, latency, throughput
 from bench.streams import appends, arrivals, catch_up, growth, lines, writers
@@ -181,4 +181,11 @@ def _same(stock: growth.Stock) -> growth.Stock:
 
 def _disks(effort: Effort) -> Sequence[str]:
     """Those that can be had: to slow one down takes a C compiler."""
-    return [disk for disk in effort.disks if disk != SLOW or which("cc")]
+    return effort.disks if _can_be_slow() else [AS_IT_IS]
+
+
+@cache
+def _can_be_slow() -> bool:
+    if which("cc") is None:
+        print(f"skipped: {DISKS[SLOW]} (there is no C compiler)")
+    return which("cc") is not None
