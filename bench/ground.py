@@ -85,7 +85,7 @@ class Effort:
     """Notifications on a channel that has a type."""
     large: int = 1 << 20
     """Bytes of a long payload."""
-    stream_rounds: int = 4
+    stream_rounds: int = 3
     """How many of the rounds include streams."""
     disks: Sequence[str] = (SLOW, AS_IT_IS)
     """That streams are appended to."""
