@@ -34,8 +34,6 @@ SIZE = 8000
 
 NAME = b"notify"
 
-_directory = TemporaryDirectory(prefix="bench-libpq-")
-
 
 def missing() -> str | None:
     """Why there are none, if there are none."""
@@ -59,11 +57,17 @@ def _places() -> tuple[Path, Path] | None:
 
 
 @cache
+def _directory() -> TemporaryDirectory[str]:
+    """Made when needed: processes that are started import this, too, and do not get to tidy up."""
+    return TemporaryDirectory(prefix="bench-libpq-")
+
+
+@cache
 def _library() -> Any:
     places = _places()
     assert places is not None
     headers, libraries = map(str, places)
-    target = Path(_directory.name) / "libpq_loops.so"
+    target = Path(_directory().name) / "libpq_loops.so"
     options = ("-O2", "-shared", "-fPIC", "-I", headers, "-L", libraries, f"-Wl,-rpath,{libraries}")
     subprocess.run(["cc", *options, "-o", target, SOURCE, "-lpq"], check=True)
     library: Any = ctypes.CDLL(str(target))
