@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 demo: $(VENV)/.demo ## see it work on a PostgreSQL server of its own, in ten seconds
 	@$(BIN)/pgpubsub demo
@@ -32,8 +32,11 @@ format: $(VENV)/.check ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench ## measure against other clients and print the ratios
+bench: $(VENV)/.bench ## measure against other clients and print the ratios, for an hour
 	$(BIN)/python -m bench $(ARGS)
+
+performance: $(VENV)/.bench ## make docs/performance.md of what was measured, and of the runs in ARGS="FILE ..."
+	$(BIN)/python -m bench.performance $(ARGS)
 
 docs: $(VENV)/.docs ## build the manual's site in site/, with warnings as errors
 	$(BIN)/python docs/build.py
@@ -92,4 +95,4 @@ $(VENV)/.fuzz: $(VENV)/.test
 	@$(PIP) install --group fuzz 2>$(VENV)/fuzz.log || echo 'atheris cannot be installed here'
 	@touch $@
 
-.PHONY: help demo test check format bench docs chaos sim states fuzz clean
+.PHONY: help demo test check format bench performance docs chaos sim states fuzz clean

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import mode, quantiles
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from bench.contestants import Contestant, Role
 from bench.rounds import Figures, Round
@@ -19,6 +19,28 @@ ITSELF = "itself"
 """Stands for the figure itself, where an aim is not a ratio."""
 
 
+LEAST = 1e-9
+"""Stands for nothing at all where it is to be divided by."""
+
+
+class Spread(NamedTuple):
+    """The median over all rounds, and the quartiles."""
+
+    median: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        lower, middle, upper = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+        return cls(middle, lower, upper)
+
+    @classmethod
+    def of_ratios(cls, ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+        """Of two contestants' figures of the same round."""
+        return cls.of([max(one, LEAST) / max(other, LEAST) for one, other in zip(ours, theirs, strict=True)])
+
+
 @dataclass(frozen=True)
 class Aim:
     """What pgpubsub's ratio should be, at least or at most."""
@@ -26,6 +48,8 @@ class Aim:
     limit: float
     beside: str
     """A peer, `FASTEST` or `ITSELF`."""
+    cause: str = ""
+    """Why it is missed where it is: sentences for docs/performance.md."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +66,21 @@ class Metric:
     aims: tuple[Aim, ...] = ()
     detail: str = ""
     """Another figure, a whole number that stands beside the name of a contestant that has it: "connections"."""
+    among: tuple[str, ...] = ()
+    """Whom it is about, if not everybody who takes part."""
+
+    @property
+    def part(self) -> str:
+        """Of the benchmark."""
+        return self.measurement.partition("-")[0]
 
     def meets(self, aim: Aim, value: float) -> bool:
         """Whether a ratio, or a figure, meets an aim."""
         return value >= aim.limit if self.more_is_better else value <= aim.limit
 
-
-@dataclass(frozen=True)
-class Spread:
-    """The median over all rounds, and the quartiles."""
-
-    median: float
-    lower: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        lower, middle, upper = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
-        return cls(middle, lower, upper)
-
-    @classmethod
-    def of_ratios(cls, ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-        """Of two contestants' figures of the same round."""
-        return cls.of([one / other for one, other in zip(ours, theirs, strict=True)])
+    def good(self, ratio: Spread) -> Spread:
+        """How many times as good: the same as the ratio where more is better."""
+        return ratio if self.more_is_better else Spread(1 / ratio.median, 1 / ratio.upper, 1 / ratio.lower)
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Row:
     role: Role
     figure: Spread
     ratios: Mapping[str, Spread]
-    """By whom the metric has `beside`."""
+    """By whom the metric has `beside`; of a subject to all peers and limits."""
     met: Mapping[str, bool]
     """Whether its aims are met, by whom they are `beside`."""
     detail: str = ""
@@ -95,6 +111,8 @@ class Comparison:
     fastest: str | None
     """Who `FASTEST` is."""
     rows: Sequence[Row]
+    rounds: int
+    """That it took place in."""
 
     def label(self, peer: str) -> str:
         """The name of a peer, or of `FASTEST`, with the detail."""
@@ -102,12 +120,45 @@ class Comparison:
         return next((row.label for row in self.rows if row.contestant == name), str(name))
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """All but what follows from the rest, and causes, which may be found later."""
+        rows = [
+            {
+                "name": row.contestant,
+                "role": row.role,
+                "detail": row.detail,
+                "figure": list(row.figure),
+                "ratios": {peer: list(ratio) for peer, ratio in row.ratios.items()},
+            }
+            for row in self.rows
+        ]
+        aims = [[aim.limit, aim.beside] for aim in self.metric.aims]
+        return {
+            **asdict(replace(self.metric, aims=())),
+            "aims": aims,
+            "fastest": self.fastest,
+            "rounds": self.rounds,
+            "rows": rows,
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """The same again."""
+        known = {field.name: given[field.name] for field in fields(Metric)}
+        known |= {name: tuple(given[name]) for name in ("beside", "among")}
+        known["aims"] = tuple(Aim(*aim) for aim in given["aims"])
+        metric = Metric(**known)
+        rows = []
+        for row in given["rows"]:
+            ratios = {peer: Spread(*ratio) for peer, ratio in row["ratios"].items()}
+            role, figure = Role(row["role"]), Spread(*row["figure"])
+            rows.append(Row(row["name"], role, figure, ratios, _met(metric, role, figure, ratios), row["detail"]))
+        return cls(metric, given["fastest"], rows, given["rounds"])
 
 
 def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequence[Round]) -> Comparison:
     """Compare `contestants` in one metric. A peer that did not take part is left out."""
     played = [one[metric.measurement] for one in rounds if metric.measurement in one]
+    contestants = [one for one in contestants if one.name in metric.among or not metric.among]
     figures = {contestant.name: [one[contestant.name][metric.figure] for one in played] for contestant in contestants}
     fastest = None
     if FASTEST in metric.beside:
@@ -116,10 +167,11 @@ def compare(metric: Metric, contestants: Sequence[Contestant[Any]], rounds: Sequ
         best = max if metric.more_is_better else min
         fastest = best(peers, key=lambda name: Spread.of_ratios(figures[name], figures[known]).median)
         figures[FASTEST] = figures[fastest]
-    rows = [_row(metric, contestant, figures) for contestant in contestants]
+    divisors = [one.name for one in contestants if one.role in (Role.PEER, Role.LIMIT)]
+    rows = [_row(metric, contestant, figures, divisors) for contestant in contestants]
     if metric.detail:
         rows = [replace(row, detail=_detail(metric.detail, [one[row.contestant] for one in played])) for row in rows]
-    return Comparison(metric, fastest, rows)
+    return Comparison(metric, fastest, rows, len(played))
 
 
 def _detail(name: str, figures: Sequence[Figures]) -> str:
@@ -134,11 +186,19 @@ def _detail(name: str, figures: Sequence[Figures]) -> str:
     return f"{number:.0f} {name.removesuffix('s') if number == 1 else name}"
 
 
-def _row(metric: Metric, contestant: Contestant[Any], figures: Mapping[str, list[float]]) -> Row:
+def _row(
+    metric: Metric, contestant: Contestant[Any], figures: Mapping[str, list[float]], divisors: Sequence[str]
+) -> Row:
     own = figures[contestant.name]
-    ratios = {peer: Spread.of_ratios(own, figures[peer]) for peer in metric.beside if peer in figures}
-    met = {}
-    if contestant.role is Role.SUBJECT:
-        values = {ITSELF: Spread.of(own), **ratios}
-        met = {aim.beside: metric.meets(aim, values[aim.beside].median) for aim in metric.aims if aim.beside in values}
-    return Row(contestant.name, contestant.role, Spread.of(own), ratios, met)
+    subject = contestant.role is Role.SUBJECT
+    beside = dict.fromkeys([*metric.beside, *(divisors if subject else ())])
+    ratios = {peer: Spread.of_ratios(own, figures[peer]) for peer in beside if peer in figures}
+    figure = Spread.of(own)
+    return Row(contestant.name, contestant.role, figure, ratios, _met(metric, contestant.role, figure, ratios))
+
+
+def _met(metric: Metric, role: Role, figure: Spread, ratios: Mapping[str, Spread]) -> Mapping[str, bool]:
+    if role is not Role.SUBJECT:
+        return {}
+    values = {ITSELF: figure, **ratios}
+    return {aim.beside: metric.meets(aim, values[aim.beside].median) for aim in metric.aims if aim.beside in values}

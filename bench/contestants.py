@@ -1,6 +1,7 @@
 """What takes part: anything that can `open`, do one of the things below, and `close`.
 
-To add a contestant, write such a class and name it in the list of its kind, such as `RAW_LOOPS`.
+To add a contestant, write such a class, in `peers` if it is a library of others, and name it in the lists of the parts
+that it takes part in.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ class Role(StrEnum):
     PEER = "peer"
     """What it is compared with, used as its own manual has it."""
 
+    LIMIT = "limit"
+    """PostgreSQL's own programs, which nobody is quicker than; it is divided by, and is no peer."""
+
+    BASELINE = "baseline"
+    """The same thing without what is measured, such as a table without a trigger; it is divided by, and is no peer."""
+
     EXTRA = "extra"
     """For information: it neither has aims nor sets them."""
 
@@ -44,7 +51,8 @@ class Receiver(Protocol):
     """Receives what another process sends."""
 
     def open(self, dsn: str, channel: str) -> None:
-        """Connect and listen to `channel`."""
+        """Connect and listen to `channel`. It may have an attribute `quotes`, if it takes nothing but JSON: then text
+        comes in quotes."""
 
     def receive(self, count: int) -> Arrival:
         """Wait for `count` notifications and give each to a consumer: a loop's body, or a callback, that has
@@ -119,6 +127,8 @@ class Contestant(Generic[C]):
     make: Callable[[], C]
     driver: str = "psycopg"
     """The module that it needs."""
+    lacking: Callable[[], str | None] = lambda: None
+    """Says what else it needs and is not there."""
 
     @property
     def missing(self) -> str | None:
@@ -127,4 +137,4 @@ class Contestant(Generic[C]):
             import_module(self.driver)
         except ImportError as error:
             return str(error)
-        return None
+        return self.lacking()

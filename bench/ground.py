@@ -13,9 +13,15 @@ from psycopg.conninfo import make_conninfo
 
 from bench.sender import Sender
 
-__all__ = ["CHANNEL", "Effort", "Ground", "Lasting", "database"]
+__all__ = ["AS_IT_IS", "CHANNEL", "QUEUE", "SLOW", "Effort", "Ground", "Lasting", "database"]
 
 CHANNEL = "bench_channel"
+
+SLOW, AS_IT_IS = "1ms", "disk"
+"""Disks: one that takes a millisecond for each flush, and that of this machine."""
+
+QUEUE = "bench"
+"""The name of everybody's stream, queue or task."""
 
 
 class Lasting(Protocol):
@@ -35,7 +41,7 @@ L = TypeVar("L", bound=Lasting)
 class Effort:
     """How much is measured."""
 
-    rounds: int = 30
+    rounds: int = 20
     burst: int = 1000
     throughput_turns: int = 2
     """Turns of each contestant in each round."""
@@ -54,12 +60,14 @@ class Effort:
     entered: int = 1000
     """Subscriptions that are entered at once."""
     held: int = 10_000
-    """Subscriptions whose memory is measured."""
+    """Subscriptions whose memory is measured; a tenth as many readers."""
+    hubs: int = 20
+    """Hubs likewise."""
     idle_seconds: float = 33.0
     """With a heartbeat after 10 to 12 s, so that there are two or three."""
-    long_rounds: int = 3
+    long_rounds: int = 2
     """How many of the rounds include what takes long: idleness and memory."""
-    sending_rounds: int = 10
+    sending_rounds: int = 8
     """How many of the rounds include sending."""
     calling_tasks: int = 256
     """Tasks that send at once."""
@@ -77,8 +85,10 @@ class Effort:
     """Notifications on a channel that has a type."""
     large: int = 1 << 20
     """Bytes of a long payload."""
-    stream_rounds: int = 5
+    stream_rounds: int = 3
     """How many of the rounds include streams."""
+    disks: Sequence[str] = (SLOW, AS_IT_IS)
+    """That streams are appended to."""
     appending_tasks: Mapping[int, Sequence[int]] = field(
         default_factory=lambda: {1: (16,), 16: (16,), 256: (16, 64), 2000: (64,)}
     )
@@ -93,7 +103,7 @@ class Effort:
     """In longer ones."""
     hour_seconds: float = 360.0
     """How long the hour takes in which tables grow."""
-    serving_rounds: int = 3
+    serving_rounds: int = 2
     """How many of the rounds include the web gateway."""
     served_bursts: Mapping[int, int] = field(default_factory=lambda: {100: 2500, 1000: 300, 10_000: 30})
     """Messages without a pause, by the number of clients that get each."""

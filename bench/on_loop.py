@@ -34,6 +34,10 @@ class LoopReceiver(ABC):
     def receive(self, count: int) -> Arrival:
         return self._run(self.take(count))
 
+    def idle(self) -> None:
+        """Let the loop run, for ever."""
+        self._loop.run_forever()
+
     def close(self) -> None:
         self._run(self.stop())
         self._run(self._settle())

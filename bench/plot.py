@@ -33,8 +33,8 @@ def plot(comparisons: Sequence[Comparison], beside: Path, *, only_ratios: bool) 
         print(f"no pictures ({error})")
         return []
     pictures = []
-    for part in dict.fromkeys(comparison.metric.measurement.partition("-")[0] for comparison in comparisons):
-        own = [one for one in comparisons if one.metric.measurement.startswith(f"{part}-")]
+    for part in dict.fromkeys(comparison.metric.part for comparison in comparisons):
+        own = [one for one in comparisons if one.metric.part == part]
         for kind, draw, title in KINDS[: 1 if only_ratios else None]:
             path = beside.with_name(f"{beside.stem}-{part}-{kind}.png")
             _picture(own, draw, title).savefig(path, dpi=110)
@@ -91,7 +91,7 @@ def _draw_ratios(axes: Axes, comparison: Comparison) -> None:
     for line, peer in enumerate(peers):
         for index, row in enumerate(subjects):
             at = line + (index - (len(subjects) - 1) / 2) * 0.8 / len(subjects)
-            goodness = _goodness(row.ratios[peer], more_is_better=metric.more_is_better)
+            goodness = metric.good(row.ratios[peer])
             missed = row.met.get(peer) is False
             _dot(axes, goodness, at, colors[row.contestant], missed=missed)
             ends += [goodness.lower, goodness.upper]
@@ -157,10 +157,6 @@ def _label(axes: Axes, text: str, at: tuple[float, float], *, missed: bool) -> N
     axes.annotate(
         text, at, (9, 0), textcoords="offset points", va="center", fontsize=9, color=color, fontweight=weight, zorder=4
     )
-
-
-def _goodness(ratio: Spread, *, more_is_better: bool) -> Spread:
-    return ratio if more_is_better else Spread(1 / ratio.median, 1 / ratio.upper, 1 / ratio.lower)
 
 
 def _logarithmic(axes: Axes, lower: float, upper: float) -> None:

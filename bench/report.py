@@ -7,40 +7,55 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from bench import pins
+from bench.peers import libpq, pgbench
+
 __all__ = ["environment", "save"]
 
 RESULTS = Path(__file__).with_name("results")
 
-PACKAGES = (
-    *("pgpubsub", "psycopg", "psycopg-binary", "psycopg-c", "psycopg2-binary", "psycopg2", "PyGreSQL"),
-    *("psycopg-pool", "asyncpg", "asyncpg-listen", "broadcaster", "uvloop", "msgspec"),
-    *("procrastinate", "pgqueuer", "pgmq"),
-    *("starlette", "uvicorn", "httptools", "pg-sse"),
-)
+QUIET = 0.25
+"""Load for each processor up to which a machine counts as left alone."""
+
+BESIDES = ("pgpubsub", "psycopg-binary", "msgspec", "starlette", "uvicorn", "httptools", "Django", "channels", "redis")
+"""Packages that matter and are not pinned."""
 
 
 def environment(dsn: str) -> dict[str, Any]:
-    """On what it was measured."""
+    """On what it is measured, and what is to be said against it."""
     with psycopg.connect(dsn) as connection:
         server = connection.info.parameter_status("server_version")
+    load = os.getloadavg()
     return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "server": server,
-        "libpq of psycopg": f"{psycopg.pq.version()} ({psycopg.pq.__impl__})",
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "platform": platform.platform(),
+        "date": f"{date.today()}",
+        "commit": _commit(),
         "processor": _processor(),
         "processors": os.cpu_count(),
-        "load average": os.getloadavg(),
-        "commit": _commit(),
+        "memory, GiB": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "server": f"PostgreSQL {server}",
+        "libpq of psycopg": f"{libpq.told(psycopg.pq.version())} ({psycopg.pq.__impl__})",
+        "libpq in C": libpq.version(),
+        "pgbench": pgbench.version(),
+        "packages": {name: there for name in (*pins.pinned(), *BESIDES) if (there := pins.found(name))},
+        "load average": load,
+        "warnings": [*pins.differing(), *_busy(load[0])],
     }
+
+
+def _busy(load: float) -> list[str]:
+    """The load of the last minute, before anything was measured, is others'."""
+    processors = os.cpu_count() or 1
+    if load < QUIET * processors:
+        return []
+    return [f"the machine was not left alone: a load of {load:.1f} on {processors} processors before it began"]
 
 
 def save(result: Mapping[str, Any], name: str, *, keep: bool) -> Path:
@@ -52,13 +67,6 @@ def save(result: Mapping[str, Any], name: str, *, keep: bool) -> Path:
     if keep:
         path.with_name(f"{datetime.now():%Y-%m-%dT%H%M%S}.json").write_text(text)
     return path
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

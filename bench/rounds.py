@@ -9,16 +9,18 @@ from __future__ import annotations
 import faulthandler
 import gc
 import random
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
+from time import monotonic
 from typing import Any, Protocol, Self
 
 from bench.contestants import Contestant
 from bench.ground import Ground
 from bench.turns import Cost
 
-__all__ = ["Figures", "InTurns", "Measurement", "Round", "Together", "latency", "play", "throughput"]
+__all__ = ["Figures", "InTurns", "Measurement", "Played", "Round", "Together", "latency", "play", "throughput"]
 
 LONGEST = 120
 """Seconds after which a measurement is taken to hang; the program then ends with a traceback."""
@@ -92,21 +94,42 @@ class Together:
         return replace(self, contestants=contestants)
 
 
-def play(measurements: Iterable[Measurement], ground: Ground, on_round: Callable[[int], None]) -> list[Round]:
+@dataclass(frozen=True)
+class Played:
+    """What became of all rounds."""
+
+    rounds: list[Round] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """That each measurement took."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """By measurement: what was raised. It takes place no more then."""
+
+
+def play(measurements: Iterable[Measurement], ground: Ground, on_round: Callable[[int], None]) -> Played:
     """Play all rounds."""
     gc.collect()
     gc.freeze()  # what is there already concerns nobody; each turn begins by collecting what others left behind
-    rounds: list[Round] = []
+    played = Played()
     for number in range(1, ground.effort.rounds + 1):
-        figures = {}
-        for measurement in measurements:
-            if measurement.most_rounds is None or number <= measurement.most_rounds:
-                faulthandler.dump_traceback_later(LONGEST, exit=True)
-                figures[measurement.name] = measurement.play(ground)
-        rounds.append(figures)
+        figures: dict[str, Mapping[str, Figures]] = {}
+        for one in measurements:
+            if one.name not in played.failures and (one.most_rounds is None or number <= one.most_rounds):
+                _play(one, ground, figures, played)
+        played.rounds.append(figures)
         on_round(number)
     faulthandler.cancel_dump_traceback_later()
-    return rounds
+    return played
+
+
+def _play(one: Measurement, ground: Ground, figures: dict[str, Mapping[str, Figures]], played: Played) -> None:
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
+    start = monotonic()
+    try:
+        figures[one.name] = one.play(ground)
+    except Exception as error:  # an hour's other figures are not to be lost for it
+        traceback.print_exc()
+        played.failures[one.name] = repr(error)
+    played.seconds[one.name] = played.seconds.get(one.name, 0) + monotonic() - start
 
 
 def throughput(costs: Sequence[Cost]) -> Figures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
@@ -11,61 +10,23 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
-from bench import pubsub
 from bench.comparison import Comparison, Metric, compare
 from bench.contestants import Contestant
-from bench.gateway import part as gateway
 from bench.ground import Effort, Ground
-from bench.groups import part as groups
-from bench.hub import part as hub
-from bench.layers import part as layers
+from bench.parts import FULL, PARTS, QUICK
 from bench.plot import plot
 from bench.report import environment, save
-from bench.rounds import Measurement, Round, play
+from bench.rounds import Measurement, Played, Round, play
 from bench.sender import Sender
-from bench.sending import part as sending
-from bench.streams import part as streams
 from bench.table import summary, table
-from bench.triggers import part as triggers
 from pgpubsub.testing import TemporaryServer
 
 __all__ = ["main"]
 
-PARTS = (pubsub, hub, sending, streams, groups, triggers, layers, gateway)
-FULL = Effort()
-QUICK = Effort(
-    rounds=2,
-    throughput_turns=1,
-    drained_bursts=1,
-    flowing_bursts=2,
-    flooding_bursts=2,
-    latency_turns=1,
-    samples=20,
-    subscribers=100,
-    messages=2,
-    entered=50,
-    held=500,
-    idle_seconds=0.5,
-    long_rounds=1,
-    sending_rounds=1,
-    calling_seconds=0.05,
-    most_connections=4,
-    many=5_000,
-    streamed=20_000,
-    typed=1000,
-    stream_rounds=1,
-    appending_tasks={1: (4,), 16: (4,), 256: (4,)},
-    appending_threads={16: (4,)},
-    arriving={100: 0.2, 1000: 0.2},
-    stored=100_000,
-    hour_seconds=3.0,
-    serving_rounds=1,
-    served_bursts={100: 100},
-    served_steadily=(100,),
-    served_seconds=0.5,
-)
 LONGEST_STREAM = 20_000_000
 MOST_CLIENTS = 10_000
+CONNECTIONS = "400"
+"""That there can be: some of the contestants stay through all rounds, with pools."""
 
 
 def main() -> None:
@@ -78,31 +39,49 @@ def main() -> None:
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
     started = monotonic()
     with (
-        TemporaryServer(tcp=True) as server,
+        TemporaryServer(tcp=True, settings={"max_connections": CONNECTIONS}) as server,
         Sender(server.dsn()) as sender,
         ExitStack() as to_the_end,
     ):
         surroundings = environment(server.dsn())
+        for warning in surroundings["warnings"]:
+            print(f"warning: {warning}")
         ground = Ground(server.dsn(), sender, effort, to_the_end)
-        rounds = play(measurements, ground, lambda number: _show(number, effort.rounds))
-    comparisons = _compare(measurements, rounds, [metric for part in PARTS for metric in part.metrics(effort)])
+        played = play(measurements, ground, lambda number: _show(number, effort.rounds))
+    comparisons = _compare(
+        measurements, played.rounds, [metric for part in PARTS.values() for metric in part.metrics(effort)]
+    )
     print("\n".join([*map(table, comparisons), summary(comparisons)]))
     result = {
+        "kind": "quick" if options.quick else "full",
         "environment": surroundings,
         "effort": asdict(effort),
-        "seconds": monotonic() - started,
-        "load average at the end": os.getloadavg(),
+        "seconds": played.seconds,
+        "failures": played.failures,
         "comparisons": [comparison.as_json() for comparison in comparisons],
-        "rounds": rounds,
+        "rounds": played.rounds,
     }
-    name = "-".join(["quick" if options.quick else "latest", *options.only])
-    path = save(result, name, keep=not options.quick)
-    print(f"{effort.rounds} rounds in {monotonic() - started:.0f} s; ratios are medians over the rounds (quartiles)")
+    path = save(result, "-".join(["quick" if options.quick else "latest", *options.only]), keep=not options.quick)
+    _conclude(played, effort.rounds, monotonic() - started)
     if options.quick:
         print("A quick run shows that it works. Its figures mean nothing.")
-    print(f"every figure: {path}")
+    print(f"every figure: {path}; python -m bench.performance {path} makes docs/performance.md of it")
     for picture in plot(comparisons, path, only_ratios=options.quick):
         print(f"a picture: {picture}")
+    if played.failures:
+        sys.exit(1)
+
+
+def _conclude(played: Played, rounds: int, seconds: float) -> None:
+    print(f"{rounds} rounds in {seconds:.0f} s; ratios are medians over the rounds (quartiles)")
+    for part in PARTS:
+        took = {name: its for name, its in played.seconds.items() if name.startswith(f"{part}-")}
+        if took:
+            print(
+                f"{part}: {sum(took.values()):.0f} s ({', '.join(f'{name} {its:.0f}' for name, its in took.items())})"
+            )
+    for name, error in played.failures.items():
+        print(f"FAILED: {name}: {error}")
 
 
 def _options() -> Namespace:
@@ -124,7 +103,7 @@ def _options() -> Namespace:
 
 
 def _all(effort: Effort) -> list[Measurement]:
-    return [measurement for part in PARTS for measurement in part.measurements(effort)]
+    return [measurement for part in PARTS.values() for measurement in part.measurements(effort)]
 
 
 def _measurements(effort: Effort) -> list[Measurement]:
@@ -150,7 +129,8 @@ def _chosen(name: str, only: Iterable[str]) -> bool:
 
 def _compare(measurements: Iterable[Measurement], rounds: list[Round], metrics: list[Metric]) -> list[Comparison]:
     contestants = {measurement.name: measurement.contestants for measurement in measurements}
-    return [compare(one, contestants[one.measurement], rounds) for one in metrics if one.measurement in contestants]
+    played = {name for one in rounds for name in one}
+    return [compare(one, contestants[one.measurement], rounds) for one in metrics if one.measurement in played]
 
 
 def _show(number: int, of: int) -> None:

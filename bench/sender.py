@@ -19,7 +19,9 @@ PAYLOAD_SIZE = 100
 PAUSE = 0.0003
 """Seconds in which the receiver goes to sleep before a `Stamp` is sent."""
 
-BURST = "SELECT pg_notify(%s, lpad(i::text, %s, 'x')) FROM generate_series(1, %s) i"
+BURST = "SELECT pg_notify(%s, {}) FROM generate_series(1, %s) i"
+TEXT = "lpad(i::text, %s, 'x')"
+QUOTED = "to_json(lpad(i::text, %s - 2, 'x'))::text"
 STAMP = "SELECT pg_notify(%s, %s)"
 
 
@@ -30,12 +32,14 @@ def payload(number: int, length: int = PAYLOAD_SIZE) -> str:
 
 @dataclass(frozen=True)
 class Bursts:
-    """Send `size` notifications in one statement, `times` over, without a pause, with payloads of `length` bytes."""
+    """Send `size` notifications in one statement, `times` over, without a pause, with payloads of `length` bytes.
+    `quoted`: two of which are quotes, so that it is JSON."""
 
     channel: str
     size: int
     times: int = 1
     length: int = PAYLOAD_SIZE
+    quoted: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def _obey(connection: psycopg.Connection[tuple[object, ...]], order: Order) -> i
         start = monotonic_ns()
         connection.execute(STAMP, (order.channel, str(start)))
     else:
+        statement = BURST.format(QUOTED if order.quoted else TEXT).encode()
         for _ in range(order.times):
             start = monotonic_ns()
-            connection.execute(BURST, (order.channel, order.length, order.size))
+            connection.execute(statement, (order.channel, order.length, order.size))
     return monotonic_ns() - start

@@ -1,4 +1,4 @@
-"""Receivers that are built on pgpubsub."""
+"""Receivers that are built on `PubSub`, and one that receives what it sends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from time import monotonic_ns
 
 import pgpubsub
-from bench.contestants import Arrival, Contestant, Receiver, Role
+from bench.contestants import Arrival
 
-__all__ = ["SUBSCRIBERS"]
+__all__ = ["Echo", "Events", "EventsOverPsycopg2", "GetEvents"]
 
 
 class _Subscriber:
@@ -61,8 +61,19 @@ class EventsOverPsycopg2(Events):
         return pgpubsub.PubSub(connection)
 
 
-SUBSCRIBERS: tuple[Contestant[Receiver], ...] = (
-    Contestant("pgpubsub events()", Role.SUBJECT, Events),
-    Contestant("pgpubsub get_events()", Role.SUBJECT, GetEvents),
-    Contestant("pgpubsub events() over psycopg2", Role.EXTRA, EventsOverPsycopg2, driver="psycopg2"),
-)
+class Echo:
+    """`pubsub.notify()`, then `pubsub.get_event()`."""
+
+    def open(self, dsn: str, channel: str) -> None:
+        self._channel = channel
+        self._pubsub = pgpubsub.connect(dsn)
+        self._pubsub.listen(channel)
+
+    def echo(self, payload: str) -> str:
+        self._pubsub.notify(self._channel, payload)
+        while (event := self._pubsub.get_event()) is None:
+            pass
+        return str(event.payload)
+
+    def close(self) -> None:
+        self._pubsub.close()

@@ -53,12 +53,12 @@ def drain(make: Callable[[], Receiver], ground: Ground, length: int = PAYLOAD_SI
     costs = []
     with _receiving(make, ground, length) as receiver:
         for _ in range(ground.effort.drained_bursts):
-            ground.sender.run(Bursts(CHANNEL, burst, length=length))
+            ground.sender.run(_bursts(receiver, ground, length))
             _await_bytes(receiver.fileno(), burst * (FRAME + length))
             cpu_before, start = process_time_ns(), monotonic_ns()
             last = receiver.receive(burst)
             cpu = process_time_ns() - cpu_before
-            _check(last, ground, length)
+            _check(receiver, last, ground, length)
             costs.append(Cost((last.at - start) / burst, cpu / burst))
     return costs
 
@@ -68,11 +68,11 @@ def flow(make: Callable[[], Receiver], ground: Ground, length: int = PAYLOAD_SIZ
     burst, times = ground.effort.burst, ground.effort.flowing_bursts
     with _receiving(make, ground, length) as receiver:
         cpu_before, start = process_time_ns(), monotonic_ns()
-        ground.sender.begin(Bursts(CHANNEL, burst, times, length))
+        ground.sender.begin(_bursts(receiver, ground, length, times))
         last = receiver.receive(burst * times)
         cpu = process_time_ns() - cpu_before
         ground.sender.finish()
-        _check(last, ground, length)
+        _check(receiver, last, ground, length)
     return [Cost((last.at - start) / (burst * times), cpu / (burst * times))]
 
 
@@ -113,8 +113,8 @@ def _receiving(make: Callable[[], Receiver], ground: Ground, length: int) -> Ite
     with closing(receiver):
         with socket.socket(fileno=os.dup(receiver.fileno())) as same_socket:
             same_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        ground.sender.run(Bursts(CHANNEL, ground.effort.burst, length=length))
-        _check(receiver.receive(ground.effort.burst), ground, length)
+        ground.sender.run(_bursts(receiver, ground, length))
+        _check(receiver, receiver.receive(ground.effort.burst), ground, length)
         yield receiver
 
 
@@ -126,7 +126,16 @@ def _await_bytes(fd: int, expected: int) -> None:
         sleep(0.0002)
 
 
-def _check(last: Arrival, ground: Ground, length: int) -> None:
+def _bursts(receiver: Receiver, ground: Ground, length: int, times: int = 1) -> Bursts:
+    return Bursts(CHANNEL, ground.effort.burst, times, length, _quotes(receiver))
+
+
+def _quotes(receiver: Receiver) -> bool:
+    return getattr(receiver, "quotes", False)
+
+
+def _check(receiver: Receiver, last: Arrival, ground: Ground, length: int) -> None:
     """That it is the last of a burst, so none is missing; and whole, so nobody saves work."""
     assert last.pid in (None, ground.sender.pid), last
-    assert last[1:3] == (CHANNEL, payload(ground.effort.burst, length)), last
+    expected = payload(ground.effort.burst, length - 2 if _quotes(receiver) else length)
+    assert last[1:3] == (CHANNEL, expected), last

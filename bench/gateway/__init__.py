@@ -2,9 +2,7 @@
 
 part      what is measured and shown, with its aims
 ways      whose server: how it is started, where its clients go, how a message is sent
-apps/     the applications of the others
 serving   the server's processes
 clients   the program that is all clients (load.c), as this one sees it
-memory    of processes
 turns     one turn of them
 """

@@ -21,8 +21,6 @@ SOURCE = Path(__file__).with_name("load.c")
 CONNECTING = 240.0
 """Seconds that they may take to connect."""
 
-_directory = TemporaryDirectory(prefix="bench-gateway-")
-
 
 def missing() -> str | None:
     """Why there are none, if there are none."""
@@ -119,9 +117,15 @@ def clients(number: int, port: int, path: str) -> Iterator[Clients]:
 
 
 @cache
+def _directory() -> TemporaryDirectory[str]:
+    """Made when needed: processes that are started import this, too, and do not get to tidy up."""
+    return TemporaryDirectory(prefix="bench-gateway-")
+
+
+@cache
 def _program() -> Path:
     compiler = which("cc")
     assert compiler is not None
-    program = Path(_directory.name) / "load"
+    program = Path(_directory().name) / "load"
     subprocess.run([compiler, "-O2", "-o", program, SOURCE], check=True)
     return program

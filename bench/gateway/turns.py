@@ -20,14 +20,14 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from bench.gateway.clients import Clients, Got, clients
-from bench.gateway.memory import parent, proportional, resident, settled
 from bench.gateway.serving import Server, serving
 from bench.gateway.ways import Way
 from bench.ground import Ground, database
+from bench.processes import parent, proportional, resident, settled
 from bench.rounds import Figures
 from pgpubsub.testing import TemporaryServer
 
-__all__ = ["LATE", "LOST", "RATE", "visit"]
+__all__ = ["LATE", "LOST", "PLACE", "RATE", "greet", "visit"]
 
 RATE = 50
 """Messages per second, where it is about delay."""
@@ -86,7 +86,7 @@ def visit(make: Callable[[], Way], ground: Ground, *, number: int, burst: int, s
         began = monotonic()
         with clients(number, server.port, way.path) as crowd:
             figures["connect_seconds"] = monotonic() - began
-            _greet(crowd, connection, way)
+            greet(crowd, connection, way)
             rest = settled(lambda: resident(server.pid)), proportional(postgres)
             figures["mib"], figures["postgres_mib"] = (
                 max(0, now - then) / 2**20 for now, then in zip(rest, before, strict=True)
@@ -99,7 +99,7 @@ def visit(make: Callable[[], Way], ground: Ground, *, number: int, burst: int, s
     return [figures]
 
 
-def _greet(crowd: Clients, connection: psycopg.Connection, way: Way) -> None:
+def greet(crowd: Clients, connection: psycopg.Connection, way: Way) -> None:
     """Return when each has got a message: the head of a response does not tell that there is somebody who listens."""
     deadline = monotonic() + BURST
     while True:

@@ -14,21 +14,10 @@ import psycopg
 
 import pgpubsub.streams
 
-__all__ = ["Way", "broadcaster", "listen_each", "ours", "ours_stream", "pg_sse"]
+__all__ = ["Way", "others", "ours", "ours_stream"]
 
 NOTIFY = "SELECT pg_notify('bench', %s)"
 APPEND = "SELECT pgpubsub.append('bench', %s)"
-INSERT = "INSERT INTO messages (room, body) VALUES ('bench', %s)"
-
-CHAT = """
-CREATE TABLE messages (
-    id   bigserial PRIMARY KEY,
-    room text NOT NULL,
-    body text NOT NULL
-);
-CREATE INDEX messages_room_id ON messages (room, id);
-"""
-
 BEHIND = 10_000
 """Messages that a client of ours may be behind: others have no limit, or the table."""
 
@@ -62,19 +51,10 @@ def ours_stream() -> Way:
     return Way("gateway_stream", "/streams/bench", APPEND, _serve, pgpubsub.streams.install)
 
 
-def broadcaster() -> Way:
-    """See its application."""
-    return Way("gateway_broadcaster", "/events", NOTIFY, lambda _, port: _uvicorn("broadcaster", port))
-
-
-def pg_sse() -> Way:
-    """See its application."""
-    return Way("gateway_pg_sse", "/rooms/bench/stream", INSERT, lambda _, port: _uvicorn("pg_sse", port), _prepare_chat)
-
-
-def listen_each() -> Way:
-    """See its application."""
-    return Way("gateway_listen_each", "/events", NOTIFY, lambda _, port: _uvicorn("listen_each", port))
+def others(module: str, send: str = NOTIFY, prepare: Callable[[psycopg.Connection], object] = bool) -> Way:
+    """The application of a module of `bench.peers`."""
+    path = "/rooms/bench/stream" if module == "pg_sse" else "/events"
+    return Way(f"gateway_{module}", path, send, lambda _, port: _uvicorn(module, port), prepare)
 
 
 def _serve(dsn: str, port: int, workers: int = 1) -> Sequence[str]:
@@ -83,14 +63,7 @@ def _serve(dsn: str, port: int, workers: int = 1) -> Sequence[str]:
     return [sys.executable, "-m", "pgpubsub", "serve", "--public", "*", *words]
 
 
-def _uvicorn(app: str, port: int) -> Sequence[str]:
+def _uvicorn(module: str, port: int) -> Sequence[str]:
     alike = ("--http", "httptools", "--loop", "asyncio", "--no-access-log", "--no-server-header")
-    return [sys.executable, "-m", "uvicorn", f"bench.gateway.apps.{app}:app", "--port", str(port), *alike]
-
-
-def _prepare_chat(connection: psycopg.Connection) -> None:
-    from pg_sse import trigger_sql
-
-    connection.execute(CHAT)
-    trigger = trigger_sql("messages", key_column="room", channel="room_change", order_column="id", on=("insert",))
-    connection.execute(trigger.encode())
+    app = ("--factory", f"bench.peers.{module}:application")
+    return [sys.executable, "-m", "uvicorn", *app, "--port", str(port), *alike]

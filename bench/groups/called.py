@@ -13,13 +13,13 @@ from itertools import count
 from time import monotonic_ns
 from typing import Any, Self
 
+from bench.carrying import Append, Desk
 from bench.child import Pipe, child
 from bench.contestants import Contestant
 from bench.ground import Ground
 from bench.groups.ways import Way
 from bench.groups.yard import yard
 from bench.rounds import Figures, latency
-from bench.streams.lines import Append, Desk
 
 __all__ = ["RATE", "Called", "steady"]
 

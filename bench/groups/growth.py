@@ -26,7 +26,7 @@ __all__ = ["BATCHES", "PASSED", "Aged", "Growth", "passed", "rate"]
 LONGEST = 7200
 """Seconds in which all has gone through."""
 
-SLOWEST = 5000
+SLOWEST = 10_000
 """Entries per second below which not all goes through."""
 
 BATCHES = (1, 100)

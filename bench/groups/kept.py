@@ -16,9 +16,8 @@ import psycopg
 import pgpubsub
 import pgpubsub.streams
 from bench.contestants import Contestant
-from bench.ground import Ground
+from bench.ground import QUEUE, Ground
 from bench.rounds import Figures
-from bench.streams.places import QUEUE
 from pgpubsub.streams import retention
 from pgpubsub.testing import TemporaryServer
 

@@ -6,10 +6,10 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pgpubsub
+from bench.carrying import Desk
+from bench.ground import QUEUE
 from bench.groups.crew import Post
 from bench.groups.ways import GROUP
-from bench.streams.lines import Desk
-from bench.streams.places import QUEUE
 
 __all__ = ["consume", "consume_async", "take", "take_async", "take_one_by_one"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.carrying import Desk, Sends
+from bench.ground import QUEUE
 from bench.groups.crew import Post
-from bench.streams.lines import Desk, Sends
-from bench.streams.places import QUEUE
 from pgpubsub.core.entries import hint_channel
 from pgpubsub.core.position import stream_id
 from pgpubsub.groups.hints import group_id

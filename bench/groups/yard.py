@@ -11,10 +11,10 @@ from time import monotonic, monotonic_ns, sleep
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from bench.ground import Ground, database
+from bench.ground import AS_IT_IS, SLOW, Ground, database
 from bench.groups.crew import PATIENCE, Crew
 from bench.groups.ways import Queue, Way
-from bench.streams.places import AS_IT_IS, SLOW, on_disk, with_everything
+from bench.streams.places import on_disk, with_everything
 
 __all__ = ["Yard", "disk", "yard"]
 

@@ -1,4 +1,4 @@
-"""Who begins to listen to many channels at once, for a consumer of each."""
+"""Who begins to listen to many channels at once with a hub, for a consumer of each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 
-import psycopg
-
 import pgpubsub
-from bench.raw_loops import connect_asyncpg
 
-__all__ = ["AsyncHub", "Asyncpg", "Hub", "Psycopg3"]
+__all__ = ["AsyncHub", "Hub"]
 
 
 class AsyncHub:
@@ -46,36 +43,3 @@ class Hub:
 
     def close(self) -> None:
         self._stack.close()
-
-
-class Asyncpg:
-    """`add_listener()` for one after the other: a connection does one thing at a time."""
-
-    def open(self, dsn: str) -> None:
-        self._runner = asyncio.Runner()
-        self._connection = self._runner.run(connect_asyncpg(dsn))
-
-    def enter(self, channels: list[str]) -> None:
-        self._runner.run(self._enter(channels))
-
-    async def _enter(self, channels: list[str]) -> None:
-        for channel in channels:
-            await self._connection.add_listener(channel, lambda *notification: None)
-
-    def close(self) -> None:
-        self._connection.terminate()
-        self._runner.close()
-
-
-class Psycopg3:
-    """`connection.execute("LISTEN ...")`, one after the other."""
-
-    def open(self, dsn: str) -> None:
-        self._connection = psycopg.connect(dsn, autocommit=True)
-
-    def enter(self, channels: list[str]) -> None:
-        for channel in channels:
-            self._connection.execute(f"LISTEN {channel}".encode())
-
-    def close(self) -> None:
-        self._connection.close()

@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import resource
-import select
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic_ns
-
-import psycopg
 
 import pgpubsub
 from bench.child import Pipe, child
@@ -24,7 +21,7 @@ from bench.ground import CHANNEL
 from bench.sender import Sender, Stamp
 from pgpubsub.testing import TemporaryServer
 
-__all__ = ["Crew", "Fleet", "connections", "tasks", "threads"]
+__all__ = ["Crew", "Fleet", "Tally", "tasks", "threads"]
 
 
 class Tally:
@@ -80,26 +77,6 @@ def threads(dsn: str, size: int, tally: Tally) -> None:
         threading.Event().wait()
 
 
-def connections(dsn: str, size: int, tally: Tally) -> None:
-    """A connection for each and one loop for all: `epoll`, then psycopg 3's wrapper of libpq, in the fewest steps."""
-    _allow_files(size + 100)
-    opened = [psycopg.connect(dsn, autocommit=True) for _ in range(size)]
-    poll = select.epoll()
-    by_socket = {}
-    for connection in opened:
-        connection.execute(f"LISTEN {CHANNEL}".encode())
-        connection.pgconn.notify_handler = None
-        by_socket[connection.pgconn.socket] = connection.pgconn
-        poll.register(connection.pgconn.socket, select.EPOLLIN)
-        tally.enter()
-    while True:
-        for socket, _ in poll.poll():
-            pgconn = by_socket[socket]
-            pgconn.consume_input()
-            while record := pgconn.notifies():
-                tally.arrive(record.extra.decode())
-
-
 @dataclass(frozen=True)
 class Crew:
     """Who makes up a fleet: `man` has so many subscribers in this process, for ever."""
@@ -138,6 +115,7 @@ class Fleet:
 
 
 def _man(man: Callable[[str, int, Tally], None], dsn: str, size: int, pipe: Pipe) -> None:
+    _allow_files(size + 100)
     man(dsn, size, Tally(size, pipe))
 
 

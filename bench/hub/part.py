@@ -1,38 +1,52 @@
-"""What is measured of the hub, beside what, and with which aims."""
+"""The part about `AsyncHub` and `Hub`: many subscribers on one connection, beside libraries that do the same.
+
+One subscription is measured as one connection is in the part `pubsub`, with payloads of 20 bytes. What is shown
+besides: one message to a thousand subscribers in one process, with a connection each as the peer; a call that sends
+one notification; beginning to listen to a thousand channels, as many at once as each can; and what a subscriber loses
+that only counts, with the buffer it gets by default, while twenty bursts arrive in a row.
+
+Libraries on asyncio run on asyncio's own event loop; uvloop is shown for ours and for asyncpg. A `Hub` reads what
+arrives whether or not anybody receives, so it cannot have a burst wait at its socket, and takes no part there.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from bench.comparison import ITSELF, Aim, Metric
 from bench.contestants import Contestant, Counter, Entrant, Publisher, Receiver, Role
 from bench.ground import Effort
-from bench.hub import apart, entrants, fleet, floods, publishers, receivers, turns
-from bench.raw_loops import ASYNCPG, PSYCOPG2, PSYCOPG3, Asyncpg, Psycopg2, Psycopg3
+from bench.hub import entrants, fleet, floods, publishers, receivers, turns
+from bench.peers import asyncpg, asyncpg_listen, broadcaster, libpq, psycopg2, psycopg3, pygresql, sqlspec
+from bench.pubsub import IN_C, LIBPQ, PSYCOPG2, PSYCOPG3, PYGRESQL
 from bench.rounds import InTurns, Measurement, Together, latency, throughput
 from bench.turns import drain, flow, wake
 
-__all__ = ["measurements", "metrics"]
+__all__ = ["SEND_3", "SEND_3_ASYNC", "measurements", "metrics"]
 
-LISTEN = "asyncpg-listen, a handler"
-BROADCASTER = "broadcaster, a subscriber"
+ASYNCPG = "asyncpg add_listener()"
+LISTEN, BROADCASTER, SQLSPEC = "asyncpg-listen, a handler", "broadcaster, a subscriber", "sqlspec, a listener"
 ONE_EACH = "a connection for each, epoll"
 SEND_3, SEND_3_ASYNC, SEND_ASYNCPG = "psycopg 3 execute()", "psycopg 3 async execute()", "asyncpg execute()"
 LISTENS, ADD_LISTENERS = "psycopg 3, a LISTEN for each", "asyncpg add_listener() for each"
+
+HANDED_OVER = "Of a `Hub`, the loop takes the event from the socket, and then wakes the thread that waits for it."
 
 HUB = Contestant[Receiver]("Hub", Role.SUBJECT, receivers.Hub)
 ON_LOOPS: tuple[Contestant[Receiver], ...] = (
     Contestant("AsyncHub", Role.SUBJECT, receivers.AsyncHub),
     Contestant("AsyncHub on uvloop", Role.EXTRA, receivers.AsyncHubOnUvloop, "uvloop"),
-    Contestant(ASYNCPG, Role.PEER, Asyncpg, "asyncpg"),
-    Contestant("asyncpg on uvloop", Role.EXTRA, receivers.AsyncpgOnUvloop, "uvloop"),
-    Contestant(LISTEN, Role.PEER, receivers.AsyncpgListen, "asyncpg_listen"),
-    Contestant(BROADCASTER, Role.PEER, receivers.Broadcaster, "broadcaster"),
+    Contestant(ASYNCPG, Role.PEER, asyncpg.Receiver, "asyncpg"),
+    Contestant("asyncpg on uvloop", Role.EXTRA, asyncpg.ReceiverOnUvloop, "uvloop"),
+    Contestant(LISTEN, Role.PEER, asyncpg_listen.Receiver, "asyncpg_listen"),
+    Contestant(BROADCASTER, Role.PEER, broadcaster.Receiver, "broadcaster"),
+    Contestant(SQLSPEC, Role.PEER, sqlspec.Receiver, "sqlspec"),
 )
 BLOCKING: tuple[Contestant[Receiver], ...] = (
-    Contestant(PSYCOPG3, Role.PEER, Psycopg3),
-    Contestant(PSYCOPG2, Role.PEER, Psycopg2, "psycopg2"),
+    Contestant(PSYCOPG3, Role.PEER, psycopg3.Receiver),
+    Contestant(PSYCOPG2, Role.PEER, psycopg2.Receiver, "psycopg2"),
+    Contestant(PYGRESQL, Role.PEER, pygresql.Receiver, "pg"),
+    Contestant(LIBPQ, Role.LIMIT, libpq.Receiver, lacking=libpq.missing),
 )
 COUNTERS: tuple[Contestant[Counter], ...] = (
     Contestant("AsyncHub", Role.SUBJECT, floods.AsyncHub),
@@ -42,41 +56,34 @@ PUBLISHERS: tuple[Contestant[Publisher], ...] = (
     Contestant("AsyncHub, notify()", Role.SUBJECT, publishers.AsyncHub),
     Contestant("AsyncHub on uvloop", Role.EXTRA, publishers.AsyncHubOnUvloop, "uvloop"),
     Contestant("Hub, notify()", Role.SUBJECT, publishers.Hub),
-    Contestant(SEND_3, Role.PEER, publishers.Psycopg3),
-    Contestant(SEND_3_ASYNC, Role.PEER, publishers.Psycopg3Async),
-    Contestant(SEND_ASYNCPG, Role.PEER, publishers.Asyncpg, "asyncpg"),
-    Contestant("asyncpg on uvloop", Role.EXTRA, publishers.AsyncpgOnUvloop, "uvloop"),
+    Contestant(SEND_3, Role.PEER, psycopg3.Publisher),
+    Contestant(SEND_3_ASYNC, Role.PEER, psycopg3.AsyncPublisher),
+    Contestant("psycopg2 execute()", Role.PEER, psycopg2.Publisher, "psycopg2"),
+    Contestant("PyGreSQL query_prepared()", Role.PEER, pygresql.Publisher, "pg"),
+    Contestant(SEND_ASYNCPG, Role.PEER, asyncpg.Publisher, "asyncpg"),
+    Contestant("asyncpg on uvloop", Role.EXTRA, asyncpg.PublisherOnUvloop, "uvloop"),
+    Contestant("broadcaster publish()", Role.PEER, broadcaster.Publisher, "broadcaster"),
+    Contestant("sqlspec publish()", Role.PEER, sqlspec.Publisher, "sqlspec"),
+    Contestant(LIBPQ, Role.LIMIT, libpq.Publisher, lacking=libpq.missing),
 )
 ENTRANTS: tuple[Contestant[Entrant], ...] = (
     Contestant("AsyncHub, a task for each", Role.SUBJECT, entrants.AsyncHub),
     Contestant("Hub, a thread for each", Role.SUBJECT, entrants.Hub),
-    Contestant(LISTENS, Role.PEER, entrants.Psycopg3),
-    Contestant(ADD_LISTENERS, Role.PEER, entrants.Asyncpg, "asyncpg"),
+    Contestant(LISTENS, Role.PEER, psycopg3.Entrant),
+    Contestant(ADD_LISTENERS, Role.PEER, asyncpg.Entrant, "asyncpg"),
 )
 FLEETS: tuple[Contestant[fleet.Crew], ...] = (
     Contestant("AsyncHub, a task for each", Role.SUBJECT, partial(fleet.Crew, fleet.tasks)),
     Contestant("Hub, a thread for each", Role.SUBJECT, partial(fleet.Crew, fleet.threads)),
-    Contestant(ONE_EACH, Role.PEER, partial(fleet.Crew, fleet.connections)),
-    Contestant("one subscriber, one connection", Role.EXTRA, partial(fleet.Crew, fleet.connections, 1)),
-)
-HOLDERS: tuple[Contestant[Any], ...] = (
-    Contestant("AsyncHub, a channel for each", Role.SUBJECT, partial(apart.AsyncHolder, one_channel=False)),
-    Contestant("AsyncHub, all on one channel", Role.SUBJECT, partial(apart.AsyncHolder, one_channel=True)),
-    Contestant(
-        "AsyncHub, likewise, waiting tasks", Role.EXTRA, partial(apart.AsyncHolder, one_channel=True, tasks=True)
-    ),
-    Contestant("Hub, a channel for each", Role.SUBJECT, partial(apart.Holder, one_channel=False)),
-    Contestant("Hub, all on one channel", Role.SUBJECT, partial(apart.Holder, one_channel=True)),
+    Contestant(ONE_EACH, Role.PEER, partial(fleet.Crew, psycopg3.connections)),
+    Contestant("one subscriber, one connection", Role.EXTRA, partial(fleet.Crew, psycopg3.connections, 1)),
 )
 
 
 def measurements(effort: Effort) -> list[Measurement]:
-    """What is measured. A `Hub` reads what arrives whether or not anybody receives, so it cannot have a burst wait at
-    its socket."""
+    """What is measured."""
     short = turns.PAYLOAD_SIZE
     everybody = (ON_LOOPS[0], HUB, *ON_LOOPS[1:], *BLOCKING)
-    idle = (ON_LOOPS[0], HUB, next(one for one in ON_LOOPS if one.name == LISTEN))
-    long = effort.long_rounds
     return [
         Together("hub-fanout", turns.fan_out, FLEETS),
         InTurns("hub-drain", partial(drain, length=short), effort.throughput_turns, throughput, ON_LOOPS + BLOCKING),
@@ -85,8 +92,6 @@ def measurements(effort: Effort) -> list[Measurement]:
         InTurns("hub-notify", turns.publish, effort.latency_turns, latency, PUBLISHERS),
         InTurns("hub-enter", turns.enter, 1, turns.entering, ENTRANTS),
         InTurns("hub-flood", floods.flood, effort.throughput_turns, floods.losing, COUNTERS),
-        Together("hub-idle", apart.rest, idle, long),
-        Together("hub-memory", apart.hold, HOLDERS, long),
     ]
 
 
@@ -98,11 +103,10 @@ def metrics(effort: Effort) -> list[Metric]:
     flooded = f"A subscriber that only counts, its default buffer, {effort.flooding_bursts} bursts in a row: lost"
     woken = "From another process's NOTIFY to the event in an idle hub"
     sent = "A call that sends one notification"
-    held = f"Memory of 10,000 subscriptions{'' if effort.held == 10_000 else f', from {effort.held:,}'}"
-    receiving = (ASYNCPG, LISTEN, BROADCASTER, PSYCOPG2)
-    sending = (SEND_3, SEND_3_ASYNC, SEND_ASYNCPG)
-    throughput_aims = (Aim(1.0, ASYNCPG), Aim(2.0, LISTEN), Aim(2.0, BROADCASTER), Aim(0.8, PSYCOPG2))
-    quick = (Aim(1.3, ASYNCPG),)
+    receiving = (ASYNCPG, LISTEN, BROADCASTER, SQLSPEC, PSYCOPG2, LIBPQ)
+    sending = (SEND_3, SEND_3_ASYNC, SEND_ASYNCPG, LIBPQ)
+    throughput_aims = (Aim(1.0, ASYNCPG), Aim(2.0, LISTEN), Aim(2.0, BROADCASTER), Aim(0.8, PSYCOPG2, IN_C))
+    quick = (Aim(1.3, ASYNCPG, HANDED_OVER),)
     return [
         Metric("hub-fanout", "call_us", f"{message}: pg_notify", "µs", (ONE_EACH,), aims=(Aim(1 / 100, ONE_EACH),)),
         Metric(
@@ -118,7 +122,4 @@ def metrics(effort: Effort) -> list[Metric]:
         Metric("hub-notify", "p99_us", f"{sent}, p99", "µs", sending),
         Metric("hub-enter", "ms", f"Listening to {effort.entered:,} channels", "ms", (LISTENS, ADD_LISTENERS)),
         Metric("hub-flood", "lost_percent", flooded, "%", aims=(Aim(0, ITSELF),)),
-        Metric("hub-idle", "cpu_ms_per_s", "CPU time of an idle process", "ms/s", (LISTEN,), aims=(Aim(1, ITSELF),)),
-        Metric("hub-idle", "wakings_per_s", "Wakings of an idle process", "per second", (LISTEN,)),
-        Metric("hub-memory", "mib", held, "MiB", aims=(Aim(50, ITSELF),)),
     ]

@@ -31,7 +31,7 @@ from bench.child import Pipe, child
 from bench.ground import CHANNEL, Ground, database
 from bench.rounds import Figures
 
-__all__ = ["ASCII", "UNICODE", "AsyncHub", "Hub", "ThroughTable", "Way", "carry", "take", "take_async", "take_by_id"]
+__all__ = ["ASCII", "UNICODE", "AsyncHub", "Hub", "Way", "carry", "take", "take_async"]
 
 PATIENCE = 30
 WARM_UP = 2
@@ -204,37 +204,3 @@ def take(dsn: str, desk: Desk) -> None:
         for event in events:
             assert isinstance(event, pgpubsub.Notify), event
             desk.take(event.payload)
-
-
-class ThroughTable:
-    """By hand, with psycopg 3: the payload becomes a row, and the notification is its id; in one statement, which is
-    one transaction and one round trip. Nobody deletes the row while the clock runs."""
-
-    STORE = (
-        "WITH stored AS (INSERT INTO payloads (payload) VALUES (%s) RETURNING id)"
-        " SELECT pg_notify(%s, id::text) FROM stored"
-    )
-
-    def open(self, dsn: str) -> None:
-        self._connection = psycopg.connect(dsn, autocommit=True, prepare_threshold=0)
-
-    def send(self, payload: str) -> None:
-        self._connection.execute(self.STORE, (payload, CHANNEL))
-
-    def close(self) -> None:
-        self._connection.execute("TRUNCATE payloads")
-        self._connection.close()
-
-
-def take_by_id(dsn: str, desk: Desk) -> None:
-    """`for notify in connection.notifies()`, and a second connection that reads the row."""
-    with (
-        psycopg.connect(dsn, autocommit=True) as listening,
-        psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as reading,
-    ):
-        listening.execute(f"LISTEN {CHANNEL}".encode())
-        desk.open()
-        for notify in listening.notifies():
-            row = reading.execute("SELECT payload FROM payloads WHERE id = %s", (int(notify.payload),)).fetchone()
-            assert row is not None
-            desk.take(row[0])

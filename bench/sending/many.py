@@ -9,19 +9,14 @@ from contextlib import closing
 from time import monotonic_ns, process_time_ns
 from typing import Protocol
 
-import psycopg
-
 import pgpubsub
 from bench.ground import CHANNEL, Ground
-from bench.hub.publishers import PSYCOPG_STATEMENT
 from bench.sending.audience import audience
 from bench.turns import Cost
 
-__all__ = ["AsyncHub", "Executemany", "Hub", "Many", "Unnest", "send_many"]
+__all__ = ["AsyncHub", "Hub", "Many", "send_many"]
 
 WARM_UP = 100
-
-UNNEST = "SELECT pg_notify(c, p) FROM unnest(%s::text[], %s::text[]) AS m (c, p)"
 
 
 class Many(Protocol):
@@ -80,27 +75,3 @@ class Hub:
 
     def close(self) -> None:
         self._hub.close()
-
-
-class _Psycopg3:
-    def open(self, dsn: str) -> None:
-        self._connection = psycopg.connect(dsn, autocommit=True)
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class Unnest(_Psycopg3):
-    """One statement, by hand, with two arrays as parameters."""
-
-    def send(self, pairs: Sequence[tuple[str, str]]) -> None:
-        channels, payloads = zip(*pairs, strict=True)
-        self._connection.execute(UNNEST, (list(channels), list(payloads)))
-
-
-class Executemany(_Psycopg3):
-    """`cursor.executemany()` in a transaction (its manual, "Pipeline mode support": it sends them in batches)."""
-
-    def send(self, pairs: Sequence[tuple[str, str]]) -> None:
-        with self._connection.transaction(), self._connection.cursor() as cursor:
-            cursor.executemany(PSYCOPG_STATEMENT, pairs)

@@ -1,4 +1,15 @@
-"""What is measured of sending, beside what, and with which aims."""
+"""The part about sending: many callers at once, many notifications, long ones.
+
+Many tasks or threads each call again as soon as their last notification is committed; others send over pools of one,
+four, eight and sixteen connections, of which the best counts. Payloads have 40 bytes and are different, unless they
+are to be the same. All but the long ones go to one database, in which another process listens and takes what comes;
+before anybody's next turn it has to have everything, and as many as were sent. A hub listens there too, to its own
+heartbeats, and PostgreSQL before version 19 wakes all who listen: that is part of what it costs. The servers do not
+wait for a disk, nor would they otherwise: what does nothing but notify writes nothing to wait for.
+
+The limit is pgbench: one notification in each transaction, over as many connections as suit it best. A hub may pass
+it, since it sends what many want to send in one transaction.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +17,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from bench.callers import Called
 from bench.comparison import FASTEST, Aim, Metric
 from bench.contestants import Contestant, Publisher, Role
 from bench.ground import Effort
 from bench.hub import publishers
 from bench.hub.part import SEND_3, SEND_3_ASYNC
+from bench.peers import asyncpg, broadcaster, pgbench, psycopg2, psycopg3, sqlspec, tables
 from bench.rounds import InTurns, Measurement, Together, latency, throughput
-from bench.sending import large, many, streaming, tasks, threads, typed
+from bench.sending import large, many, ours, streaming, typed
+from bench.sending.at_once import call_at_once
 from bench.sending.audience import publish
-from bench.sending.callers import Called, call_at_once
 from bench.sending.sizes import InAllSizes
 
 __all__ = ["measurements", "metrics"]
@@ -23,33 +36,38 @@ ASYNC_HUB, HUB = "AsyncHub, notify()", "Hub, notify()"
 UNNEST, EXECUTEMANY = "psycopg 3, unnest() by hand", "psycopg 3 executemany()"
 TABLE = "psycopg 3, a row and its id"
 TEXT = "plain text"
+PGBENCH = "pgbench"
 
+LIMIT = Contestant[Called](PGBENCH, Role.LIMIT, pgbench.Notifies, lacking=pgbench.missing)
 BY_TASKS: tuple[Contestant[Called], ...] = (
-    Contestant(ASYNC_HUB, Role.SUBJECT, tasks.AsyncHub),
-    Contestant("AsyncHub on uvloop", Role.EXTRA, tasks.AsyncHubOnUvloop, "uvloop"),
-    Contestant("asyncpg pool", Role.PEER, tasks.AsyncpgPool, "asyncpg"),
-    Contestant("psycopg 3 async pool", Role.PEER, tasks.PsycopgPool, "psycopg_pool"),
-    Contestant("broadcaster publish()", Role.PEER, tasks.Broadcaster, "broadcaster"),
+    Contestant(ASYNC_HUB, Role.SUBJECT, ours.AsyncHub),
+    Contestant("AsyncHub on uvloop", Role.EXTRA, ours.AsyncHubOnUvloop, "uvloop"),
+    Contestant("asyncpg pool", Role.PEER, asyncpg.Pool, "asyncpg"),
+    Contestant("psycopg 3 async pool", Role.PEER, psycopg3.AsyncPool, "psycopg_pool"),
+    Contestant("broadcaster publish()", Role.PEER, broadcaster.Locked, "broadcaster"),
+    Contestant("sqlspec publish()", Role.PEER, sqlspec.Pool, "sqlspec"),
+    LIMIT,
 )
 EQUAL = (BY_TASKS[0], BY_TASKS[2], BY_TASKS[4])
 BY_THREADS: tuple[Contestant[Called], ...] = (
-    Contestant(HUB, Role.SUBJECT, threads.Hub),
-    Contestant("psycopg 3 pool", Role.PEER, threads.PsycopgPool, "psycopg_pool"),
-    Contestant("psycopg2 pool", Role.PEER, threads.Psycopg2Pool, "psycopg2"),
+    Contestant(HUB, Role.SUBJECT, ours.Hub),
+    Contestant("psycopg 3 pool", Role.PEER, psycopg3.Pool, "psycopg_pool"),
+    Contestant("psycopg2 pool", Role.PEER, psycopg2.Pool, "psycopg2"),
+    LIMIT,
 )
 ONE_TASK: tuple[Contestant[Publisher], ...] = (
     Contestant(ASYNC_HUB, Role.SUBJECT, publishers.AsyncHub),
-    Contestant(SEND_3_ASYNC, Role.PEER, publishers.Psycopg3Async),
+    Contestant(SEND_3_ASYNC, Role.PEER, psycopg3.AsyncPublisher),
 )
 ONE_THREAD: tuple[Contestant[Publisher], ...] = (
     Contestant(HUB, Role.SUBJECT, publishers.Hub),
-    Contestant(SEND_3, Role.PEER, publishers.Psycopg3),
+    Contestant(SEND_3, Role.PEER, psycopg3.Publisher),
 )
 MANY: tuple[Contestant[many.Many], ...] = (
     Contestant("AsyncHub, notify_many()", Role.SUBJECT, many.AsyncHub),
     Contestant("Hub, notify_many()", Role.SUBJECT, many.Hub),
-    Contestant(UNNEST, Role.PEER, many.Unnest),
-    Contestant(EXECUTEMANY, Role.PEER, many.Executemany),
+    Contestant(UNNEST, Role.PEER, psycopg3.Unnest),
+    Contestant(EXECUTEMANY, Role.PEER, psycopg3.Executemany),
 )
 # Not compressed, which would take longer than it saves.
 STORED = (
@@ -57,7 +75,7 @@ STORED = (
     "ALTER TABLE payloads ALTER COLUMN payload SET STORAGE EXTERNAL"
 )
 UNLOGGED = STORED.replace("TABLE", "UNLOGGED TABLE", 1)
-THROUGH_TABLE = partial(large.Way, large.ThroughTable, large.take_by_id)
+THROUGH_TABLE = partial(large.Way, tables.ThroughTable, tables.by_id)
 WAYS: tuple[Contestant[large.Way], ...] = (
     Contestant(ASYNC_HUB, Role.SUBJECT, partial(large.Way, large.AsyncHub, large.take_async)),
     Contestant(HUB, Role.SUBJECT, partial(large.Way, large.Hub, large.take)),
@@ -70,7 +88,7 @@ STREAMERS: tuple[Contestant[streaming.Streamer], ...] = (
 )
 KINDS: tuple[Contestant[Any], ...] = (
     Contestant("a Channel with a type", Role.SUBJECT, typed.Typed, "msgspec"),
-    Contestant(TEXT, Role.PEER, typed.Text),
+    Contestant(TEXT, Role.BASELINE, typed.Text),
 )
 
 
@@ -129,4 +147,4 @@ def _alone(measurement: str, title: str, aim: Aim) -> Metric:
 
 
 def _peers(contestants: Sequence[Contestant[Any]]) -> tuple[str, ...]:
-    return (FASTEST, *[one.name for one in contestants if one.role is Role.PEER])
+    return (FASTEST, *[one.name for one in contestants if one.role in (Role.PEER, Role.LIMIT)])

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from bench.callers import Called
 from bench.contestants import Contestant
 from bench.ground import Ground
 from bench.rounds import Figures
-from bench.sending.callers import Called
 
 __all__ = ["InAllSizes"]
 

@@ -11,10 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from bench.callers import WARM_UP, Called
 from bench.contestants import Contestant, Role
 from bench.ground import Ground
 from bench.rounds import Figures
-from bench.sending.callers import WARM_UP, Called
 from bench.streams.places import on_disk
 
 __all__ = ["Appends", "figure"]

@@ -16,11 +16,12 @@ from itertools import count
 from time import monotonic_ns
 from typing import Any, Self
 
+from bench.carrying import Append, Desk
 from bench.child import Pipe, child
 from bench.contestants import Contestant
 from bench.ground import Ground, database
 from bench.rounds import Figures, latency
-from bench.streams.lines import Append, Desk, Way
+from bench.streams.lines import Way
 from bench.streams.places import on_disk, with_everything
 
 __all__ = ["Arrivals", "figure"]

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import psycopg
 
 import pgpubsub
-from bench.ground import Ground, database
-from bench.streams.places import COLUMNS, QUEUE, fill, with_streams
+from bench.ground import QUEUE, Ground, database
+from bench.streams.places import COLUMNS, fill, with_streams
 from bench.turns import Cost
 from pgpubsub.core.position import stream_id
 

@@ -15,8 +15,8 @@ from time import monotonic_ns
 import psycopg
 
 import pgpubsub
-from bench.ground import Ground, database
-from bench.streams.places import QUEUE, HeldServer, fill, with_streams
+from bench.ground import QUEUE, Ground, database
+from bench.streams.places import HeldServer, fill, with_streams
 from pgpubsub.core.position import stream_id
 
 __all__ = ["Stock", "read_live"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
@@ -20,15 +21,14 @@ from threading import Lock
 import psycopg
 
 import pgpubsub.streams
-from bench.ground import Ground, database
+from bench.ground import AS_IT_IS, SLOW, Ground, database
+from bench.peers import pgmq, pgqueuer, procrastinate, tables
 from pgpubsub.core.position import stream_id
 from pgpubsub.testing import TemporaryServer
 
 __all__ = [
     "COLUMNS",
     "DISKS",
-    "QUEUE",
-    "SLOW",
     "Disk",
     "HeldServer",
     "fill",
@@ -37,11 +37,7 @@ __all__ = [
     "with_streams",
 ]
 
-SLOW, AS_IT_IS = "1ms", "disk"
 DISKS = {SLOW: "a disk of 1 ms", AS_IT_IS: "the disk as it is"}
-
-QUEUE = "bench"
-"""The name of everybody's queue, channel or task."""
 
 COLUMNS = "id, key, payload, payload_bytes, headers, appended_at"
 
@@ -49,7 +45,7 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "wal_sync_method": "fdatasync",
-    "max_connections": "300",
+    "max_connections": "500",
     "max_wal_size": "8GB",  # no checkpoint in the midst of a turn
 }
 
@@ -65,13 +61,13 @@ int fdatasync(int fd)
 }
 """
 
-BY_HAND = """
-CREATE TABLE messages (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    payload text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
-)
-"""
+INSTALLERS: Mapping[str, Callable[[str], None]] = {
+    "psycopg": tables.install,
+    "procrastinate": procrastinate.install,
+    "pgqueuer": pgqueuer.install,
+    "pgmq": pgmq.install,
+}
+"""By module: what makes its tables in a database."""
 
 _environment = Lock()
 
@@ -167,11 +163,7 @@ def _build_shim(directory: Path) -> Path:
 
 def with_everything(dsn: str) -> None:
     """Install what everybody needs in a database."""
-    from bench.streams import writers
-
     with_streams(dsn)
-    with psycopg.connect(dsn) as connection:
-        connection.execute(BY_HAND)
-    for module, install in writers.INSTALLERS.items():
+    for module, install in INSTALLERS.items():
         if find_spec(module) is not None:
             install(dsn)

@@ -1,4 +1,10 @@
-"""What is measured of triggers, beside what, and with which aims."""
+"""The part about triggers: what they cost those who write.
+
+One row at a time, each in a transaction of its own; 100,000 rows in one statement; and 16 writers at once on a disk of
+a millisecond. "By hand" is a trigger of one line that sends the operation and the row, as one writes it who knows that
+rows are short; ours also counts its failures instead of failing the write, names the columns that changed, shortens
+what is too long, and looks at the queue first. "pgpubsub 0.0.5" is the trigger of that version.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +28,7 @@ def _contestant(name: str, role: Role, way: Way) -> Contestant[Way]:
     return Contestant(name, role, make)
 
 
-NONE = _contestant("no trigger", Role.PEER, not_at_all)
+NONE = _contestant("no trigger", Role.BASELINE, not_at_all)
 HAND = _contestant("by hand", Role.PEER, by_hand)
 OLD = _contestant("pgpubsub 0.0.5", Role.PEER, of_0_0_5)
 ROW = _contestant("row to a channel", Role.SUBJECT, to_channel)
@@ -34,6 +40,14 @@ WOKEN = _contestant("row to a stream, wake=notify", Role.EXTRA, partial(to_strea
 CHANNEL = _contestant("row to a channel", Role.EXTRA, to_channel)
 
 EVERYBODY = (NONE, HAND, OLD, ROW, ROW_STREAM)
+MORE = (
+    "Ours has a handler for exceptions, so that it never fails a write, names the columns that changed, measures the"
+    " message, and looks at the queue before each notification."
+)
+PAIRED = (
+    "An INSERT's rows are one scan of the transition table. An UPDATE pairs old rows and new ones by their key, to tell"
+    " what has changed: a join of two of them."
+)
 WORDS = {"insert_us": "INSERT", "update_us": "UPDATE"}
 
 
@@ -51,7 +65,7 @@ def measurements(effort: Effort) -> list[Measurement]:
 def metrics(effort: Effort) -> list[Metric]:
     """What is shown."""
     found = []
-    no_slower = (Aim(1.0, HAND.name),)
+    no_slower = (Aim(1.0, HAND.name, MORE),)
     for figure, word in WORDS.items():
         beside = (NONE.name, HAND.name)
         found.append(Metric("triggers-single", figure, f"{word} of one row", "µs", beside, aims=no_slower))
@@ -60,7 +74,7 @@ def metrics(effort: Effort) -> list[Metric]:
         found.append(Metric("triggers-bulk", figure, title, "µs", (NONE.name, HAND.name), aims=no_slower))
     for figure, word in WORDS.items():
         title = f"{word} of {effort.many:,} rows, for each row what it takes more than without a trigger"
-        aims = (Aim(1 / 20, HAND.name),)
+        aims = (Aim(1 / 20, HAND.name, PAIRED),)
         found.append(Metric("triggers-statement", f"{figure} more", title, "µs", (HAND.name,), aims=aims))
     title = f"INSERTs of 16 writers, {DISKS[disk()]}"
     aims = (Aim(0.8, NONE.name),)

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 import pgpubsub.streams
-from bench.streams.places import QUEUE
+from bench.ground import QUEUE
 from pgpubsub import triggers
 
 __all__ = ["Way", "by_hand", "not_at_all", "of_0_0_5", "to_channel", "to_stream"]

@@ -1,14 +1,15 @@
-"""How much memory processes have."""
+"""What processes take: memory, CPU time, wakings."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import NamedTuple
 
-__all__ = ["parent", "proportional", "resident", "settled"]
+__all__ = ["Spent", "parent", "proportional", "resident", "settled", "spent"]
 
 PROCESSES = Path("/proc")
 ALIKE = 0.01
@@ -16,14 +17,34 @@ PAUSE = 0.5
 LONGEST = 10.0
 
 
+class Spent(NamedTuple):
+    """Since a process began."""
+
+    cpu: float
+    """Seconds of CPU time."""
+    wakings: int
+    """How often it had waited, and went on."""
+
+
 def resident(root: int) -> int:
     """Bytes of a process and all that it has started (RSS)."""
-    return _sum(root, "status", "VmRSS:")
+    return sum(_kilobytes(process / "status", "VmRSS:") for process in _tree(root)) * 1024
 
 
 def proportional(root: int) -> int:
     """The same, but what several have in common is divided among them (PSS)."""
-    return _sum(root, "smaps_rollup", "Pss:")
+    return sum(_kilobytes(process / "smaps_rollup", "Pss:") for process in _tree(root)) * 1024
+
+
+def spent(root: int) -> Spent:
+    """By all threads of a process and of all that it has started, which are there."""
+    threads = [thread for process in _tree(root) for thread in (process / "task").glob("*")]
+    nanoseconds = wakings = 0
+    for thread in threads:
+        with suppress(OSError):  # it has ended
+            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+            wakings += _number(thread / "status", "voluntary_ctxt_switches:")
+    return Spent(nanoseconds / 1e9, wakings)
 
 
 def settled(measure: Callable[[], int]) -> int:
@@ -41,14 +62,13 @@ def parent(process: int) -> int:
     return int((PROCESSES / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _sum(root: int, file: str, line: str) -> int:
+def _tree(root: int) -> Iterator[Path]:
     children = _children()
-    found, due = 0, [root]
+    due = [root]
     while due:
         process = due.pop()
         due += children[process]
-        found += _kilobytes(PROCESSES / str(process) / file, line)
-    return found * 1024
+        yield PROCESSES / str(process)
 
 
 def _children() -> defaultdict[int, list[int]]:
@@ -61,6 +81,10 @@ def _children() -> defaultdict[int, list[int]]:
 
 def _kilobytes(path: Path, line: str) -> int:
     try:
-        return sum(int(found.split()[1]) for found in path.read_text().splitlines() if found.startswith(line))
+        return _number(path, line)
     except OSError:
         return 0
+
+
+def _number(path: Path, line: str) -> int:
+    return sum(int(found.split()[1]) for found in path.read_text().splitlines() if found.startswith(line))

@@ -1,32 +1,29 @@
-"""Many who send at once, each again as soon as its last notification is committed.
+"""Many who call at once, from tasks or threads, each again as soon as its last call is completed.
 
-A turn opens what they call, has each of them call a few times, so that whatever is prepared or cached is, and then
-counts the calls that are completed in a while. Payloads have 40 bytes, and all are different unless they are to be
-equal.
+Payloads have 40 bytes, and all are different unless they are to be equal.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice, repeat
 from time import monotonic, monotonic_ns
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
-from bench.ground import CHANNEL, Ground
-from bench.sending.audience import audience
+from bench.ground import CHANNEL
+from bench.publishing import AsyncNotify, Notify
 
-__all__ = ["AsyncCall", "ByTasks", "ByThreads", "Call", "Called", "Calls", "call_at_once"]
+__all__ = ["POOL_SIZES", "WARM_UP", "ByTasks", "ByThreads", "Called", "Calls"]
 
 WARM_UP = 2
 """Calls of each caller before the clock starts: over 16 connections, more on each than the
 five after which psycopg prepares a statement."""
 
-Call: TypeAlias = Callable[[str, str], object]
-AsyncCall: TypeAlias = Callable[[str, str], Awaitable[object]]
+
+POOL_SIZES = (1, 4, 8, 16)
+"""Numbers of connections that those with a pool try."""
 
 
 class Calls(NamedTuple):
@@ -53,20 +50,6 @@ class Called(Protocol):
         """Close the connections."""
 
 
-def call_at_once(make: Callable[[], Called], size: int, ground: Ground, *, callers: int, equal: bool = False) -> float:
-    """Completed calls per second, over `size` connections."""
-    listeners = audience(ground)
-    called = make()
-    gc.collect()
-    called.open(listeners.dsn, size)
-    with closing(called):
-        first = called.call(callers, 60, times=WARM_UP, equal=equal)
-        listeners.expect(first.completed)
-        calls = called.call(callers, ground.effort.calling_seconds, equal=equal)
-    listeners.expect(calls.completed)
-    return 1e9 * calls.completed / calls.took
-
-
 def _payloads(caller: int, times: int | None, *, equal: bool) -> Iterator[str]:
     one = f"{'to everybody':x<40}"
     own = repeat(one) if equal else map(f"{caller:x<10}{{:030}}".format, count())
@@ -81,11 +64,9 @@ class ByTasks:
 
     def open(self, dsn: str, size: int) -> None:
         self._runner = asyncio.Runner(loop_factory=self.new_loop)
-        self._notify: AsyncCall
-        self._close: Callable[[], Awaitable[object]]
         self._notify, self._close = self._runner.run(self.start(dsn, size))
 
-    async def start(self, dsn: str, size: int) -> tuple[AsyncCall, Callable[[], Awaitable[object]]]:
+    async def start(self, dsn: str, size: int) -> AsyncNotify:
         """Connect; return how to notify and how to close."""
         raise NotImplementedError
 
@@ -122,11 +103,9 @@ class ByThreads:
     sizes: Sequence[int] = (1,)
 
     def open(self, dsn: str, size: int) -> None:
-        self._notify: Call
-        self._close: Callable[[], object]
         self._notify, self._close = self.start(dsn, size)
 
-    def start(self, dsn: str, size: int) -> tuple[Call, Callable[[], object]]:
+    def start(self, dsn: str, size: int) -> Notify:
         """Connect; return how to notify and how to close."""
         raise NotImplementedError
 

@@ -1,0 +1,13 @@
+"""docs/performance.md, of what was measured.
+
+A run keeps every figure in bench/results, which is not committed. `python -m bench.performance FILE ...` takes medians,
+quartiles, ratios and the machine out of such files into one, bench/performance.json, in which later files replace
+the parts that they have measured again; and then writes the page and its charts. Without a file it only writes these.
+Causes of misses, descriptions and what is said of peers come from the code, so they can be written when the figures are
+known.
+
+    results   the file
+    page      the page
+    better    where a peer is better, and which aims are missed
+    charts    one for each part: how many times as good as the best of the peers
+"""

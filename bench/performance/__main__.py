@@ -1,0 +1,37 @@
+"""`python -m bench.performance [FILE ...]`: see the package."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+
+from bench.performance.charts import DIRECTORY, draw
+from bench.performance.page import page
+from bench.performance.results import FILE, condense, load, store
+
+PAGE = DIRECTORY.parent / "performance.md"
+
+
+def main() -> None:
+    parser = ArgumentParser(prog="python -m bench.performance", description="Make docs/performance.md.")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="a run's JSON, in bench/results, to be kept in bench/performance.json; later ones replace parts",
+    )
+    given = parser.parse_args().files
+    if given:
+        store(condense([json.loads(file.read_text()) for file in given]))
+        print(f"kept: {FILE}")
+    results = load()
+    PAGE.write_text(page(results))
+    print(f"the page: {PAGE}")
+    for chart in draw(results):
+        print(f"a chart: {chart}")
+
+
+if __name__ == "__main__":
+    main()

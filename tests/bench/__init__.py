@@ -1,0 +1,1 @@
+"""What the benchmarks say of themselves. That they measure, `make bench ARGS=--quick` shows."""

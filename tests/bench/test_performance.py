@@ -1,0 +1,155 @@
+"""docs/performance.md is what was measured, and nothing else claims figures."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.comparison import FASTEST, ITSELF, Aim, Comparison, Metric, Spread, compare
+from bench.contestants import Contestant, Role
+from bench.parts import PARTS
+from bench.performance.better import aimed, better
+from bench.performance.charts import DIRECTORY, digest, lines
+from bench.performance.page import anchor, page, title
+from bench.performance.results import PartResult, Results, condense, load, store
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+AGAIN = "run python -m bench.performance"
+
+SPEED = re.compile(
+    r"(?<![\w.])(\d[\d,.]*)\s*(?:µs|ms|microseconds?|milliseconds?"
+    r"|(?:[\w-]+ )?(?:a|per) second|times (?:as|more|less|faster|slower))"
+)
+
+
+def contestants(**roles: Role) -> list[Contestant[None]]:
+    return [Contestant(name, role, lambda: None) for name, role in roles.items()]
+
+
+THREE = contestants(ours=Role.SUBJECT, quick=Role.PEER, slow=Role.PEER, limit=Role.LIMIT)
+METRIC = Metric("part-thing", "us", "A thing", "µs", (FASTEST, "slow"), aims=(Aim(1.2, FASTEST), Aim(2, "slow")))
+
+
+def compared(*rounds: tuple[float, float, float, float], metric: Metric = METRIC) -> Comparison:
+    names = [one.name for one in THREE]
+    return compare(
+        metric,
+        THREE,
+        [{"part-thing": {name: {"us": us} for name, us in zip(names, one, strict=True)}} for one in rounds],
+    )
+
+
+def test_the_page_is_what_the_committed_figures_make() -> None:
+    assert PAGE.read_text() == page(load()), AGAIN
+
+
+def test_the_charts_are_of_the_committed_figures() -> None:
+    for name, part in load().parts.items():
+        if drawn := lines(part.comparisons):
+            assert digest(drawn) in (DIRECTORY / f"performance-{name}.svg").read_text(), f"{name}: {AGAIN}"
+
+
+def test_the_readme_claims_no_speed_that_was_not_measured() -> None:
+    measured = PAGE.read_text()
+    claims = [found[0] for found in SPEED.finditer((ROOT / "README.md").read_text())]
+    assert [claim for claim in claims if claim not in measured] == []
+
+
+def test_links_into_the_page_lead_somewhere() -> None:
+    texts = [file.read_text() for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"))]
+    wanted = {found for text in texts for found in re.findall(r"performance\.md#([\w-]+)", text)}
+    assert wanted
+    assert wanted <= {anchor(title(name)) for name in PARTS}
+
+
+@pytest.mark.parametrize("claim", ["0.15 ms", "ten 17 times as many", "640,000 deliveries a second"])
+def test_a_claim_is_recognised(claim: str) -> None:
+    assert SPEED.search(claim)
+
+
+def test_a_peer_is_better_when_the_quartiles_are_on_its_side_too() -> None:
+    (one,) = better([compared((10, 5, 10.5, 1), (10, 5, 9.5, 1), (10, 5, 10, 1))])
+    assert one.ours.contestant == "ours"
+    assert [(row.contestant, spread) for row, spread in one.peers] == [("quick", Spread(2, 2, 2))]
+
+
+def test_where_more_is_better_so_is_the_peer_that_has_more() -> None:
+    more = replace(METRIC, more_is_better=True)
+    (one,) = better([compared((10, 5, 20, 99), (10, 5, 20, 99), metric=more)])
+    assert [row.contestant for row, _ in one.peers] == ["slow"]
+
+
+def test_a_single_round_has_no_spread() -> None:
+    assert list(better([compared((10, 5, 5, 1))])) == []
+
+
+def test_a_metric_may_be_about_some_of_them() -> None:
+    found = compared((10, 5, 10, 1), (10, 5, 10, 1), metric=replace(METRIC, among=("ours", "slow")))
+    assert [row.contestant for row in found.rows] == ["ours", "slow"]
+    assert found.fastest == "slow"
+
+
+def test_a_limit_is_no_peer() -> None:
+    assert list(better([compared((10, 20, 20, 1), (10, 20, 20, 1))])) == []
+
+
+def test_aims_are_told_of_as_met_or_missed() -> None:
+    found = {one.peer: one.met for one in aimed([compared((10, 5, 10, 1), (10, 5, 10, 1))])}
+    assert found == {"quick": False, "slow": True}
+
+
+def test_an_aim_may_be_about_the_figure_itself() -> None:
+    (one,) = aimed([compared((10, 5, 9, 1), (10, 5, 9, 1), metric=replace(METRIC, aims=(Aim(9, ITSELF),)))])
+    assert not one.met
+
+
+def test_a_comparison_is_the_same_after_it_was_kept() -> None:
+    kept = compared((10, 5, 10, 1), (12, 5, 9, 1), (11, 6, 8, 2))
+    assert Comparison.from_json(kept.as_json()) == kept
+
+
+def run(*parts: str, **environment: object) -> dict[str, object]:
+    machine = dict.fromkeys(("processor", "processors", "memory, GiB", "python", "server", "packages"), 1)
+    told = {"date": "today", "commit": "abc", "load average": [0.1], "warnings": []}
+    comparisons = [
+        {**compared((10, 5, 10, 1)).as_json(), "measurement": f"{part}-thing", "rounds": len(parts)} for part in parts
+    ]
+    return {
+        "kind": "full",
+        "environment": {**machine, **told, **environment},
+        "seconds": {f"{part}-thing": 60.4 for part in parts},
+        "failures": {},
+        "comparisons": comparisons,
+    }
+
+
+def test_a_later_run_replaces_the_parts_that_it_has_measured(tmp_path: Path) -> None:
+    file = tmp_path / "performance.json"
+    store(condense([run("hub", "cost", commit="old"), run("hub", commit="new")]), file)
+    kept = load(file)
+    assert {name: (part.run["commit"], part.comparisons[0].rounds) for name, part in kept.parts.items()} == {
+        "hub": ("new", 1),
+        "cost": ("old", 2),
+    }
+
+
+def test_runs_on_different_machines_are_not_put_together() -> None:
+    with pytest.raises(SystemExit, match="'server' differs"):
+        condense([run("hub"), run("cost", server=2)])
+
+
+def test_a_quick_run_is_marked_on_the_page() -> None:
+    results = load()
+    for kind, marked in (("quick", True), ("full", False)):
+        parts = {name: PartResult({**part.run, "kind": kind}, part.comparisons) for name, part in results.parts.items()}
+        assert ("placeholder" in page(Results(results.environment, parts))) is marked
+
+
+def test_what_a_run_has_against_it_stands_on_the_page() -> None:
+    results = load()
+    name, part = next(iter(results.parts.items()))
+    told = {**part.run, "warnings": ["the machine was busy"], "failures": {"hub-wake": "OSError()"}}
+    text = page(Results(results.environment, {**results.parts, name: PartResult(told, part.comparisons)}))
+    assert "the machine was busy; hub-wake failed: OSError()" in text
