@@ -30,6 +30,9 @@ __all__ = ["RECEIVERS", "Arena", "Part"]
 
 RECEIVERS = ("Hub", "AsyncHub", "clients")
 
+IMPATIENT = str(Path(__file__).with_name("impatient"))
+"""Where what all of them import first is."""
+
 Make = Callable[[Mapping[str, str]], Process]
 """Makes a process, given the positions where readers go on."""
 
@@ -135,14 +138,18 @@ class Arena:
 
     def _run(self, path: Path, clock: Clock, settings: Receiving | Publishing) -> Process:
         command = [sys.executable, "-W", "error", "-m", type(settings).__module__, json.dumps(asdict(settings))]
-        return Process(command, path, clock.environment)
+        return Process(command, path, self._environment(clock))
 
     def _gateway(self, name: str, dsn: str, port: int, clock: Clock, positions: Mapping[str, str]) -> Process:
         secret = self._directory / "secret"
         secret.write_text(SECRET)
         command = [sys.executable, "-m", "pgpubsub", "serve", "--dsn", dsn, "--port", str(port), "--workers", "2"]
         options = ["--jwt-secret-file", str(secret), "--rate", "100000", "--max-behind", "50"]
-        return Process([*command, *options], Process.new_path(self._directory), clock.environment)
+        return Process([*command, *options], Process.new_path(self._directory), self._environment(clock))
+
+    def _environment(self, clock: Clock) -> dict[str, str]:
+        path = os.environ.get("PYTHONPATH")
+        return {**clock.environment, "PYTHONPATH": os.pathsep.join(filter(None, (IMPATIENT, path)))}
 
     def _end(self) -> None:
         for part in self.parts.values():

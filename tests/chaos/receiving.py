@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -28,9 +27,6 @@ from typing import Any, Literal
 
 import pgpubsub
 from pgpubsub import AsyncHub, Hub, NotLive, SubscriberTooSlow
-from pgpubsub.core.backoff import backoff
-from pgpubsub.hubs import engine
-from pgpubsub.streams import source
 from tests.chaos import texts
 from tests.chaos.gateway import by_events, by_web_socket, instant
 from tests.chaos.texts import CHANNELS, SOMETIMES, STREAMS
@@ -272,9 +268,6 @@ def attend(notes: Notes, name: str, channels: tuple[str, ...], following: Any, s
 
 
 if __name__ == "__main__":
-    source.ANSWER = 3.0
-    patience = partial(backoff, random.random, maximum=1.0)
-    engine.new_delays = patience  # type: ignore[attr-defined]  # faults come more often than sessions last
     for name in ("pgpubsub", "psycopg"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they tell of faults, as they should
     Receiving(**json.loads(sys.argv[1])).run()
