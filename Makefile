@@ -45,6 +45,9 @@ ifeq ($(strip $(ARGS)),)
 	  tests/system/test_groups_faults.py -k 'whatever or takes_over'
 endif
 
+soak: $(VENV)/.bench ## everything at once for 30 minutes, and what grows; ARGS="--hours 8"
+	$(BIN)/python -m tests.soak $(ARGS)
+
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build site
 
@@ -77,4 +80,4 @@ $(VENV)/.bench: $(VENV)/.test
 	$(PIP) install --group bench
 	@touch $@
 
-.PHONY: help demo test check format bench docs chaos clean
+.PHONY: help demo test check format bench docs chaos soak clean

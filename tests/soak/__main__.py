@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from argparse import SUPPRESS, ArgumentParser
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.soak.lines import LINES
@@ -30,7 +32,8 @@ def main() -> int:
         found = run(seconds, Path(directory), options.leak)
     show(found)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    print(f"see {plot(found, PICTURES / 'soak.png')}")
+    (PICTURES / "soak.json").write_text(json.dumps(asdict(found)))
+    print(f"see {plot(found, PICTURES / 'soak.png')}; soak.json beside it has all samples")
     verdict = found.verdict()
     if verdict:
         print("\n".join(["", *verdict]))

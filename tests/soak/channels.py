@@ -1,5 +1,5 @@
-"""The load on channels: subscribers with each policy on hubs of both kinds, some slow, some that come and go; channels that are
-added and removed, and never used again; and who sends, in every way there is."""
+"""The load on channels: subscribers with each policy on hubs of both kinds, some slow, some that come and go; channels
+that are added and removed, and never used again; and who sends, in every way there is."""
 
 from __future__ import annotations
 
@@ -243,5 +243,3 @@ async def take_in_a_task(events: Any) -> Any:
         return await events.get(timeout=0.5)
     except TimeoutError:
         return None
-
-

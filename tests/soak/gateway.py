@@ -1,5 +1,5 @@
-"""The load on the gateway, which runs in a thread: clients that post, and those that follow by server-sent events and by
-WebSockets, stay for seconds, leave, and come again with their last id."""
+"""The load on the gateway, which runs in a thread: clients that post, and those that follow by server-sent events and
+by WebSockets, stay for seconds, leave, and come again with their last id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 import pgpubsub.streams
-from pgpubsub.web import Keys, create_app
+from pgpubsub.web import Keys
 from tests.chaos.gateway import SECRET, Poster, bearer
 from tests.contract.browser import Browser
 from tests.soak.accounts import Cursor
@@ -50,9 +50,13 @@ class Gateway:
         secret = directory / "secret"
         secret.write_text(SECRET)
         self._stage = stage
-        self.server = Served(stage.dsn, create_app(stage.dsn, keys=Keys(secret=secret)))
+        self.server = Served(stage.dsn, keys=Keys(secret=secret))
         new = stage.accounts.source
-        self._to_channel, self._to_stream, self._by_socket = new("POST to a channel"), new("POST to a stream"), new("ws")
+        self._to_channel, self._to_stream, self._by_socket = (
+            new("POST to a channel"),
+            new("POST to a stream"),
+            new("ws"),
+        )
 
     def install(self, conn: psycopg.Connection[Any]) -> None:
         """The stream."""
@@ -79,7 +83,9 @@ class Gateway:
         last = ""
         while not self._stage.over.is_set():
             try:
-                with Browser(self.server.port, f"/events?{query}", last_event_id=last, Authorization=bearer()) as browser:
+                with Browser(
+                    self.server.port, f"/events?{query}", last_event_id=last, Authorization=bearer()
+                ) as browser:
                     browser.listening()
                     last = browser.last_event_id
                     leaves = monotonic() + STAYS
@@ -129,7 +135,9 @@ class Gateway:
                 return
             channel = f"soak nobody's {number}"
             try:
-                with Browser(self.server.port, f"/events?{urlencode({'channel': channel})}", Authorization=bearer()) as browser:
+                with Browser(
+                    self.server.port, f"/events?{urlencode({'channel': channel})}", Authorization=bearer()
+                ) as browser:
                     browser.listening()
                 with self._socket() as socket:
                     for kind in ("subscribe", "unsubscribe"):

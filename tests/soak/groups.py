@@ -1,15 +1,14 @@
-"""The load on groups: handlers in threads and tasks, consumers that leave and join, failures, dead letters, and effects that
-have to happen once."""
+"""The load on groups: handlers in threads and tasks, consumers that leave and join, failures, dead letters, and effects
+that have to happen once."""
 
 from __future__ import annotations
 
-import asyncio
 from threading import Lock
 from typing import Any
 
 import psycopg
 
-from pgpubsub import AsyncHub, Entry, Hub
+from pgpubsub import AsyncHub, Entry, Hub, Undecodable
 from tests.soak.accounts import read
 from tests.soak.channels import take
 from tests.soak.stage import Stage
@@ -117,14 +116,19 @@ class Groups:
         while not self._stage.over.wait(3):
             jobs.groups()
             if letters := jobs.dead("process"):
-                self._stage.done["dead letters"] += jobs.discard("process", [letter.entry.id for letter in letters])
+                self._stage.done["dead letters"] += jobs.discard("process", [id_of(letter.entry) for letter in letters])
+
+
+def id_of(entry: Entry[Any] | Undecodable) -> int:
+    assert isinstance(entry, Entry)
+    return entry.id
 
 
 class Handled:
     """What the members of one group have handled, all together.
 
-    An entry comes again if its handler has failed, or its acknowledgement was lost with a connection. None is left out: of
-    each key, they come in order.
+    An entry comes again if its handler has failed, or its acknowledgement was lost with a connection. None is left out:
+    of each key, they come in order.
     """
 
     def __init__(self, stage: Stage, group: str, streams: Streams) -> None:
@@ -167,4 +171,3 @@ class Handled:
             self._failed.discard(message.number)
         if poisoned and message.number % POISONED == POISONED // 2:
             raise Failed("always")
-

@@ -1,4 +1,4 @@
-"""What a process can say of itself: latencies since it was last asked, and after a collection of garbage, its objects."""
+"""What a process can say of itself: latencies since it was last asked, and its objects after a collection of garbage."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Latencies:
 
 
 def objects() -> dict[str, Any]:
-    """What is left when the garbage is gone: blocks of memory that Python has allocated, objects by type, tasks of all event
-    loops, and channels that the server has been told to listen to for hubs and others."""
+    """What is left when the garbage is gone: blocks of memory that Python has allocated, objects by type, tasks of all
+    event loops, and channels that the server has been told to listen to, for hubs and others."""
     gc.collect()
     blocks = sys.getallocatedblocks()
     everything = gc.get_objects()

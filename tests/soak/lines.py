@@ -1,13 +1,14 @@
 """What is measured, and by how much it may grow.
 
-The bounds, and why these. The load sends some 60 messages a second, so that an hour has 200,000; a subscriber, a reader, a
-consumer or a client comes and goes some ten times a second.
+The bounds, and why these. The load sends some 70 messages a second, so that an hour has 250,000; a subscriber, a
+reader, a consumer or a client comes and goes some ten times a second.
 
-- Memory: 3 % for what is still finding its level (allocators hold on to the largest moment so far, and 24 threads meet in one
-  every now and then), and 2 MiB an hour, which is 10 bytes a message.
-- What Python has allocated, after a collection of garbage, is steadier than that: 1 %, and 2,000 an hour, which is an object for
-  a hundredth of the messages, or for a twentieth of those who come and go.
-- Descriptors, connections, threads, tasks, channels: their number goes up and down with who is there, and its median not at all.
+- Memory: 3 % for what is still finding its level (allocators keep what the largest moment so far took, and the many
+  threads meet in one every now and then), and 2 MiB an hour, which is less than 10 bytes a message.
+- What Python has allocated, after a collection of garbage, is steadier than that: 1 %, and 2,000 an hour, which is an
+  object for one in a hundred messages, or in eighteen of those who come and go.
+- Descriptors, connections, threads, tasks, channels: their number goes up and down with who is there, and its median
+  not at all.
 - Tables: retention looks every half minute, and autovacuum when enough is due: a third, and nothing by the hour.
 - Latencies: so much that others on the machine do not decide; twice as long is a trend.
 """

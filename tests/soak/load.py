@@ -50,8 +50,8 @@ class Load:
         directory: for its files.
         journal: where it says what it finds.
         insight: seconds from one look at its objects to the next.
-        leak: something to be found: a KiB of memory for each message of `notify`, or a descriptor every so many seconds.
-        leak_every: how many.
+        leak: something to be found: a KiB of memory for each message of `notify`, or a descriptor now and then.
+        leak_every: seconds from one descriptor to the next.
     """
 
     dsn: str
@@ -84,7 +84,9 @@ class Load:
             tasks.end()
         for thread in stage.receivers:
             thread.join(10)
-        journal.write("closed", [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()])
+        journal.write(
+            "closed", [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        )
         sys.stdin.read()
 
     def _begin(self, stage: Stage, hub: Hub, tasks: Tasks, stack: ExitStack) -> Groups:

@@ -72,7 +72,9 @@ class Found:
                     f" where {its.allowed:,.1f} would be allowed in {its.hours * 60:.0f} minutes"
                 )
         if found:
-            found += [f"  more of type {name}: {before:,} to {after:,}" for name, before, after in self._more(self.types)]
+            found += [
+                f"  more of type {name}: {before:,} to {after:,}" for name, before, after in self._more(self.types)
+            ]
             found += [f"  table {name}: {old:.2f} to {new:.2f} MiB" for name, old, new in self._more(self.relations)]
         return found
 
@@ -86,18 +88,18 @@ class Found:
         return [(name, counted[0].get(name, 0), counted[-1][name]) for name, by in more.most_common(TOLD) if by > 0]
 
 
-def run(seconds: float, directory: Path, leak: Leak = "") -> Found:
+def run(seconds: float, directory: Path, leak: Leak = "", leak_every: float = 60) -> Found:
     """Do it, for so many seconds.
 
     Args:
         directory: an empty one, for files of the process.
-        leak: something to be found.
+        leak, leak_every: something to be found, see `Load`.
     """
     found = Found(seconds)
     with TemporaryServer(settings=SETTINGS) as server:
         path = Process.new_path(directory)
         insight = min(10.0, seconds / 60)
-        load = Load(server.dsn(), str(directory), f"{path}.journal", insight, leak)
+        load = Load(server.dsn(), str(directory), f"{path}.journal", insight, leak, leak_every)
         command = [sys.executable, "-W", "error", "-m", "tests.soak.load", json.dumps(asdict(load))]
         with Process(command, path) as process:
             until(lambda: process.new_lines() or not process.running, "the beginning")
@@ -115,6 +117,7 @@ def _watch(process: Process, sampler: Sampler, found: Found) -> None:
     """Until its time is over."""
     begun = monotonic()
     every = min(EVERY, found.seconds / 6)
+    pause = min(1.0, found.seconds / 60)
     terminate_at = begun + every / 2
     ends = begun + found.seconds
     while monotonic() < ends and process.running:
@@ -127,7 +130,7 @@ def _watch(process: Process, sampler: Sampler, found: Found) -> None:
             terminate_at += every
             if sampler.terminate_one() is not None:
                 found.terminated.append(now - begun)
-        Event().wait(max(0.0, now + 1 - monotonic()))
+        Event().wait(max(0.0, now + pause - monotonic()))
     if not process.running:
         found.wrong.append("the process has ended")
 

@@ -22,7 +22,8 @@ SELECT n.nspname || '.' || c.relname, pg_total_relation_size(c.oid)
 """
 
 TERMINATE = f"""
-SELECT application_name, pg_terminate_backend(pid) {OTHERS} AND application_name NOT LIKE 'soak%' ORDER BY random() LIMIT 1
+SELECT application_name, pg_terminate_backend(pid) {OTHERS} AND application_name NOT LIKE 'soak%'
+ ORDER BY random() LIMIT 1
 """
 
 MIB = 1 << 20

@@ -82,7 +82,7 @@ class Streams:
             with self._hub.stream(LOG).read(after=position) as reader:
                 for _ in range(STAYS):
                     self._count("reader", take(reader), cursor)
-                position = reader.position
+                position = reader.position or position
 
     def _read_what_there_is(self) -> None:
         """Again and again, as a program that is started by cron."""
@@ -92,7 +92,7 @@ class Streams:
             with self._hub.stream(LOG).read(after=position, follow=False) as reader:
                 for event in reader:
                     self._count("reader of what there is", event, cursor)
-                position = reader.position
+                position = reader.position or position
 
     def _look_in(self) -> None:
         """Begin at the end, take one, and leave."""
@@ -107,7 +107,7 @@ class Streams:
             async with self._async_hub.stream(LOG).read(after=position) as reader:
                 for _ in range(STAYS):
                     self._count("reader in a task", await take_in_a_task(reader), cursor)
-                position = reader.position
+                position = reader.position or position
 
     def _count(self, name: str, event: Entry[Any] | Gap | Any, cursor: Cursor) -> None:
         if event is None:

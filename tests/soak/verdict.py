@@ -1,7 +1,7 @@
 """Which lines grow: a trend over all of a run, not a sample at its end.
 
-The samples after the warm-up become medians of intervals of equal length, which spikes do not reach. The slope between these is
-Theil and Sen's, the median of the slopes of all pairs. A line grows if both are so:
+The samples after the warm-up become medians of intervals of equal length, which spikes do not reach. The slope between
+these is Theil and Sen's, the median of the slopes of all pairs. A line grows if both are so:
 
 - its growth over the run, by that slope, is more than its `Bound` allows;
 - it is a trend and not chance: Mann and Kendall's test, with a chance of one in a thousand.
