@@ -1,5 +1,5 @@
-"""Whether each has got everything, in constant memory: whoever sends numbers its messages, and whoever receives knows the
-last.
+"""Whether each has got everything, in constant memory: whoever sends numbers its messages, and whoever receives knows
+the last.
 
 A message that is missing is excused by a gap in its place, or by an outcome that nobody knew (`SendUncertain`).
 """

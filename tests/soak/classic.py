@@ -1,5 +1,5 @@
-"""The load on the classic interface, and on triggers: a PubSub and a NotificationHandler that stay, others that come and
-go with either driver, and a table whose changes are told to a channel and to a stream."""
+"""The load on the classic interface, and on triggers: a PubSub and a NotificationHandler that stay, others that come
+and go with either driver, and a table whose changes are told to a channel and to a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process can say of itself: latencies since it was last asked, and its objects after a collection of garbage."""
+"""What a process can say of itself: latencies, and its objects after a collection of garbage."""
 
 from __future__ import annotations
 

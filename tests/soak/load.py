@@ -50,7 +50,7 @@ class Load:
         directory: for its files.
         journal: where it says what it finds.
         insight: seconds from one look at its objects to the next.
-        leak: something to be found: a KiB of memory for each message of `notify`, or a descriptor now and then.
+        leak: something to be found: a KiB of memory for each message that the `Hub` gets, or a descriptor now and then.
         leak_every: seconds from one descriptor to the next.
     """
 
@@ -132,8 +132,8 @@ class Load:
         due = monotonic()
         while not stage.over.wait(0.1):
             if self.leak == "memory":
-                kept += [bytearray(1024) for _ in range(stage.done["notify"] - last)]
-                last = stage.done["notify"]
+                kept += [bytearray(1024) for _ in range(stage.done["Hub, all"] - last)]
+                last = stage.done["Hub, all"]
             elif monotonic() >= due:
                 due += self.leak_every
                 kept.append(os.dup(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
@@ -35,7 +35,7 @@ class Found:
     """What a run has shown."""
 
     seconds: float
-    lines: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """By name: seconds since the beginning, and values."""
     wrong: list[str] = field(default_factory=list)
     """What was not delivered, or was left behind."""
@@ -48,6 +48,10 @@ class Found:
     relations: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     """Tables: when, and MiB of each."""
     server: str = ""
+
+    def add(self, name: str, second: float, value: float) -> None:
+        """A sample of a line."""
+        self.lines.setdefault(name, []).append((second, value))
 
     @property
     def warm_up(self) -> float:
@@ -123,7 +127,7 @@ def _watch(process: Process, sampler: Sampler, found: Found) -> None:
     while monotonic() < ends and process.running:
         now = monotonic()
         for name, value in sampler.take().items():
-            found.lines[name].append((now - begun, value))
+            found.add(name, now - begun, value)
         found.relations.append((now - begun, sampler.relations))
         _take_in(process, begun, found)
         if now >= terminate_at and now < ends - every / 2:
@@ -145,12 +149,12 @@ def _take_in(process: Process, begun: float, found: Found) -> list[list[Any]]:
         _, at, facts = line
         second = at - begun
         for kind, (p50, p99, _count) in facts["latencies"].items():
-            found.lines[f"{kind} p50"].append((second, p50))
-            found.lines[f"{kind} p99"].append((second, p99))
+            found.add(f"{kind} p50", second, p50)
+            found.add(f"{kind} p99", second, p99)
         if objects := facts.get("objects"):
             found.types.append((second, objects.pop("types")))
             for name, value in objects.items():
-                found.lines[name].append((second, value))
+                found.add(name, second, value)
     return others
 
 

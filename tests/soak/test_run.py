@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from tests.soak.__main__ import show
 from tests.soak.lines import LINES
 from tests.soak.run import run
 
@@ -38,12 +41,17 @@ KINDS = {
 
 
 @pytest.mark.timeout(240)
-def test_each_kind_of_load_does_something_and_all_is_delivered(tmp_path: Path) -> None:
+def test_each_kind_of_load_does_something_and_all_is_delivered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = run(12, tmp_path)
     assert not found.wrong
     assert {kind for kind in KINDS if not found.done.get(kind)} == set()
     assert found.terminated
     assert LINES.keys() - found.lines.keys() == set()
+    show(found)
+    assert "backends terminated" in capsys.readouterr().out
+    assert json.loads(json.dumps(asdict(found)))["lines"].keys() == found.lines.keys()
 
 
 @pytest.mark.timeout(240)
