@@ -28,6 +28,9 @@ CAPACITY = 20
 REST = 0.15
 """Seconds that somebody slow takes for a message."""
 
+CACHED = 1100
+"""Channels that are used once at the beginning: more than names are remembered anywhere, so that this grows no more."""
+
 STAYS = 15
 """Messages after which somebody who comes and goes has gone."""
 
@@ -118,6 +121,9 @@ class Channels:
                     self._count("Hub, passing", take(events), cursor)
 
     def _add_and_remove(self) -> None:
+        early = [f"soak early {number}" for number in range(CACHED)]
+        with self._hub.subscribe(*early):
+            self._hub.notify_many([(channel, "here") for channel in early])
         with self._hub.subscribe("soak first", capacity=500) as events:
             for number in count():
                 if self._stage.over.is_set():

@@ -27,7 +27,7 @@ ORDERS = Channel("soak orders", Change[dict[str, Any]])
 CHANGES = "soak changes"
 """The stream."""
 
-KEPT = 500
+KEPT = 200
 
 
 class Classic:

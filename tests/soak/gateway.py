@@ -17,7 +17,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 import pgpubsub.streams
-from pgpubsub.web import Keys
+from pgpubsub.web import Keys, Limits
 from tests.chaos.gateway import SECRET, Poster, bearer
 from tests.contract.browser import Browser
 from tests.soak.accounts import Cursor
@@ -29,8 +29,11 @@ __all__ = ["Gateway"]
 POSTS, POSTED = "soak posts", "soak posted"
 """A channel and a stream."""
 
-KEPT = 500
+KEPT = 100
 """Entries of it."""
+
+BEHIND = 100
+"""Events that a client may be behind, and of which the gateway's logs are kept: they have their size soon."""
 
 STAYS = 5.0
 """Seconds after which a client leaves."""
@@ -50,7 +53,7 @@ class Gateway:
         secret = directory / "secret"
         secret.write_text(SECRET)
         self._stage = stage
-        self.server = Served(stage.dsn, keys=Keys(secret=secret))
+        self.server = Served(stage.dsn, keys=Keys(secret=secret), limits=Limits(buffer=BEHIND))
         new = stage.accounts.source
         self._to_channel, self._to_stream, self._by_socket = (
             new("POST to a channel"),

@@ -23,7 +23,10 @@ __all__ = ["JOBS", "KEPT", "KEYS", "LOG", "Streams"]
 LOG, JOBS = "soak log", "soak jobs"
 
 KEPT = 3000
-"""Entries of each stream that retention leaves. They are there from the beginning, so that the table has its size."""
+"""Entries of the log that retention leaves. They are there from the beginning, so that the table has its size."""
+
+JOBS_KEPT = 300
+"""The same of the jobs, which begin with none."""
 
 KEYS = 50
 """Of the jobs: each number belongs to one of so many."""
@@ -52,8 +55,8 @@ class Streams:
     def install(self, conn: psycopg.Connection[Any]) -> None:
         """Make the streams, as long as they will be."""
         pgpubsub.streams.install(conn)
-        for stream in (LOG, JOBS):
-            pgpubsub.streams.create(conn, stream, max_entries=KEPT, keep_unconsumed=stream == JOBS)
+        pgpubsub.streams.create(conn, LOG, max_entries=KEPT)
+        pgpubsub.streams.create(conn, JOBS, max_entries=JOBS_KEPT, keep_unconsumed=True)
         self._hub.stream(LOG).append_many(["before|0|0|"] * KEPT)
 
     def receive(self) -> None:
