@@ -5,6 +5,7 @@ reader, a consumer or a client comes and goes some ten times a second.
 
 - Memory: 3 % for what is still finding its level (allocators keep what the largest moment so far took, and the many
   threads meet in one every now and then), and 2 MiB an hour, which is less than 10 bytes a message.
+  What it shares with others is divided by their number, so that it goes up when somebody else ends: a quarter.
 - What Python has allocated, after a collection of garbage, is steadier than that: 1 %, and 2,000 an hour, which is an
   object for one in a hundred messages, or in eighteen of those who come and go.
 - Descriptors, connections, threads, tasks, channels: their number goes up and down with who is there, and its median
@@ -50,7 +51,7 @@ LATENCIES = {
 
 LINES = {
     "rss": Line("resident memory", "MiB", Bound(1.0, share=0.03, hourly=2.0)),
-    "pss": Line("memory, its share of what is shared", "MiB", Bound(1.0, share=0.03, hourly=2.0)),
+    "pss": Line("memory, its share of what is shared", "MiB", Bound(1.0, share=0.25)),
     "blocks": Line("blocks that Python has allocated", "", Bound(1000, share=0.01, hourly=2000)),
     "objects": Line("objects", "", Bound(1000, share=0.01, hourly=2000)),
     "threads": Line("threads", "", HELD),
