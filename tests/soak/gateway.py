@@ -17,7 +17,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 import pgpubsub.streams
-from pgpubsub.web import Keys, Limits
+from pgpubsub.web import Keys, Limits, tails
 from tests.chaos.gateway import SECRET, Poster, bearer
 from tests.contract.browser import Browser
 from tests.soak.accounts import Cursor
@@ -33,7 +33,7 @@ KEPT = 100
 """Entries of it."""
 
 BEHIND = 100
-"""Events that a client may be behind, and of which the gateway's logs are kept: they have their size soon."""
+"""Events that a client may be behind, and places at which one may come in: so the gateway's logs have their size soon."""
 
 STAYS = 5.0
 """Seconds after which a client leaves."""
@@ -50,6 +50,7 @@ class Gateway:
     """
 
     def __init__(self, stage: Stage, directory: Path) -> None:
+        tails.STANDS = BEHIND
         secret = directory / "secret"
         secret.write_text(SECRET)
         self._stage = stage
