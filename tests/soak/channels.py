@@ -140,13 +140,13 @@ class Channels:
         """Something has come, or nothing."""
         if event is None:
             return
+        self._stage.done[name] += 1
         if isinstance(event, Gap):
             self._stage.done[f"gaps, {event.reason}"] += 1
             cursor.gap()
         elif isinstance(event, Undecodable):
             self._stage.accounts.complain(f"{name}: {event}")
         else:
-            self._stage.done[name] += 1
             message = cursor.came(event.payload.text if isinstance(event.payload, Tick) else event.payload)
             if message is not None and name.endswith("all") and message.source == self.calls.name:
                 self._stage.latencies.since("notify", message.at)

@@ -33,7 +33,7 @@ KEPT = 100
 """Entries of it."""
 
 BEHIND = 100
-"""Events that a client may be behind, and places at which one may come in: so the gateway's logs have their size soon."""
+"""Events that a client may be behind, and places at which one may come in: so that logs have their size soon."""
 
 STAYS = 5.0
 """Seconds after which a client leaves."""
