@@ -58,6 +58,9 @@ states: $(VENV)/.test ## draw docs/states.md from the code
 fuzz: $(VENV)/.fuzz ## try for long what others may send: a minute for each target, SECONDS=600 for more
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
+soak: $(VENV)/.bench ## everything at once for 30 minutes, and what grows; ARGS="--hours 8"
+	$(BIN)/python -m tests.soak $(ARGS)
+
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build site
 
@@ -95,4 +98,4 @@ $(VENV)/.fuzz: $(VENV)/.test
 	@$(PIP) install --group fuzz 2>$(VENV)/fuzz.log || echo 'atheris cannot be installed here'
 	@touch $@
 
-.PHONY: help demo test check format bench performance docs chaos sim states fuzz clean
+.PHONY: help demo test check format bench performance docs chaos soak sim states fuzz clean

@@ -6,30 +6,14 @@
 from __future__ import annotations
 
 import inspect
-import json
-import platform
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from tests.chaos.campaign import Campaign
 from tests.chaos.faults import FAULTS
-from tests.system.processes import ROOT
+from tests.reliability import Section
 
-__all__ = ["PAGE", "page", "record"]
-
-PAGE = ROOT / "docs" / "reliability.md"
-
-FIGURES = Path(__file__).with_name("survived.json")
-
-BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
-
-
-def page() -> str:
-    """All of it, with the figures that are kept."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    return f"{before}{BEGIN}{_survived(json.loads(FIGURES.read_text()))}{END}{rest.partition(END)[2]}"
+__all__ = ["SECTION", "record"]
 
 
 def record(campaign: Campaign, seed: int, server: str) -> None:
@@ -43,12 +27,8 @@ def record(campaign: Campaign, seed: int, server: str) -> None:
         "received": its.received,
         "gaps": dict(sorted(its.gaps.items())),
         "faults": dict(sorted(campaign.faults.items())),
-        "server": server,
-        "python": platform.python_version(),
-        "driver": psycopg.__version__,
     }
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    PAGE.write_text(page())
+    SECTION.keep(server, figures)
 
 
 def _survived(figures: dict[str, Any]) -> str:
@@ -70,5 +50,7 @@ was lost in silence, and no entry was lost.
 """
 
 
+SECTION = Section("figures", Path(__file__).with_name("survived.json"), _survived)
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    SECTION.write()

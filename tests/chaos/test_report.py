@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import re
 
-from tests.chaos.report import PAGE, page
+from tests.chaos.report import SECTION
+from tests.reliability import PAGE
 from tests.system.processes import ROOT
 
 LINK = re.compile(r"\[([^]]+)\]\(\.\./(tests/[\w/]+\.py)\)")
 
 
 def test_the_figures_are_those_of_the_last_campaign() -> None:
-    assert PAGE.read_text() == page(), "python -m tests.chaos.report writes it anew"
+    assert PAGE.read_text() == SECTION.page(), "python -m tests.chaos.report writes it anew"
 
 
 def test_the_tests_that_it_names_are_there() -> None:

@@ -58,6 +58,9 @@ IDLE_SESSION_TIMEOUT_SINCE = 140000
 
 _new = tuple.__new__
 
+REMEMBERED = 256
+"""Names of channels, about, that a connection remembers: programs may use ever new ones."""
+
 DEFAULTS: Mapping[str, str] = {
     "fallback_application_name": "pgpubsub",
     "client_encoding": "UTF8",
@@ -155,7 +158,9 @@ def open_connection(conninfo: str) -> Connection:
 
 
 def decode(records: Sequence[pq.PGnotify], encoding: str, channels: dict[bytes, str]) -> list[Notify]:
-    """Make events of `records`. `channels` remembers the names, which repeat themselves."""
+    """Make events of `records`. `channels` remembers names, which repeat themselves; not for ever, as they may not."""
+    if len(channels) > REMEMBERED:
+        channels.clear()
     for name in {record[0] for record in records} - channels.keys():
         channels[name] = name.decode(encoding, "surrogateescape")
     # tuple.__new__ is what Notify() comes to, without a Python function for each.
