@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from math import inf, nan
 from typing import Any
 
 import psycopg
@@ -229,3 +230,23 @@ def test_what_every_record_has_is_no_field() -> None:
         "fields": {},
     }
     assert set(vars(record)) <= RESERVED
+
+
+def test_fields_that_json_cannot_say_are_text() -> None:
+    around: list[Any] = []
+    around.append(around)
+    told = {"nan": nan, "inside": [1.5, -inf], "keys": {(1, 2): 3}, "around": around, ("no", "name"): 1}
+    fine = {"keys of numbers": {1: 2}, "others": {"of": [{3}, None, 1.5]}}
+    line = JsonFormatter().format(logging.makeLogRecord({"msg": "odd", "event_name": "happened", **told, **fine}))
+    assert "\n" not in line
+    read = json.loads(line, parse_constant=pytest.fail)
+    assert (read["message"], read["event"]) == ("odd", "happened")
+    assert read["fields"] == {
+        "nan": "nan",
+        "inside": "[1.5, -inf]",
+        "keys": "{(1, 2): 3}",
+        "around": "[[...]]",
+        "('no', 'name')": 1,
+        "keys of numbers": {"1": 2},
+        "others": {"of": ["{3}", None, 1.5]},
+    }
