@@ -235,8 +235,8 @@ def test_what_every_record_has_is_no_field() -> None:
 def test_fields_that_json_cannot_say_are_text() -> None:
     around: list[Any] = []
     around.append(around)
-    told = {"nan": nan, "inside": [1.5, -inf], "keys": {(1, 2): 3}, "around": around, ("no", "name"): 1}
-    fine = {"keys of numbers": {1: 2}, "others": {"of": [{3}, None, 1.5]}}
+    told: dict[Any, Any] = {"nan": nan, "inside": [1.5, -inf], "keys": {(1, 2): 3}, "around": around, ("no", "name"): 1}
+    fine: dict[Any, Any] = {"keys of numbers": {1: 2}, "others": {"of": [{3}, None, 1.5]}}
     line = JsonFormatter().format(logging.makeLogRecord({"msg": "odd", "event_name": "happened", **told, **fine}))
     assert "\n" not in line
     read = json.loads(line, parse_constant=pytest.fail)
