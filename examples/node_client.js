@@ -34,13 +34,19 @@ function send(client, channel, text, headers) {
   return client.query("SELECT pg_notify($1, part) FROM unnest($2::text[]) AS part", [channel, pack(text, headers)]);
 }
 
+// For JSON.parse, which makes Infinity of 1e999: that could not be written again.
+function finite(_, value) {
+  if (value === Infinity || value === -Infinity) throw new RangeError("a number is too large");
+  return value;
+}
+
 // What a message is, given all its parts: its payload, with its headers if it has some, or null if it cannot be read.
 function unpack(version, whole) {
   if (version === "1") return whole;
   const end = whole.indexOf("\n");
   if (end < 0 || Buffer.byteLength(whole.slice(0, end)) > HEADERS) return null;
   try {
-    const headers = JSON.parse(whole.slice(0, end));
+    const headers = JSON.parse(whole.slice(0, end), finite);
     if (headers === null || typeof headers !== "object" || Array.isArray(headers)) return null;
     const payload = whole.slice(end + 1);
     return Object.keys(headers).length ? { payload, headers } : payload;

@@ -109,7 +109,7 @@ class JsonFormatter(logging.Formatter):
     """Each record as one line of JSON, whoever logged it.
 
     It is an object with `time` (ISO 8601, UTC), `level`, `logger`, `event` (null where a record has none), `message`
-    and `fields`, and with `exception` where there is a traceback.
+    and `fields`, and with `exception` where there is a traceback. A field that JSON cannot say, such as NaN, is text.
 
     >>> record = logging.makeLogRecord({"msg": "a gap", "event_name": "gap", "reason": "overflow"})
     >>> json.loads(JsonFormatter().format(record))["fields"]
@@ -118,7 +118,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """As a line."""
-        told = {
+        told: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -128,7 +128,11 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=True, default=str)
+        try:
+            return json.dumps(told, allow_nan=False, default=str)
+        except (TypeError, ValueError, RecursionError):
+            told["fields"] = {str(name): _sayable(value) for name, value in told["fields"].items()}
+            return json.dumps(told, allow_nan=False, default=str)
 
     def event(self, record: logging.LogRecord) -> str | None:
         """By which programs know it."""
@@ -137,3 +141,12 @@ class JsonFormatter(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What it has beside what every record has."""
         return {name: value for name, value in vars(record).items() if name not in RESERVED and name != "event_name"}
+
+
+def _sayable(value: Any) -> Any:
+    """A field as it is, or as text if it has what JSON has not: NaN, keys that are no text, itself."""
+    try:
+        json.dumps(value, allow_nan=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
+    return value

@@ -476,24 +476,6 @@ def test_what_is_no_context_is_none(recorded: Recorded, headers: dict[str, Any])
     assert (processed.parent, list(processed.links)) == (None, [])
 
 
-def test_what_fails_of_the_users_own_does_no_harm(installed: str, channel: str) -> None:
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    class Failing(TraceContextTextMapPropagator):
-        def extract(self, *args: Any, **keywords: Any) -> Any:
-            raise RuntimeError
-
-        def inject(self, *args: Any, **keywords: Any) -> Any:
-            raise RuntimeError
-
-    recorded = Recorded(propagator=Failing(), template=lambda name: name[1000])
-    handled: list[Any] = []
-    with Hub(installed, tracing=recorded.telemetry) as hub:
-        hub.stream(channel).append("17")
-        hub.stream(channel).process("billing", handled.append, follow=False)
-    assert len(handled) == len(recorded.processed) == 1
-
-
 # -- what is carried
 
 

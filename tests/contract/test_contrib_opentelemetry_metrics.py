@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from pgpubsub import AsyncHub, Hub, Notify, SendTimeout
 from pgpubsub.contrib.opentelemetry import Telemetry
 from pgpubsub.testing import MemoryServer
 from tests.contract.faces import take
+from tests.contract.sending import wait_until
 from tests.contract.spans import Recorded, attributes
 
 PATIENCE = 20.0
@@ -110,11 +113,47 @@ def test_a_hub_that_is_watched_tells_its_figures() -> None:
         events.get(PATIENCE)
         assert recorded.measured("pgpubsub.gaps")[one] == 1
         assert recorded.measured("pgpubsub.reconnections")[one] == 1
-    live = recorded.measured("pgpubsub.hub.live")
-    assert (len(live), set(live.values())) == (2, {0})
+    assert len(recorded.measured("pgpubsub.gaps")) == 2
     del hub, events
     gc.collect()
-    assert len(recorded.measured("pgpubsub.hub.live")) == 1, "it is not kept for its figures"
+    assert len(recorded.measured("pgpubsub.gaps")) == 1, "it is not kept for its figures"
+
+
+@pytest.mark.parametrize("face", ["threads", "tasks"])
+def test_a_hub_that_is_not_used_or_closed_is_neither_live_nor_not(face: str) -> None:
+    recorded, server = Recorded(), MemoryServer()
+    seen = []
+
+    def look() -> None:
+        seen.append(list(recorded.measured("pgpubsub.hub.live").values()))
+
+    def restart(is_live: Callable[[], bool]) -> None:
+        server.stop()
+        wait_until(lambda: not is_live())
+        look()
+        server.start()
+        wait_until(is_live)
+        look()
+
+    async def main(hub: AsyncHub) -> None:
+        async with hub:
+            look()
+            await asyncio.to_thread(restart, lambda: hub.state.live)
+
+    if face == "tasks":
+        tasks: AsyncHub = server.async_hub()
+        recorded.telemetry.watch(tasks)
+        look()
+        asyncio.run(main(tasks))
+    else:
+        threads = server.hub()
+        recorded.telemetry.watch(threads)
+        look()
+        with threads:
+            look()
+            restart(lambda: threads.state.live)
+    look()
+    assert seen == [[], [1], [0], [1], []]
 
 
 def test_what_happens_is_counted() -> None:
@@ -127,10 +166,3 @@ def test_what_happens_is_counted() -> None:
     counts = {dict(its)["pgpubsub.event"]: count for its, count in recorded.measured("pgpubsub.hub.events").items()}
     assert {name: counts[name] for name in ("live", "gap")} == {"live": 2, "gap": 1}
     assert "sent" not in counts
-
-
-def test_an_asynchronous_hub_is_watched_too() -> None:
-    recorded = Recorded()
-    hub: AsyncHub = MemoryServer().async_hub()
-    recorded.telemetry.watch(hub)
-    assert list(recorded.measured("pgpubsub.hub.live").values()) == [0]

@@ -197,6 +197,19 @@ def test_a_hub_that_is_not_used_or_closed_is_neither_live_nor_not(
         assert scraped("hub_notifications_sent_total") == 2, "it goes on where the one before has left it"
 
 
+def test_the_next_hub_of_a_name_goes_on_with_what_nobody_has_read_of_those_before(
+    new_hub: NewHub, scraped: Scraped, channel: str
+) -> None:
+    kept = []  # a hub that nobody has any more takes with it what nobody has read
+    for _ in range(3):
+        with scraped.hub(new_hub) as hub:
+            kept.append(hub)
+            hub.notify_many([(channel, str(number)) for number in range(100)])
+    assert scraped("hub_notifications_sent_total") == 300
+    assert scraped("hub_notifications_sent_total") == 300, "nor is any counted twice"
+    assert scraped("hub_send_seconds_count", outcome="sent") == 3
+
+
 def test_hubs_are_told_apart_by_their_names(dsn: str, scraped: Scraped) -> None:
     with scraped.hub(Hub, dsn) as hub, scraped.hub(Hub, dsn, name="other") as other:
         other.notify("somewhere", "text")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
@@ -133,6 +136,56 @@ def test_a_server_that_does_not_answer_is_not_up_and_holds_up_nobody(
     assert {one["event_name"] for one in told} == {"database_unseen"}
     assert [one["database"] for one in told].count("away") == 1, "once"
     assert "it has not answered in time" in [one["detail"] for one in told if one["database"] == "app"]
+
+
+def test_scrapes_of_a_server_that_does_not_answer_wait_at_once_and_not_one_after_the_other(installed: str) -> None:
+    timeout = 2.0
+    with Proxy(installed) as proxy, ThreadPoolExecutor(6) as scrapers:
+        registry = CollectorRegistry()
+        collector = DatabaseCollector({"app": proxy.dsn()}, registry=registry, keep=1e-9, timeout=timeout)
+
+        def up(_: object = None) -> float | None:
+            return registry.get_sample_value("pgpubsub_database_up", {"database": "app"})
+
+        assert up() == 1
+        proxy.deafen()
+        begun = monotonic()
+        assert list(scrapers.map(up, range(6))) == [0] * 6
+        assert monotonic() - begun < 2 * timeout
+        proxy.hear()
+        eventually(lambda: up() == 1, 20)
+        collector.close()
+
+
+FORKS = """
+import os, signal, socket, threading
+from pgpubsub.contrib.prometheus import DatabaseCollector
+
+def scrape():
+    assert [one.value for one in next(iter(collector.collect())).samples] == [0]
+
+with socket.create_server(("127.0.0.1", 0)) as mute:
+    where = f"host=127.0.0.1 port={mute.getsockname()[1]} dbname=app"
+    collector = DatabaseCollector({"app": where}, registry=None, timeout=1.0)
+    scraping = threading.Thread(target=scrape)
+    scraping.start()
+    with mute.accept()[0]:  # it asks, and waits
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # it shall not hang
+            scrape()
+            os._exit(0)
+        assert scraping.is_alive(), "it was forked too late to tell anything"
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        scraping.join()
+    collector.close()
+"""
+
+
+def test_a_child_that_was_forked_during_a_scrape_can_scrape() -> None:
+    """The thread that holds its parent's lock is not there to give it back."""
+    told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=50, check=False)
+    assert told.returncode == 0, told.stderr
 
 
 def test_what_a_role_may_not_see_is_missing_and_logged(

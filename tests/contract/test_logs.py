@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from math import inf, nan
 from typing import Any
 
 import psycopg
@@ -156,25 +157,65 @@ def test_what_is_not_asked_for_is_not_made() -> None:
     EventLog("test").info("happened", "because of %(what)s", what=Expensive())
 
 
-def test_an_application_whose_records_have_such_an_attribute_gets_the_sentence(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("taken", ["stream", "event_name", "error_type"])
+def test_an_application_whose_records_have_such_an_attribute_keeps_it_and_gets_all_others(
+    caplog: pytest.LogCaptureFixture, taken: str
 ) -> None:
     factory = logging.getLogRecordFactory()
 
-    def with_stream(*args: Any, **keywords: Any) -> logging.LogRecord:
+    def with_its_own(*args: Any, **keywords: Any) -> logging.LogRecord:
         record = factory(*args, **keywords)
-        record.stream = "the application's"
+        setattr(record, taken, "the application's")
         return record
 
-    logging.setLogRecordFactory(with_stream)
+    logging.setLogRecordFactory(with_its_own)
     try:
-        EventLog("test").warning("happened", "of stream %(stream)r", stream="orders")
+        EventLog("test").warning("happened", "of stream %(stream)r: %(error)s", stream="orders", error=ValueError("no"))
     finally:
         logging.setLogRecordFactory(factory)
     (record,) = caplog.records
-    assert record.getMessage() == "of stream 'orders'"
-    assert record.__dict__["stream"] == "the application's"
-    assert record.__dict__["event_name"] == "happened"
+    assert record.getMessage() == "of stream 'orders': no"
+    ours = {"event_name": "happened", "stream": "orders", "error": "no", "error_type": "ValueError"}
+    assert {name: vars(record)[name] for name in ours} == {**ours, taken: "the application's"}
+
+
+def test_a_field_that_every_record_has_is_only_in_the_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    EventLog("test").warning("happened", "it is called %(name)s", name="orders")
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("pgpubsub.test", "it is called orders")
+
+
+def test_a_handler_that_fails_is_called_once(kept: Kept) -> None:
+    called = []
+
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            called.append(record)
+            raise KeyError("no such channel")
+
+    failing = Failing()
+    logging.getLogger("pgpubsub.test").addHandler(failing)
+    try:
+        with pytest.raises(KeyError, match="no such channel"):
+            EventLog("test").warning("happened", "of stream %(stream)r", stream="orders")
+    finally:
+        logging.getLogger("pgpubsub.test").removeHandler(failing)
+    assert len(called) == 1
+
+
+def test_a_record_of_an_error_has_its_traceback(kept: Kept) -> None:
+    log = EventLog("test")
+    try:
+        raise LookupError("no such order")
+    except LookupError as error:
+        log.exception("happened", "in a clause")
+        log.warning("happened", "given: %(error)s", exc_info=error, error=error)
+        log.warning("happened", "without: %(error)s", error=error)
+    first, second, third = kept.records
+    assert [one["fields"]["error_type"] for one in kept.records] == ["LookupError"] * 3
+    assert first["exception"] == second["exception"]
+    assert first["exception"].endswith("LookupError: no such order")
+    assert "exception" not in third
 
 
 def test_what_every_record_has_is_no_field() -> None:
@@ -189,3 +230,23 @@ def test_what_every_record_has_is_no_field() -> None:
         "fields": {},
     }
     assert set(vars(record)) <= RESERVED
+
+
+def test_fields_that_json_cannot_say_are_text() -> None:
+    around: list[Any] = []
+    around.append(around)
+    told: dict[Any, Any] = {"nan": nan, "inside": [1.5, -inf], "keys": {(1, 2): 3}, "around": around, ("no", "name"): 1}
+    fine: dict[Any, Any] = {"keys of numbers": {1: 2}, "others": {"of": [{3}, None, 1.5]}}
+    line = JsonFormatter().format(logging.makeLogRecord({"msg": "odd", "event_name": "happened", **told, **fine}))
+    assert "\n" not in line
+    read = json.loads(line, parse_constant=pytest.fail)
+    assert (read["message"], read["event"]) == ("odd", "happened")
+    assert read["fields"] == {
+        "nan": "nan",
+        "inside": "[1.5, -inf]",
+        "keys": "{(1, 2): 3}",
+        "around": "[[...]]",
+        "('no', 'name')": 1,
+        "keys of numbers": {"1": 2},
+        "others": {"of": ["{3}", None, 1.5]},
+    }

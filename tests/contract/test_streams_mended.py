@@ -344,10 +344,16 @@ def test_entries_from_the_future_are_told_of_until_they_are_repaired(
 
 
 NUMBER = """('{"n":' || repeat('9', 5000) || '}')::jsonb"""
+POWER = """('{"n":1e5000}')::jsonb"""
+FRACTION = """('{"n":' || repeat('9', 400) || '.5}')::jsonb"""
 NESTED = """('{"n":' || repeat('[', 3000) || repeat(']', 3000) || '}')::jsonb"""
 
 
-@pytest.mark.parametrize("headers", [NUMBER, NESTED], ids=["a long number", "deep nesting"])
+@pytest.mark.parametrize(
+    "headers",
+    [NUMBER, POWER, FRACTION, NESTED],
+    ids=["a long number", "one that becomes long", "one that would be infinite", "deep nesting"],
+)
 def test_headers_that_python_cannot_decode_stop_no_reader(
     hub: AnyHub, installed: str, channel: str, admin: Admin, headers: str
 ) -> None:
@@ -358,11 +364,11 @@ def test_headers_that_python_cannot_decode_stop_no_reader(
     with stream.read() as reader:
         before, odd, after = [reader.get(PATIENCE) for _ in range(3)]
         entry: Any = odd
-        if not isinstance(odd, Entry):  # newer versions of Python can decode deep nesting
+        if headers != NESTED or not isinstance(odd, Entry):  # newer versions of Python can decode deep nesting
             assert isinstance(odd, Undecodable)
             entry = odd.event
             assert (entry.payload, entry.headers) == ("odd", None)
-            assert isinstance(odd.error, ValueError | RecursionError)
+            assert isinstance(odd.error, ValueError)
         stream.append("last")
         assert following(reader, 1) == ["last"]
     assert [(before.payload, before.headers), (after.payload, after.headers)] == [

@@ -64,6 +64,7 @@ class Schedule:
         self.connected_at = self.heard_at = self.delivered_at = self.now
         self.read_late = False  # the last notification lay unread for a while
         self.acknowledged: set[str] = set()  # what the server listens to as far as the session has been told
+        self.one_by_one = False  # the server has refused one of several statements, and they are being repeated
         self.beating: int | None = None  # the session whose beat is under way, while nothing else has proved it
         self.beats = 0
         self.arrives_by = 0.0  # when the last beat that was committed must have arrived
@@ -172,6 +173,9 @@ class Schedule:
                 self.delivered = True
                 self.read_late = self.now > arrives_at
                 self.prove()
+                if (report := self.session.next_report()) is not None:  # first: whoever gets it has lost something
+                    seen["reports before what arrives"] += 1
+                    self.report(report)
 
         self.world.at(arrives_at, arrive)
 
@@ -247,7 +251,12 @@ class Schedule:
             assert isinstance(step, Beat | Ask | Abandon | Wait), "before it is trusted it does nothing else"
         if isinstance(step, Execute | Wait) and self.trusted and self.connected:
             owed = {channel for channel in self.subscribers.owed if self.session.registry.is_live(channel)}
-            assert not owed, "they would get what arrives now before they are told what they have lost"
+            if isinstance(step, Execute) and self.one_by_one:
+                report = self.session.next_report()
+                assert owed == set(report.channels if report is not None else ()), "whom something arrives for now"
+                seen["reports that wait for the last statement"] += bool(owed)
+            else:
+                assert not owed, "they would get what arrives now before they are told what they have lost"
 
     def wait(self, until: float | None) -> None:
         if until is not None:
@@ -273,6 +282,7 @@ class Schedule:
             if self.behind_pooler:
                 self.server.fall_silent(self.now, answers=True)
             self.connected = True
+            self.one_by_one = False
             self.connected_at = self.heard_at = self.delivered_at = self.now
             self.waited, self.read_late = 0.0, False
             self.session.on_connected(self.now)
@@ -306,12 +316,14 @@ class Schedule:
             if step.changes.sweep:
                 self.acknowledged.clear()
         self.session.on_executed(step, self.now)
+        self.one_by_one = self.one_by_one and bool(self.session.registry.changes())
         return None
 
     def refuse(self, step: Execute) -> None:
         self.heard_at = self.now
         told = self.session.on_refused(step, self.now, "no")
         assert len(step.changes) == 1 or not told, "of several nobody knows which"
+        self.one_by_one |= len(step.changes) > 1
         for channel in told:  # whoever asked gives up
             for owner in OWNERS:
                 registry = self.session.registry
@@ -421,6 +433,8 @@ HAPPENINGS = [
     "hopeless from the start",
     "deaf from the start",
     "given up",
+    "reports before what arrives",
+    "reports that wait for the last statement",
     "beats that cannot be sent",
     "beats that are committed late",
     "questions without an answer",

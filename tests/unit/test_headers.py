@@ -184,6 +184,8 @@ def test_headers_are_json_that_postgresql_can_store(headers: Any) -> None:
         ('{"a":-Infinity}', "-Infinity is no JSON"),
         ('{"a":' * 50_000, "they are nested too deeply"),
         ('{"a":' + "1" * 5000 + "}", "limit"),
+        ('{"a":1e999}', "a number in them is too large"),
+        ('{"a":[-1e999]}', "a number in them is too large"),
         ('{"a":1', "Expecting"),
         ('{"a":1} x', "Extra data"),
     ],
@@ -192,6 +194,13 @@ def test_what_is_no_json_object_is_told_as_a_loss(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read_json(text)
     assert isinstance(received(("a", Headed(text, "17"))), Unjoined)
+
+
+def test_numbers_are_read_as_far_as_they_are_finite() -> None:
+    assert read_json('{"a":[1.5,-1e308,1e-999]}') == {"a": [1.5, -1e308, 0.0]}
+    event = received(("a", Headed('{"a":1e999}', "17")))
+    assert isinstance(event, Unjoined)
+    assert event.why.endswith("a number in them is too large")
 
 
 @given(st.text())

@@ -94,7 +94,9 @@ def test_a_loss_is_reported_before_the_server_is_told_of_anything_else(session: 
     assert session.next_report() == session.next_step(7) == Report(2, ("a",), since=0, why="reset")
 
 
-def test_each_channel_is_reported_when_it_is_live(session: Session[str]) -> None:
+@pytest.fixture
+def repeating(session: Session[str]) -> Session[str]:
+    """It has lost `a` and `b`, and the next session has refused one of two statements."""
     session.registry.add("one", "b")
     execute(session, 1)
     session.on_lost(1, 5, "reset")
@@ -104,13 +106,28 @@ def test_each_channel_is_reported_when_it_is_live(session: Session[str]) -> None
     step = session.next_step(6)
     assert isinstance(step, Execute)
     session.on_refused(step, 6, "no")
+    return session
+
+
+def test_channels_that_are_listened_to_one_by_one_are_reported_together(repeating: Session[str]) -> None:
     for channel in ("a", "b"):
-        execute(session, 7)
-        report = session.next_step(7)
-        assert report == Report(2, (channel,), since=1, why="reset")
-        assert isinstance(report, Report)
-        session.on_reported(report)
-    assert session.next_report() is None, "all has been told"
+        assert execute(repeating, 7).changes == Changes(listen=(channel,))
+    report = repeating.next_step(7)
+    assert report == Report(2, ("a", "b"), since=1, why="reset")
+    assert isinstance(report, Report)
+    repeating.on_reported(report)
+    assert repeating.next_step(7) == Wait(None)
+
+
+def test_whoever_would_get_something_meanwhile_can_be_told_first(repeating: Session[str]) -> None:
+    execute(repeating, 7)
+    report = repeating.next_report()
+    assert report == Report(2, ("a",), since=1, why="reset")
+    assert isinstance(report, Report)
+    repeating.on_reported(report)
+    assert repeating.next_report() is None, "all has been told that can be"
+    execute(repeating, 8)
+    assert repeating.next_step(8) == Report(2, ("b",), since=1, why="reset")
 
 
 def test_losing_the_new_session_before_the_report_prolongs_the_loss(session: Session[str]) -> None:

@@ -138,7 +138,7 @@ def _refuse(constant: str) -> NoReturn:
 
 def _finite(number: str) -> float:
     if isinf(value := float(number)):
-        raise ValueError(f"{number} is too large a number")
+        raise ValueError("a number in them is too large")
     return value
 
 

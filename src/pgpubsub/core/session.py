@@ -19,9 +19,10 @@ With a heartbeat there are three more:
                 the answer is the same closes the connection
 
 It promises: one `Report` of each channel that was lost, as soon as it is live again and notifications were seen to
-arrive, and not before (of all channels together, unless there are very many or the server refuses one); no statement
-for a session that has ended; no attempt to connect before its delay has passed. It does not know what a notification
-is, and does not deliver any.
+arrive, and not before (of all channels together, unless there are very many); no statement for a session that has
+ended; no attempt to connect before its delay has passed. It does not know what a notification is, and does not deliver
+any. Where the server refuses one of several LISTENs, they are repeated one by one, and the report comes behind the
+last: a shell that delivers something meanwhile has to ask `Session.next_report` first.
 """
 
 from __future__ import annotations
@@ -210,10 +211,10 @@ class Session(Generic[Owner]):
                 return _STEP_OF[pulse](self._number)
             if not self.heartbeat.trusted:  # a pooler may deliver while a statement runs, and at no other time
                 return Wait(self._earliest(self.heartbeat.until))
-        report = self.next_report()
-        if report is not None:
-            return report
         changes = self.registry.changes()
+        waits = self._one_by_one and changes  # else each channel would have a report of its own
+        if not waits and (report := self.next_report()) is not None:
+            return report
         if changes:
             return Execute(self._number, changes.first(1 if self._one_by_one else AT_ONCE))
         return Wait(self.heartbeat.until) if self.heartbeat is not None else UNTIL_SOMETHING_HAPPENS

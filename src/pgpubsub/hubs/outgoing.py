@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from pgpubsub.channel import Channel, checked_message
 from pgpubsub.core.frames import Message
@@ -14,7 +14,9 @@ from pgpubsub.core.sql import LARGEST, utf8_length
 from pgpubsub.errors import PayloadError, PayloadTooLarge
 from pgpubsub.tracing import Outgoing, Sending, Tracing
 
-__all__ = ["Pair", "Piece", "check_all", "check_total", "explain", "pieces", "pieces_of_any", "traced"]
+__all__ = ["Pair", "Piece", "carrying", "check_all", "check_total", "explain", "pieces", "pieces_of_any", "traced"]
+
+T = TypeVar("T")
 
 Pair = tuple[str | Channel[Any], Any]
 """A channel and a payload, as a user gives them."""
@@ -115,14 +117,22 @@ def traced(
     destination = channels.pop() if len(channels) == 1 else None
     outgoing = Outgoing("notify", destination, len(messages) if many else None, None if many else size)
     with tracing.sending(outgoing) as sending:
-        yield [_carrying(message, sending, limit) for message in messages]
+        yield [carrying(message, _headers(message), sending, with_headers, limit) for message in messages]
 
 
-def _carrying(message: Message, sending: Sending, limit: int) -> Message:
-    text = message[1]
+def carrying(
+    message: T, headers: str | None, sending: Sending, with_headers: Callable[[T, Headers, int], T], limit: int
+) -> T:
+    """A message, or an entry, that has `headers` as JSON, with those that it is to carry. It goes as it is where it
+    would be too long with them, or what it has is nested too deep to be read."""
     try:
-        own = read_json(text.headers) if isinstance(text, Headed) else None
+        own = None if headers is None else read_json(headers)
         carried = sending.carried(own)
         return message if carried is None or carried is own else with_headers(message, carried, limit)
     except (PayloadError, TypeError, ValueError):  # too long, too deep, or no JSON, which it was not before
         return message
+
+
+def _headers(message: Message) -> str | None:
+    text = message[1]
+    return text.headers if isinstance(text, Headed) else None

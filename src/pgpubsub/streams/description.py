@@ -10,15 +10,16 @@ from typing import Any, Generic, TypedDict, TypeVar
 from pgpubsub.channel import Types
 from pgpubsub.codecs import Typed, was_raised_by_a_signal_handler
 from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry, with_headers
-from pgpubsub.core.headers import Headers, read_json
+from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import Position, Start, stream_id
 from pgpubsub.core.sql import LARGEST, utf8_length
 from pgpubsub.core.timeouts import check_seconds
-from pgpubsub.errors import PayloadError, PayloadTooLarge
+from pgpubsub.errors import PayloadTooLarge
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.hubs.addresses import Conninfo
 from pgpubsub.hubs.mailbox import Decoders
-from pgpubsub.tracing import Outgoing, Sending, Tracing
+from pgpubsub.hubs.outgoing import carrying
+from pgpubsub.tracing import Outgoing, Tracing
 
 __all__ = ["Description", "Options", "Payloads", "traced"]
 
@@ -144,16 +145,7 @@ def traced(tracing: Tracing, entries: Sequence[NewEntry], limit: int, *, many: b
     with tracing.sending(
         Outgoing("append", first.name, len(entries) if many else None, None if many else size)
     ) as sending:
-        yield [_carrying(entry, sending, limit) for entry in entries]
-
-
-def _carrying(entry: NewEntry, sending: Sending, limit: int) -> NewEntry:
-    try:
-        own = None if entry.headers is None else read_json(entry.headers)
-        carried = sending.carried(own)
-        return entry if carried is None or carried is own else with_headers(entry, carried, limit)
-    except (PayloadError, TypeError, ValueError):  # too long, too deep, or no JSON, which it was not before
-        return entry
+        yield [carrying(entry, entry.headers, sending, with_headers, limit) for entry in entries]
 
 
 def _typed(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from pgpubsub.core.headers import read_json
 from pgpubsub.events import Entry, Places, Undecodable
 
 __all__ = ["event"]
@@ -17,6 +17,6 @@ def event(row: Any, places: Places) -> Entry[Any] | Undecodable:
     if headers is None:
         return Entry(id, key, payload, None, appended_at, places, xid)
     try:
-        return Entry(id, key, payload, json.loads(headers), appended_at, places, xid)
-    except (ValueError, RecursionError) as error:  # which PostgreSQL's JSON allows: long numbers, deep nesting
+        return Entry(id, key, payload, read_json(headers), appended_at, places, xid)
+    except ValueError as error:  # which PostgreSQL's JSON allows: long and large numbers, deep nesting
         return Undecodable(Entry(id, key, payload, None, appended_at, places, xid), error)

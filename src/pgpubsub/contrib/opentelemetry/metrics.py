@@ -10,7 +10,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from opentelemetry.util.types import AttributeValue
 
 from pgpubsub.aio import AsyncHub
-from pgpubsub.status import HubStats
+from pgpubsub.status import HubStats, HubStatus
 from pgpubsub.threads.hub import Hub
 
 __all__ = ["Attributes", "Instruments"]
@@ -114,4 +114,5 @@ class Instruments:
 
     def _liveness(self, _: CallbackOptions) -> Iterator[Observation]:
         for hub, attributes in list(self._hubs.items()):
-            yield Observation(int(hub.state.live), attributes)
+            if (state := hub.state).status not in (HubStatus.IDLE, HubStatus.CLOSED):  # which are neither live nor not
+                yield Observation(int(state.live), attributes)
