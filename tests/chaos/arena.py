@@ -30,8 +30,16 @@ __all__ = ["RECEIVERS", "Arena", "Part"]
 
 RECEIVERS = ("Hub", "AsyncHub", "clients")
 
-IMPATIENT = str(Path(__file__).with_name("impatient"))
-"""Where what all of them import first is."""
+IMPATIENT = """
+from pgpubsub.core.backoff import backoff
+from pgpubsub.streams import source
+
+backoff.__kwdefaults__["maximum"] = 1.0
+source.ANSWER = 3.0
+"""
+"""What all of them import before anything else (`sitecustomize`). Faults come more often than sessions last, so that
+all would soon wait for as long as a hub ever does between two attempts, and for a server that says nothing: half a
+minute."""
 
 Make = Callable[[Mapping[str, str]], Process]
 """Makes a process, given the positions where readers go on."""
@@ -82,11 +90,14 @@ class Arena:
         self.parts: dict[str, Part] = {}
         self.server_clock = Clock(directory / "clock of the servers")
         self._directory = directory
+        self._first = directory / "first"
         self._chance = Random(seed)
         self._own_disks = own_disks
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._first.mkdir()
+        (self._first / "sitecustomize.py").write_text(IMPATIENT)
         with ExitStack() as stack:
             with self.server_clock.of_children():
                 self.pair = stack.enter_context(Pair(own_disks=self._own_disks))
@@ -149,7 +160,7 @@ class Arena:
 
     def _environment(self, clock: Clock) -> dict[str, str]:
         path = os.environ.get("PYTHONPATH")
-        return {**clock.environment, "PYTHONPATH": os.pathsep.join(filter(None, (IMPATIENT, path)))}
+        return {**clock.environment, "PYTHONPATH": os.pathsep.join(filter(None, (str(self._first), path)))}
 
     def _end(self) -> None:
         for part in self.parts.values():

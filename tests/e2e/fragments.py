@@ -38,6 +38,7 @@ test_servers.py and test_web_frameworks.py."""
 
 NOT_CHECKED = {
     ("docs/frames.md", "abnf"): "no parser of it is installed; the test vectors of that page say the same",
+    ("docs/states.md", "mermaid"): "drawn from the code, with which tests/sim/test_states.py compares it",
     ("docs/opentelemetry.md", "text"): "what an example prints, which test_examples.py compares",
     ("docs/frames.md", "text"): "the form of a frame, and an algorithm in no programming language",
     ("docs/cli.md", "text"): "what commands print, shortened; tests/cli has it in full",

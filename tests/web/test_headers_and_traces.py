@@ -198,7 +198,7 @@ def test_the_program_traces_as_the_environment_of_opentelemetry_says(database: s
     assert len(spans) == 1, gateway.output
     assert TRACE in gateway.output
     assert "messaging.client.sent.messages" in gateway.output
-    assert "pgpubsub.hub.live" in gateway.output
+    assert "pgpubsub.reconnections" in gateway.output
     assert "nothing is traced" not in gateway.output
 
 
