@@ -23,7 +23,7 @@ from tests.chaos.gateway import SECRET
 from tests.chaos.pair import Pair
 from tests.chaos.publishing import Publishing
 from tests.chaos.receiving import Receiving
-from tests.system.processes import Process, answers
+from tests.system.processes import Process, answers, with_children
 from tests.system.streams import connect, until
 
 __all__ = ["RECEIVERS", "Arena", "Part"]
@@ -58,12 +58,7 @@ class Part:
     @property
     def pids(self) -> list[int]:
         """Its process, and those that this has started: the gateway's workers."""
-        pid = self.process.process.pid
-        try:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except FileNotFoundError:
-            children = []
-        return [pid, *map(int, children)]
+        return with_children(self.process.process.pid)
 
     def start(self, positions: Mapping[str, str]) -> None:
         """Start it again after `kill`."""

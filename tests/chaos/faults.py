@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -19,8 +19,9 @@ import psycopg
 
 from tests.chaos.arena import Arena, Part
 from tests.chaos.clock import Clock
-from tests.chaos.pair import fetch, processes
+from tests.chaos.pair import fetch
 from tests.chaos.plan import Kind
+from tests.system.processes import with_children
 
 __all__ = ["FAULTS", "Stage", "impossible"]
 
@@ -93,6 +94,17 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def one_of(pids: Sequence[int], chance: Random) -> Sequence[int]:
+    """One of them, if there is any."""
+    return chance.sample(pids, min(1, len(pids)))
+
+
+def terminate(stage: Stage, chance: Random, pids: Sequence[int], counts: Sequence[int]) -> None:
+    """End sessions, as many as one of the counts says."""
+    some = chance.sample(pids, chance.choice(counts)) if pids else []
+    ask(stage.arena, "SELECT pid FROM unnest(%s::int[]) AS pid WHERE pg_terminate_backend(pid)", some)
+
+
 @contextmanager
 def stopped(pids: Iterable[int]) -> Iterator[None]:
     pids = list(pids)
@@ -110,8 +122,7 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
 def terminate_backends(stage: Stage, chance: Random) -> Iterator[None]:
     """An administrator ends some sessions, or all."""
     pids = ask(stage.arena, BACKENDS)
-    some = chance.sample(pids, chance.choice((1, 1, len(pids)))) if pids else []
-    ask(stage.arena, "SELECT pid FROM unnest(%s::int[]) AS pid WHERE pg_terminate_backend(pid)", some)
+    terminate(stage, chance, pids, (1, 1, len(pids)))
     yield
 
 
@@ -119,31 +130,28 @@ def terminate_backends(stage: Stage, chance: Random) -> Iterator[None]:
 def terminate_listeners(stage: Stage, chance: Random) -> Iterator[None]:
     """One or all of the sessions that listen end."""
     pids = ask(stage.arena, LISTENING)
-    some = chance.sample(pids, chance.choice((1, len(pids)))) if pids else []
-    ask(stage.arena, "SELECT pid FROM unnest(%s::int[]) AS pid WHERE pg_terminate_backend(pid)", some)
+    terminate(stage, chance, pids, (1, len(pids)))
     yield
 
 
 @fault(4, LONG_ENOUGH, exclusive="server", delays=True)
 def stop_listeners(stage: Stage, chance: Random) -> Iterator[None]:
     """A server process that listens stands still, and all else goes on."""
-    pids = ask(stage.arena, LISTENING)
-    with stopped(chance.sample(pids, min(1, len(pids)))):
+    with stopped(one_of(ask(stage.arena, LISTENING), chance)):
         yield
 
 
 @fault(2, exclusive="server")
 def kill_backend(stage: Stage, chance: Random) -> Iterator[None]:
     """A server process is killed, whereupon the server ends all others and recovers."""
-    pids = ask(stage.arena, BACKENDS)
-    send(chance.sample(pids, min(1, len(pids))), signal.SIGKILL)
+    send(one_of(ask(stage.arena, BACKENDS), chance), signal.SIGKILL)
     yield
 
 
 @fault(3, (0.3, 2.5), exclusive="server", delays=True)
 def freeze(stage: Stage, chance: Random) -> Iterator[None]:
     """The whole server stands still, as a virtual machine does that is moved."""
-    with stopped(processes(stage.arena.pair.primary)):
+    with stopped(with_children(stage.arena.pair.primary.pid)):
         yield
 
 
@@ -174,7 +182,7 @@ def fail_over(stage: Stage, chance: Random) -> Iterator[None]:
 @fault(3, (0.3, 2.0), exclusive="server", delays=True)
 def stop_standby(stage: Stage, chance: Random) -> Iterator[None]:
     """The standby stands still, and commits wait for it."""
-    with stopped(processes(stage.arena.pair.standby)):
+    with stopped(with_children(stage.arena.pair.standby.pid)):
         yield
 
 
@@ -301,7 +309,7 @@ def kill(stage: Stage, chance: Random) -> Iterator[None]:
 def kill_worker(stage: Stage, chance: Random) -> Iterator[None]:
     """One of the gateway's workers is killed; the gateway replaces it."""
     workers = [pid for pid in stage.arena.parts["gateway"].pids[1:] if is_worker(pid)]
-    send(chance.sample(workers, min(1, len(workers))), signal.SIGKILL)
+    send(one_of(workers, chance), signal.SIGKILL)
     yield
 
 

@@ -24,7 +24,7 @@ Key = tuple[str, str]
 HUBS = ("Hub", "AsyncHub")
 
 EXPECTED: dict[Key, tuple[str, ...]] = {
-    **{(part, name): its["channels"] for part in HUBS for name, its in SUBSCRIBERS.items()},
+    **{(part, name): its.channels for part in HUBS for name, its in SUBSCRIBERS.items()},
     **{("clients", name): channels for name, (channels, _) in CLIENTS.items() if channels},
 }
 """Subscribers, with their channels."""

@@ -14,6 +14,7 @@ import psycopg
 
 from pgpubsub.testing import TemporaryServer
 from tests.system.commits import be_synchronous
+from tests.system.standby import back_up, own
 from tests.system.streams import connect, until
 
 __all__ = ["Pair"]
@@ -82,21 +83,15 @@ class Pair:
     def copy(self) -> None:
         """The other server becomes the standby of the primary, and commits wait for it."""
         self.standby.stop("immediate")
-        data = self.standby.directory / "data"
-        shutil.rmtree(data)
-        source = self.primary.dsn(application_name="standby")
-        command: list[str | Path] = [
-            *(self.standby.binaries / "pg_basebackup", "-d", source, "-D", data),
-            *("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"),
-        ]
+        options = ["--write-recovery-conf"]
         if self.own_disks:
             log = self._log(self.standby)
             for path in log.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            command.append(f"--waldir={log}")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        own(self.standby, data, *([self._log(self.standby)] if self.own_disks else []))
+            options.append(f"--waldir={log}")
+        back_up(self.primary.dsn(application_name="standby"), self.standby, *options)
+        if self.own_disks:
+            own(self.standby, log)
         self.standby.start()
         with connect(self.primary.dsn()) as admin:
             be_synchronous(admin)
@@ -143,20 +138,6 @@ class Pair:
 
     def _log(self, server: TemporaryServer) -> Path:
         return server.directory / "wal"
-
-
-def own(server: TemporaryServer, *paths: Path) -> None:
-    """Give them to the user that the server runs as."""
-    owner = server.directory.stat()
-    for path in [inner for outer in paths for inner in (outer, *outer.rglob("*"))]:
-        if not path.is_symlink():
-            shutil.chown(path, owner.st_uid, owner.st_gid)
-
-
-def processes(server: TemporaryServer) -> list[int]:
-    """All of a server's."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [server.pid, *map(int, children)]
 
 
 def fetch(dsn: str, query: Any, *parameters: object) -> list[tuple[Any, ...]]:

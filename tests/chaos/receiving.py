@@ -27,6 +27,8 @@ from typing import Any, Literal
 
 import pgpubsub
 from pgpubsub import AsyncHub, Hub, NotLive, SubscriberTooSlow
+from pgpubsub.core.buffer import Overflow
+from pgpubsub.hubs.mailbox import CAPACITY, Options
 from tests.chaos import texts
 from tests.chaos.gateway import by_events, by_web_socket, instant
 from tests.chaos.texts import CHANNELS, SOMETIMES, STREAMS
@@ -36,13 +38,30 @@ __all__ = ["CLIENTS", "SUBSCRIBERS", "Receiving"]
 
 QUICK: dict[str, Any] = {"heartbeat": 0.5, "heartbeat_timeout": 1.0}
 
-SUBSCRIBERS: dict[str, dict[str, Any]] = {
-    "all": {"channels": CHANNELS, "options": {}},
-    "slow, clear": {"channels": CHANNELS[:1], "options": {"capacity": 20}, "slow": True},
-    "slow, drop_oldest": {"channels": CHANNELS, "options": {"capacity": 20, "overflow": "drop_oldest"}, "slow": True},
-    "latest": {"channels": CHANNELS, "options": {"overflow": "latest"}, "slow": True},
-    "slow, close": {"channels": CHANNELS, "options": {"capacity": 20, "overflow": "close"}, "slow": True},
-    "restless": {"channels": (CHANNELS[0], SOMETIMES), "options": {}, "stays": 40},
+
+@dataclass(frozen=True)
+class Subscriber:
+    """What one does: `slow` ones dawdle now and then; who stays for so many events leaves, and comes again."""
+
+    channels: tuple[str, ...]
+    capacity: int = CAPACITY
+    overflow: Overflow = "clear"
+    slow: bool = False
+    stays: int = 0
+
+    @property
+    def options(self) -> Options:
+        """For `subscribe`."""
+        return {"capacity": self.capacity, "overflow": self.overflow}
+
+
+SUBSCRIBERS = {
+    "all": Subscriber(CHANNELS),
+    "slow, clear": Subscriber(CHANNELS[:1], 20, slow=True),
+    "slow, drop_oldest": Subscriber(CHANNELS, 20, "drop_oldest", slow=True),
+    "latest": Subscriber(CHANNELS, overflow="latest", slow=True),
+    "slow, close": Subscriber(CHANNELS, 20, "close", slow=True),
+    "restless": Subscriber((CHANNELS[0], SOMETIMES), stays=40),
 }
 
 
@@ -133,7 +152,7 @@ def begin(work: Callable[[], object]) -> None:
 def in_threads(settings: Receiving, notes: Notes) -> None:
     with closing(Hub(settings.dsn, **QUICK)) as hub:
         for name, its in SUBSCRIBERS.items():
-            begin(partial(subscribe, hub, notes, name, Random(f"{settings.seed} {name}"), **its))
+            begin(partial(subscribe, hub, notes, name, Random(f"{settings.seed} {name}"), its))
         for stream in STREAMS:
             position = settings.positions.get(stream, pgpubsub.BEGINNING)
             begin(partial(read, hub, notes, stream, Random(f"{settings.seed} {stream}"), position))
@@ -141,26 +160,16 @@ def in_threads(settings: Receiving, notes: Notes) -> None:
         sys.stdin.read()
 
 
-def subscribe(
-    hub: Hub,
-    notes: Notes,
-    name: str,
-    chance: Random,
-    *,
-    channels: tuple[str, ...],
-    options: dict[str, Any],
-    slow: bool = False,
-    stays: int = 0,
-) -> None:
+def subscribe(hub: Hub, notes: Notes, name: str, chance: Random, its: Subscriber) -> None:
     while True:
         try:
-            with hub.subscribe(*channels, **options) as events:
-                notes.opened(name, channels, latest=options.get("overflow") == "latest")
+            with hub.subscribe(*its.channels, **its.options) as events:
+                notes.opened(name, its.channels, latest=its.overflow == "latest")
                 for number, event in enumerate(events, 1):
                     notes.came(name, event)
-                    if slow and chance.random() < 0.1:
+                    if its.slow and chance.random() < 0.1:
                         Event().wait(chance.uniform(0, 0.3))
-                    if number == stays:
+                    if number == its.stays:
                         break
         except (NotLive, SubscriberTooSlow):
             continue
@@ -187,7 +196,7 @@ async def in_tasks(settings: Receiving, notes: Notes) -> None:
         async with asyncio.TaskGroup() as tasks:
             for name, its in SUBSCRIBERS.items():
                 chance = Random(f"{settings.seed} {name}")
-                tasks.create_task(subscribe_in_a_task(hub, notes, name, chance, **its))
+                tasks.create_task(subscribe_in_a_task(hub, notes, name, chance, its))
             for stream in STREAMS:
                 position = settings.positions.get(stream, pgpubsub.BEGINNING)
                 chance = Random(f"{settings.seed} {stream}")
@@ -197,28 +206,18 @@ async def in_tasks(settings: Receiving, notes: Notes) -> None:
         await hub.close(0)
 
 
-async def subscribe_in_a_task(
-    hub: AsyncHub,
-    notes: Notes,
-    name: str,
-    chance: Random,
-    *,
-    channels: tuple[str, ...],
-    options: dict[str, Any],
-    slow: bool = False,
-    stays: int = 0,
-) -> None:
+async def subscribe_in_a_task(hub: AsyncHub, notes: Notes, name: str, chance: Random, its: Subscriber) -> None:
     while True:
         try:
-            async with hub.subscribe(*channels, **options) as events:
-                notes.opened(name, channels, latest=options.get("overflow") == "latest")
+            async with hub.subscribe(*its.channels, **its.options) as events:
+                notes.opened(name, its.channels, latest=its.overflow == "latest")
                 number = 0
                 async for event in events:
                     notes.came(name, event)
                     number += 1
-                    if slow and chance.random() < 0.1:
+                    if its.slow and chance.random() < 0.1:
                         await asyncio.sleep(chance.uniform(0, 0.3))
-                    if number == stays:
+                    if number == its.stays:
                         break
         except (NotLive, SubscriberTooSlow):
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["ROOT", "Journal", "Process", "answers"]
+__all__ = ["ROOT", "Journal", "Process", "answers", "with_children"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,3 +127,11 @@ def answers(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def with_children(pid: int) -> list[int]:
+    """A process, and those that it has started."""
+    try:
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    except FileNotFoundError:
+        return [pid]

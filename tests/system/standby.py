@@ -88,28 +88,28 @@ class Standby:
 
     def _copy_primary(self) -> None:
         self.server.stop()
-        data = self.server.directory / "data"
-        shutil.rmtree(data)
-        program = self.server.binaries / "pg_basebackup"
-        command: list[str | Path] = [
-            program,
-            "-d",
-            self.primary.dsn(),
-            "-D",
-            data,
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            "--no-sync",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        (data / "standby.signal").touch()
-        owner = self.server.directory.stat()
-        for path in [data, *data.rglob("*")]:
-            shutil.chown(path, owner.st_uid, owner.st_gid)
+        back_up(self.primary.dsn(), self.server)
+        (self.server.directory / "data" / "standby.signal").touch()
         self.server.start()
+
+
+def back_up(source: str, server: TemporaryServer, *options: str) -> None:
+    """Have a server that is stopped have the data of the one at `source`; `options` are pg_basebackup's."""
+    data = server.directory / "data"
+    shutil.rmtree(data)
+    command: list[str | Path] = [server.binaries / "pg_basebackup", "-d", source, "-D", data, *options]
+    command += ["--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    own(server, data)
+
+
+def own(server: TemporaryServer, *paths: Path) -> None:
+    """Give them to the user that the server runs as."""
+    owner = server.directory.stat()
+    for path in [inner for outer in paths for inner in (outer, *outer.rglob("*"))]:
+        if not path.is_symlink():
+            shutil.chown(path, owner.st_uid, owner.st_gid)
 
 
 def restart_as_standby(server: TemporaryServer) -> None:

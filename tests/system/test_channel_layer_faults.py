@@ -20,8 +20,9 @@ from pgpubsub.testing import TemporaryServer
 from tests.contract.faces import PATIENCE
 from tests.contract.owners import use_django
 from tests.system.pgbouncer import PgBouncer, PoolMode
+from tests.system.processes import with_children
 from tests.system.standby import Standby
-from tests.system.test_hub_server_faults import frozen, processes
+from tests.system.test_hub_server_faults import frozen
 
 Make = Callable[..., PostgresChannelLayer]
 
@@ -96,7 +97,7 @@ def test_a_server_that_freezes_holds_nobody_up_for_longer_than_the_timeout(serve
 
     async def main() -> None:
         await layer.send("some", {"number": 0})
-        with frozen(*processes(server)), pytest.raises((pgpubsub.NotLive, pgpubsub.SendUncertain)):
+        with frozen(*with_children(server.pid)), pytest.raises((pgpubsub.NotLive, pgpubsub.SendUncertain)):
             await layer.send("some", {"number": 1})
         assert await layer.receive("some") == {"number": 0}
 

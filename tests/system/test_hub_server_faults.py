@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -20,6 +19,7 @@ import pgpubsub
 from pgpubsub import Gap, GapReason, Hub, HubStatus, Notify, Observation, Subscription
 from pgpubsub.testing import TemporaryServer
 from tests.system.commits import held_up_commits, is_held_up
+from tests.system.processes import with_children
 
 QUICK: dict[str, Any] = {"heartbeat": 0.2, "heartbeat_timeout": 0.4}
 
@@ -56,11 +56,6 @@ def frozen(*pids: int) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-
-
-def processes(server: TemporaryServer) -> list[int]:
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [server.pid, *map(int, children)]
 
 
 @pytest.fixture
@@ -199,7 +194,7 @@ def test_a_frozen_listening_backend_is_found_by_the_heartbeat(
 
 def test_a_frozen_server_is_found_although_no_heartbeat_can_be_sent(server: TemporaryServer) -> None:
     with Hub(server.dsn(), **QUICK, connect_timeout=2) as hub, hub.subscribe("a") as events:
-        with frozen(*processes(server)):
+        with frozen(*with_children(server.pid)):
             until(lambda: not hub.state.live)
             assert events.get_nowait() is None, "a gap before the channels are live again"
         gap = events.get(timeout=30)

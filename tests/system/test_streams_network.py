@@ -19,6 +19,7 @@ from pgpubsub.streams import source
 from pgpubsub.testing import Proxy, TemporaryServer
 from tests.contract.faces import Worker
 from tests.system.pgbouncer import PgBouncer, PoolMode
+from tests.system.processes import with_children
 from tests.system.streams import (
     SEED,
     Follower,
@@ -33,7 +34,7 @@ from tests.system.streams import (
     stored,
     until,
 )
-from tests.system.test_hub_server_faults import frozen, processes
+from tests.system.test_hub_server_faults import frozen
 
 QUICK: dict[str, Any] = {"poll_interval": 0.1}
 
@@ -117,7 +118,7 @@ def test_a_frozen_server_is_waited_for(stream_server: TemporaryServer, impatient
         stream = hub.stream("s")
         stream.append("0")
         live.until(1)
-        with frozen(*processes(stream_server)):
+        with frozen(*with_children(stream_server.pid)):
             appending = Worker(lambda: stream.append("1", idempotency_key="1"))
             begun = monotonic()
             until(lambda: monotonic() > begun + 1.5)  # readers have given up to wait for an answer
@@ -178,7 +179,7 @@ def in_the_midst_of_reading(hub: Hub, server: TemporaryServer, conninfo: str) ->
     for reader in readers:
         reader.__enter__()
     stop, cont = signal.SIGSTOP, signal.SIGCONT
-    pids = processes(server)
+    pids = with_children(server.pid)
     for pid in pids:
         os.kill(pid, stop)
     try:
