@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import psycopg
 from prometheus_client import CollectorRegistry
 
-import pgpubsub
-import pgpubsub.streams
 from pgpubsub import Hub
 from pgpubsub.contrib.prometheus import DatabaseCollector, HubMetrics
 from tests.contract.test_handler import eventually
@@ -50,18 +48,21 @@ def metric_of(name: str) -> str | None:
 
 @contextmanager
 def program(dsn: str) -> Iterator[CollectorRegistry]:
-    """One that exposes metrics, after something of each kind has happened."""
+    """One that exposes metrics of a database with streams, after something of each kind has happened."""
     registry = CollectorRegistry()
     metrics = HubMetrics(registry, streams=["observed"])
     database = DatabaseCollector({"app": dsn}, registry=registry, keep=1e-9)
-    with closing(database), psycopg.connect(dsn, autocommit=True) as admin:
-        pgpubsub.streams.install(admin)
-        with Hub(dsn, observe=metrics.observer("app")) as hub, hub.subscribe("observed") as events:
-            metrics.watch("app", hub)
-            hub.notify("observed", "text")
-            events.get(timeout=20)
-            _consume(hub, admin, registry)
-            yield registry
+    with (
+        closing(database),
+        psycopg.connect(dsn, autocommit=True) as admin,
+        Hub(dsn, observe=metrics.observer("app")) as hub,
+        hub.subscribe("observed") as events,
+    ):
+        metrics.watch("app", hub)
+        hub.notify("observed", "text")
+        events.get(timeout=20)
+        _consume(hub, admin, registry)
+        yield registry
 
 
 def _consume(hub: Hub, admin: psycopg.Connection[Any], registry: CollectorRegistry) -> None:

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pgpubsub.logs import RESERVED
 from tests.e2e.observed import DOCS, MANUAL, METRICS, Described, metric_of, program, words
 from tests.e2e.test_examples import ROOT, environment, run  # noqa: F401  # a fixture
+from tests.system.streams import database_with_streams
 from tests.web.conftest import Served
 from tests.web.test_operations import fetch
 
@@ -58,7 +59,7 @@ def described(text: str) -> dict[str, Described]:
 @pytest.fixture(scope="module")
 def exposed(dsn: str) -> dict[str, Described]:
     """By a program with a hub and a database, and by a gateway."""
-    with program(dsn) as registry, Served(dsn, public=["*"]) as served:
+    with database_with_streams(dsn, "observed") as its, program(its) as registry, Served(its, public=["*"]) as served:
         fetch(served.port, "/nowhere")
         of_program = described(generate_latest(registry).decode())
         status, text = fetch(served.port, "/metrics")
