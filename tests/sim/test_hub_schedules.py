@@ -162,7 +162,6 @@ class Subscriber:
         """Those of them that it was told it has."""
         self.types = Types()
         self.closed = False
-        self.has_put_back = False
         self.owed: dict[int, Commit] = {}
         """What was committed on its live channels, and has not come."""
         self.put_at: dict[int, float] = {}
@@ -191,11 +190,11 @@ class Subscriber:
             self.newest_put[event.channel] = number
         self.until[GapReason.OVERFLOW] = numbers[-1]
         self.buffer.put(events, size)
-        assert self.buffer.bytes <= self.buffer.capacity_bytes or self.has_put_back, "more bytes than there is room for"
+        assert payload_bytes(self.held) <= self.buffer.capacity_bytes, "more bytes than there is room for"
         if self.buffer.overflowed:
             seen["closed, being too slow"] += 1
             self.closed = True
-            held = set(self.held)
+            held = {number_of(event) for event in self.held}
             first = min(number for number in numbers if number not in held)
             losers = self.schedule.registry.losers  # of a loss that is to be reported; now they get the error instead
             self.owed = {
@@ -211,17 +210,17 @@ class Subscriber:
         self.buffer.report(gap)
 
     @property
-    def held(self) -> list[int]:
-        """Numbers of what is buffered."""
-        return [number_of(event) for event in self.buffer._queue if isinstance(event, Notify)]
+    def held(self) -> list[Notify]:
+        """What is buffered, and may be dropped."""
+        return [event for event in self.buffer._queue if isinstance(event, Notify)]
 
     # -- what it does
 
     def forget(self, channel: str) -> None:
         """It does not want `channel` any more, and nothing of it."""
         self.live.discard(channel)
-        queue = self.buffer._queue
-        self.forgotten.update(number_of(one) for one in queue if isinstance(one, Notify) and one.channel == channel)
+        buffered = (*self.buffer._next, *self.buffer._queue)
+        self.forgotten.update(number_of(one) for one in buffered if isinstance(one, Notify) and one.channel == channel)
         self.buffer.forget(channel)
         self.types.pop(channel, None)
         self.owed = {number: one for number, one in self.owed.items() if one.channel != channel}
@@ -234,7 +233,6 @@ class Subscriber:
             return False
         if self.schedule.chance(0.1) and not self.schedule.calm:
             seen["put back"] += 1
-            self.has_put_back = True
             self.buffer.restore(event)
         elif isinstance(event, Gap):
             self.on_gap(event)

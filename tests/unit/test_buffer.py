@@ -198,6 +198,42 @@ def test_drop_oldest_makes_as_much_room_as_is_needed_in_bytes() -> None:
     assert buffer.story() == "(overflow 1) b2 c3 d4"
 
 
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_who_is_always_late_gets_notifications_between_the_gaps(capacity: int) -> None:
+    buffer = Subject("drop_oldest", capacity)
+    taken = []
+    for _ in range(100):
+        buffer.fill("a" * (capacity + 1))
+        taken.append(buffer.take())
+    kinds = [type(event) for event in taken]
+    assert kinds == [Gap, Notify] * 50
+    counts = sum(event.count or 0 for event in taken if isinstance(event, Gap))
+    newest = [event.pid for event in taken if isinstance(event, Notify)]
+    assert newest == sorted(newest)
+    assert counts + len(newest) == newest[-1]
+
+
+def test_what_comes_after_a_gap_waits_for_the_subscriber_and_takes_no_room() -> None:
+    buffer = Subject("drop_oldest", capacity=2, capacity_bytes=6)
+    buffer.fill("abc", "xx")
+    buffer.tell(LOST)
+    assert isinstance(buffer.take(), Gap)
+    buffer.fill("def", "xx")
+    assert (len(buffer), buffer.bytes, buffer.delivered, buffer.dropped) == (5, 6, 0, 3)
+    buffer.fill("g", "x" * 7)
+    assert buffer.story() == "b2 (overflow 5) (connection_lost None)"
+
+
+def test_what_comes_after_a_gap_can_be_forgotten() -> None:
+    buffer = Subject("drop_oldest", capacity=2)
+    buffer.fill("abc")
+    buffer.take()
+    buffer.fill("cd")
+    buffer.forget("b")
+    assert (buffer.delivered, buffer.dropped) == (0, 2)
+    assert buffer.story() == "(overflow 1) c4 d5"
+
+
 @pytest.mark.parametrize("overflow", ["clear", "drop_oldest", "latest"])
 def test_what_is_too_long_for_an_empty_buffer_is_a_gap(overflow: Overflow) -> None:
     buffer = Subject(overflow, capacity_bytes=3)
@@ -443,7 +479,7 @@ def test_what_is_put_back_comes_before_what_was_lost_meanwhile() -> None:
     buffer.restore(gap)
     assert buffer.take() == gap
     buffer.fill("e")
-    assert buffer.story() == "(overflow 2) d4 e5"
+    assert buffer.story() == "b2 (overflow 1) d4 e5"
     buffer.fill("fg")
     event = buffer.take()
     assert event is not None
@@ -460,20 +496,22 @@ def test_a_gap_that_is_put_back_comes_before_what_does_not_fit_afterwards() -> N
     buffer.restore(gap)
     buffer.tell(GapReason.CONNECTION_LOST, "c")
     buffer.fill("b", "too long")
-    first, second = [event for event in buffer.rest() if isinstance(event, Gap)]
-    assert (first.channels, first.count, second.channels) == (("a", "b"), 2, ("c",))
+    assert buffer.take() == gap
+    assert {gap.channels for gap in buffer.rest() if isinstance(gap, Gap)} == {("b",), ("c",)}
 
 
-def test_what_is_put_back_counts_even_if_the_buffer_was_empty_meanwhile() -> None:
-    buffer = Subject("drop_oldest", capacity=2, capacity_bytes=10)
+@pytest.mark.parametrize("overflow", ["clear", "drop_oldest"])
+def test_what_is_put_back_is_not_dropped_since_it_may_be_older_than_the_gap_would_say(overflow: Overflow) -> None:
+    buffer = Subject(overflow, capacity=2, capacity_bytes=10)
     buffer.fill("a", "xxxxx")
     event = buffer.take()
+    buffer.clock.seconds = 9  # it was complete until here, as far as it knows
     buffer.fill("b", "xxxxx")
     assert event is not None
     buffer.restore(event)
     assert buffer.bytes == 10
-    buffer.fill("c", "x")
-    assert buffer.story() == "(overflow 1) b2 c3"
+    buffer.fill("c", "xxxxxx")
+    assert buffer.story() == "a1 (overflow 1) c3"
 
 
 def test_what_is_put_back_is_kept_even_if_there_is_no_room_for_it_any_more() -> None:
@@ -517,12 +555,19 @@ class Model:
         self.capacity_bytes = capacity_bytes
         self.owed: list[Notify | Gap] = []
         self.empty_at = NOON
-        self.taken = self.dropped = self.gaps = self.excess = self.excess_bytes = 0
+        self.taken = self.dropped = self.gaps = 0
+        self.kept: list[Notify] = []  # that are not dropped: put back, or next after a gap
+        self.after_gap = False
         self.closed = False
 
     @property
-    def held(self) -> list[Notify]:
+    def notifications(self) -> list[Notify]:
         return [event for event in self.owed if isinstance(event, Notify)]
+
+    @property
+    def held(self) -> list[Notify]:
+        """Those that count."""
+        return [event for event in self.notifications if event not in self.kept]
 
     def put(self, events: list[Notify], now: datetime) -> None:
         if self.closed:
@@ -531,7 +576,7 @@ class Model:
             self.empty_at = now
         if self.overflow == "latest":
             newest = {event.channel: event for event in events}
-            replaced = [event for event in (*self.held, *events) if event.channel in newest]
+            replaced = [event for event in (*self.notifications, *events) if event.channel in newest]
             self.dropped += len(replaced) - len(newest)
             self.owed = [event for event in self.owed if event not in replaced]
             events = [event for event in events if event is newest[event.channel]]
@@ -540,6 +585,8 @@ class Model:
             while not self.closed and not self.fits():
                 if self.overflow == "close":
                     self.closed = True
+                elif self.overflow != "clear" and self.after_gap and self.owed[0] in self.held[:-1]:
+                    self.kept = self.held[:1]
                 else:
                     gone = self.held[:-1] if self.overflow == "clear" else self.held[:1]
                     self.lose(gone or [event])
@@ -562,9 +609,11 @@ class Model:
         elif isinstance(event, Notify):
             assert event == self.owed.pop(0), "in order, and no gap is passed over"
             self.taken += 1
+            self.after_gap = False
         else:
             self.take_gap(event)
             self.gaps += 1
+            self.after_gap = True
 
     def take_gap(self, gap: Gap) -> None:
         """It is those with its reason that nothing separates from here; perhaps not all of them."""
@@ -588,17 +637,13 @@ class Model:
             self.gaps -= 1
         else:
             self.owed.insert(0, event)
+            self.kept.append(event)
             self.taken -= 1
-        self.excess = max(0, len(self.held) - self.capacity)
-        self.excess_bytes = max(0, payload_bytes(self.held) - self.capacity_bytes)
 
     def check(self, buffer: Buffer) -> None:
-        held = len(self.held)
-        assert buffer.bytes == payload_bytes(self.held)
-        assert held <= self.capacity + self.excess
-        assert buffer.bytes <= self.capacity_bytes + self.excess_bytes
-        self.excess = min(self.excess, max(0, held - self.capacity))
-        self.excess_bytes = min(self.excess_bytes, max(0, buffer.bytes - self.capacity_bytes))
+        held = len(self.notifications)
+        assert buffer.bytes == payload_bytes(self.notifications)
+        assert self.fits() or self.closed
         assert (buffer.delivered, buffer.dropped, buffer.gaps) == (self.taken, self.dropped, self.gaps)
         assert buffer.overflowed == self.closed
         gaps = len(buffer) - held

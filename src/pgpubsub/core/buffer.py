@@ -5,13 +5,14 @@ does not fit goes by the policy that the subscriber chose, and stands in the str
 it went. The policies:
 
     clear         everything buffered goes: a subscriber that fell behind reads its state anew and is up to date
-    drop_oldest   the oldest go, one for one: the newest are worth most
+    drop_oldest   the oldest go, one for one: the newest are worth most. What comes after a gap that was taken does not
+                  go, or one that is always late would get gap after gap and nothing else
     latest        only the newest of each channel is kept, full or not, and no gap says so: chosen conflation
     close         the subscription ends there
 
 It promises: never more than `capacity` notifications and `capacity_bytes` bytes of payload are held, apart from what
-was taken and is put back; gaps are never dropped, but neighbours with the same reason may become one, so that there
-are never many. It is not safe between threads by itself.
+was taken and is put back, and from the one that comes after a gap; gaps are never dropped, but neighbours with the same
+reason may become one, so that there are never many. It is not safe between threads by itself.
 """
 
 from __future__ import annotations
@@ -96,11 +97,13 @@ class Buffer:
     """
 
     __slots__ = (
+        "_after_gap",
         "_bytes",
         "_clock",
         "_complete_until",
         "_held",
         "_losses",
+        "_next",
         "_put",
         "_queue",
         "capacity",
@@ -128,8 +131,10 @@ class Buffer:
         self.gaps = 0
         """Gaps taken out."""
         self._clock = clock
-        self._losses: dict[GapReason, _Loss] = {}  # these come before the queue
-        self._queue: deque[Notify | Gap] = deque()
+        self._next: deque[Notify | Gap] = deque()  # these come first, and are not dropped
+        self._losses: dict[GapReason, _Loss] = {}  # these come then
+        self._queue: deque[Notify | Gap] = deque()  # and these
+        self._after_gap = False  # whether a gap was the last that was taken
         self._held = 0  # notifications in the queue
         self._bytes = 0  # of payload in the queue
         self._put = 0
@@ -143,52 +148,50 @@ class Buffer:
         A signal handler that raises does so after calls: nothing is called between the end of the event's life in
         here and the return.
         """
-        if self._losses:
+        if self._losses and not self._next:
             reason = next(iter(self._losses))
             gap = self._losses[reason].as_gap()
             self.gaps += 1
+            self._after_gap = True
             del self._losses[reason]
             return gap
-        if not self._queue:
+        part = self._next or self._queue
+        if not part:
             return None
-        event = self._queue[0]
+        event = part[0]
         if isinstance(event, Gap):
             self.gaps += 1
+            self._after_gap = True
         else:
             size = len(event[2]) if type(event) is Notify and event[2].isascii() else _size(event)
-            self._held -= 1
-            self._bytes -= size
-        del self._queue[0]
+            if part is self._queue:
+                self._held -= 1
+                self._bytes -= size
+            self._after_gap = False
+        del part[0]
         return event
 
     def restore(self, event: Notify | Gap) -> None:
         """Put back what was taken last, and could not be handed over, even if there is no room for it any more.
 
-        It comes before what was lost meanwhile. As in `take`, nothing is called once something has changed.
+        It comes before what was lost meanwhile, and is not dropped.
         """
-        size = None if isinstance(event, Gap) else _size(event)
-        queue = deque((event, *[loss.as_gap() for loss in self._losses.values()], *self._queue))
-        self._queue = queue
-        self._losses = {}
-        if size is None:
-            self.gaps -= 1
-        else:
-            self._held += 1
-            self._bytes += size
+        self._next.appendleft(event)
+        self.gaps -= isinstance(event, Gap)
 
     def __len__(self) -> int:
         """How many can be taken, gaps included."""
-        return len(self._losses) + len(self._queue)
+        return len(self._next) + len(self._losses) + len(self._queue)
 
     @property
     def bytes(self) -> int:
         """Bytes of payload held now."""
-        return self._bytes
+        return self._bytes + payload_bytes(self._notifications_next())
 
     @property
     def delivered(self) -> int:
         """Notifications taken out."""
-        return self._put - self.dropped - self._held
+        return self._put - self.dropped - self._held - len(self._notifications_next())
 
     # -- the socket's end
 
@@ -196,7 +199,7 @@ class Buffer:
         """Put in `events`, oldest first, whose payloads have `size` bytes."""
         if self.overflowed:
             return
-        if not self._queue and not self._losses:
+        if not self._queue and not self._losses and not self._next:
             self._complete_until = self._clock()
         self._put += len(events)
         if self.overflow == "latest":
@@ -225,8 +228,9 @@ class Buffer:
 
     def clear(self) -> None:
         """Drop everything, without a gap: there is no subscriber any more."""
-        self._put -= self._held
+        self._put = self.delivered + self.dropped
         self._held = self._bytes = 0
+        self._next.clear()
         self._queue.clear()
         self._losses.clear()
 
@@ -260,10 +264,13 @@ class Buffer:
 
     def _lose_oldest(self) -> None:
         event = self._queue.popleft()
-        self._lose(event)
         if isinstance(event, Notify):
             self._held -= 1
             self._bytes -= _size(event)
+            if self._after_gap and not self._next and not self._losses:
+                self._next.append(event)
+                return
+        self._lose(event)
 
     def _lose(self, event: Notify | Gap) -> None:
         if isinstance(event, Gap):
@@ -316,4 +323,10 @@ class Buffer:
         self._queue = queue
         self._held -= count
         self._bytes -= size
+        kept = deque(event for event in self._next if isinstance(event, Gap) or wanted(event))
+        count += len(self._next) - len(kept)
+        self._next = kept
         return count
+
+    def _notifications_next(self) -> list[Notify]:
+        return [event for event in self._next if isinstance(event, Notify)]
