@@ -11,11 +11,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 import pgpubsub
 import pgpubsub.streams
 from pgpubsub.testing import TemporaryServer
 from pgpubsub.testing.server import find_binaries
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("pgpubsub", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pgpubsub")
 
 REQUIRE_ALL = os.environ.get("PGPUBSUB_REQUIRE_ALL") == "1"
 

@@ -83,7 +83,7 @@ def test_any_text_is_a_name_and_no_other_is_the_same(pubsub: PubSub, other: PubS
     assert pubsub.get_event() is None
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=15),
     payload=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=500),

@@ -63,7 +63,7 @@ def test_the_sender_is_known_by_its_pid(face: Any, admin: psycopg.Connection[Any
         assert events.get(10) == Notify(admin.info.backend_pid, channel, "x")
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=15),
     payload=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=500),

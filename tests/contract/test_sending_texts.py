@@ -43,7 +43,7 @@ FRAMES = st.builds(
 
 TEXTS = st.text(ANY, max_size=300) | long_texts() | FRAMES
 
-EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -553,7 +553,7 @@ def test_a_role_without_rights_is_told_that_it_may_not_read(
 
 
 @given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_stream_has_the_same_number_everywhere(number_of: Callable[[str], tuple[int, str]], name: str) -> None:
     assert number_of(name) == (stream_id(name), hint_channel(stream_id(name)))
 

@@ -682,7 +682,7 @@ operations = st.one_of(
 
 @every_policy
 @given(capacity=st.integers(1, 5), capacity_bytes=st.integers(1, 12), script=st.lists(operations, max_size=40))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_everything_is_taken_in_order_or_counted_where_it_is_missing(
     overflow: Overflow, capacity: int, capacity_bytes: int, script: list[tuple[str, Any]]
 ) -> None:

@@ -196,7 +196,7 @@ batch_sizes = st.lists(st.integers(1, 4), max_size=20)
 
 
 @given(messages_of_a_transaction, batch_sizes)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_every_text_arrives_as_it_was_as_often_as_it_was_sent_and_in_order(
     messages: list[Message], sizes: list[int]
 ) -> None:
@@ -480,7 +480,7 @@ def expected(events: list[Notify], limit: int) -> Iterator[Notify | type[Unjoine
 
 
 @given(st.lists(words, min_size=1, max_size=12), batch_sizes, st.sampled_from([MAX_PAYLOAD, 4]))
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @example(["A1/2", "A*"], [], MAX_PAYLOAD)
 def test_whatever_comes_in_whatever_batches_nothing_is_lost_altered_or_made_twice(
     script: list[str], sizes: list[int], limit: int

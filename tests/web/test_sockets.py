@@ -166,7 +166,7 @@ def test_what_cannot_be_published_is_refused(serve: Serve, fields: dict[str, Any
         assert (told["type"], told["code"]) == ("error", code)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), st.lists, max_leaves=5),
     st.sampled_from(sorted(FIELDS)),
