@@ -48,6 +48,8 @@ class Headed(str):
 
 _MARK = "pgpubsub/2 "
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 def as_json(whose: str, headers: Headers) -> str:
     """A JSON object, on one line. `whose` they are, such as "channel 'orders'", for the errors.
@@ -62,7 +64,7 @@ def as_json(whose: str, headers: Headers) -> str:
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         raise TypeError(f"the headers for {whose} are a mapping from names to JSON values, not {headers!r}")
     try:
-        text = json.dumps(dict(headers), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode(dict(headers))
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"the headers for {whose} are no JSON: {error}") from error
     fault = "contains NUL" if "\\u0000" in text.replace("\\\\", "") else text_fault(text)
