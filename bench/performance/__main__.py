@@ -9,8 +9,10 @@ from pathlib import Path
 from bench.performance.charts import DIRECTORY, draw
 from bench.performance.page import page
 from bench.performance.results import FILE, condense, load, store
+from bench.performance.tables import tables
 
 PAGE = DIRECTORY.parent / "performance.md"
+TABLES = DIRECTORY.parent / "performance-figures.md"
 
 
 def main() -> None:
@@ -28,7 +30,8 @@ def main() -> None:
         print(f"kept: {FILE}")
     results = load()
     PAGE.write_text(page(results))
-    print(f"the page: {PAGE}")
+    TABLES.write_text(tables(results))
+    print(f"the pages: {PAGE}, {TABLES}")
     for chart in draw(results):
         print(f"a chart: {chart}")
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import getdoc
 from typing import Any
 
-from bench.comparison import FASTEST, ITSELF, Comparison, Metric, Row, Spread
-from bench.contestants import Role
+from bench.comparison import ITSELF, Comparison
 from bench.parts import PARTS
 from bench.peers.peer import everyone
 from bench.performance.better import Aimed, aimed, better, cause
-from bench.performance.results import PartResult, Results
-from bench.table import number, ratio
+from bench.performance.results import Results
+from bench.performance.words import about, anchor, goal, itself, spread, subject, times, title
+from bench.table import number
 
-__all__ = ["anchor", "page", "title"]
+__all__ = ["page"]
 
 HEAD = """# Performance
 
@@ -33,7 +31,7 @@ Made by `python -m bench.performance` of [bench/performance.json](../bench/perfo
 - Not measured: reconnection, encryption, networks, and what a message does after it has been received.
 
 To measure it yourself: `make bench`, for an hour, on a machine left alone; `make bench ARGS="--only hub"` for one part.
-That prints the same tables, and keeps every figure.
+That keeps every figure, and prints the tables that stand in [the figures](performance-figures.md).
 """
 
 PLACEHOLDER = """
@@ -68,24 +66,10 @@ def page(results: Results) -> str:
         _machine(results),
         BETTER + "".join(_better(comparisons)),
         _aims(comparisons),
-        *[_part(name, results.parts[name]) for name in PARTS if name in results.parts],
+        *[_part(name) for name in PARTS if name in results.parts],
         PEERS + "".join(_peers(results.environment["packages"])),
     ]
     return "\n".join(piece.strip("\n") + "\n" for piece in pieces)
-
-
-def title(name: str) -> str:
-    """Of a part: what it is about, in a few words."""
-    return re.split("[:,]", _subject(name))[0]
-
-
-def _subject(name: str) -> str:
-    first, _, _ = _about(name).partition("\n\n")
-    return _sentence(first.replace("\n", " ").removeprefix("The part about "))
-
-
-def _about(name: str) -> str:
-    return getdoc(PARTS[name]) or ""
 
 
 def _machine(results: Results) -> str:
@@ -114,113 +98,44 @@ def _machine(results: Results) -> str:
 
 def _better(comparisons: Sequence[Comparison]) -> Iterator[str]:
     for one in better(comparisons):
-        peers = "; ".join(f"{row.label} {_spread(times)}: {number(row.figure.median)}" for row, times in one.peers)
+        peers = "; ".join(f"{row.label} {spread(good)}: {number(row.figure.median)}" for row, good in one.peers)
         metric = one.comparison.metric
         yield f"| {metric.title} ({metric.unit}) | {one.ours.label}: {number(one.ours.figure.median)} | {peers} |\n"
 
 
 def _aims(comparisons: Sequence[Comparison]) -> str:
+    """Those that are missed, each with the number of its cause: many have the same."""
     all_of_them = list(aimed(comparisons))
-    missed = [one for one in all_of_them if not one.met]
+    missed = [(one, cause(one) or "No cause is known yet.") for one in all_of_them if not one.met]
+    numbers = {why: place for place, why in enumerate(dict.fromkeys(why for _, why in missed), 1)}
+    met = len(all_of_them) - len(missed)
     lines = [
         "## Aims\n",
-        f"{len(all_of_them) - len(missed)} of {len(all_of_them)} are met. Each of the others, and why:\n",
+        f"{met} of {len(all_of_them)} are met. The others, each with the number of its cause:\n",
         "| what | | beside | times as good | aim | why |",
         "|---|---|---|---|---|---|",
+        *[_missed(one, numbers[why]) for one, why in missed],
+        "",
+        *[f"{place}. {why}" for why, place in numbers.items()],
     ]
-    for one in missed:
-        lines.append(_missed(one))
     return "\n".join(lines)
 
 
-def _missed(one: Aimed) -> str:
-    metric, why = one.comparison.metric, cause(one) or "No cause is known yet."
+def _missed(one: Aimed, why: int) -> str:
+    metric = one.comparison.metric
     if one.aim.beside == ITSELF:
         figure = f"{number(one.row.figure.median)} {metric.unit}"
-        return f"| {metric.title} | {one.row.label} | | {figure} | {_itself(metric, one.aim.limit)} | {why} |"
-    times = _spread(metric.good(one.row.ratios[one.aim.beside]))
-    return (
-        f"| {metric.title} | {one.row.label} | {one.peer} | {times} | {_times(_goal(metric, one.aim.limit))} | {why} |"
-    )
+        return f"| {metric.title} | {one.row.label} | | {figure} | {itself(metric, one.aim.limit)} | {why} |"
+    good = spread(metric.good(one.row.ratios[one.aim.beside]))
+    return f"| {metric.title} | {one.row.label} | {one.peer} | {good} | {times(goal(metric, one.aim.limit))} | {why} |"
 
 
-def _part(name: str, part: PartResult) -> str:
-    _, _, text = _about(name).partition("\n\n")
+def _part(name: str) -> str:
+    _, _, text = about(name).partition("\n\n")
+    heading = title(name)
     chart = f"![How many times as good as the best peer](images/performance-{name}.svg)"
-    head = f"## {title(name)}\n\n{_subject(name)}\n\n{text}\n\n{chart}\n"
-    return "\n".join([head, *map(_table, part.comparisons)])
-
-
-def _table(comparison: Comparison) -> str:
-    """A column for each of ours, a row for each whom they are beside."""
-    metric = comparison.metric
-    subjects = [row for row in comparison.rows if row.role is Role.SUBJECT and row.ratios]
-    heads = [f"times as good: {row.label}" for row in subjects]
-    better = "more" if metric.more_is_better else "less"
-    lines = [
-        f"**{metric.title}** ({metric.unit}, {better} is better; {_rounds(comparison.rounds)})\n",
-        "| " + " | ".join(["", *heads, "median", "quartiles"]) + " |",
-        "|---" * (len(heads) + 3) + "|",
-    ]
-    for row in comparison.rows:
-        label = f"**{row.label}**" if row.role is Role.SUBJECT else row.label
-        cells = [_cell(comparison, subject, row) for subject in subjects]
-        figure = number(row.figure.median) + _verdict(row, ITSELF)
-        quartiles = f"{number(row.figure.lower)} to {number(row.figure.upper)}"
-        lines.append(f"| {' | '.join([label + _remark(comparison, row), *cells, figure, quartiles])} |")
-    if aims := _told_aims(comparison):
-        lines.append(f"\nAims: {aims}.")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(comparison: Comparison, subject: Row, row: Row) -> str:
-    if row.role is Role.SUBJECT or row.contestant not in subject.ratios:
-        return ""
-    verdicts = _verdict(subject, row.contestant)
-    if row.contestant == comparison.fastest:
-        verdicts = verdicts or _verdict(subject, FASTEST)
-    return _spread(comparison.metric.good(subject.ratios[row.contestant])) + verdicts
-
-
-def _remark(comparison: Comparison, row: Row) -> str:
-    if row.contestant == comparison.fastest:
-        return " (the fastest peer)"
-    return {Role.LIMIT: " (the limit)", Role.EXTRA: " (for information)"}.get(row.role, "")
-
-
-def _told_aims(comparison: Comparison) -> str:
-    metric = comparison.metric
-    told = []
-    for aim in metric.aims:
-        if aim.beside == ITSELF:
-            told.append(f"{_itself(metric, aim.limit)} {metric.unit}")
-        elif any(aim.beside in row.met for row in comparison.rows):
-            told.append(f"{_times(_goal(metric, aim.limit))} times as good as {comparison.label(aim.beside)}")
-    return ", ".join(told)
-
-
-def _itself(metric: Metric, limit: float) -> str:
-    return f"{'at least' if metric.more_is_better else 'at most'} {number(limit)}"
-
-
-def _goal(metric: Metric, limit: float) -> float:
-    return limit if metric.more_is_better else 1 / limit
-
-
-def _verdict(row: Row, peer: str) -> str:
-    return {None: "", True: " met", False: " **missed**"}[row.met.get(peer)]
-
-
-def _rounds(number: int) -> str:
-    return f"{number} rounds" if number > 1 else "1 round"
-
-
-def _spread(spread: Spread) -> str:
-    return f"{_times(spread.median)} ({_times(spread.lower)} to {_times(spread.upper)})"
-
-
-def _times(value: float) -> str:
-    return ratio(value, inverted=value < 0.1)
+    figures = f"[All figures](performance-figures.md#{anchor(heading)})."
+    return f"## {heading}\n\n{subject(name)}\n\n{text}\n\n{chart}\n\n{figures}\n"
 
 
 def _peers(found: Mapping[str, Any]) -> Iterator[str]:
@@ -229,13 +144,3 @@ def _peers(found: Mapping[str, Any]) -> Iterator[str]:
         differs = f", pinned to {peer.version}" if peer.version and version not in ("", peer.version) else ""
         cells = (peer.name, f"{version or 'absent'}{differs}", peer.uses, peer.manual, peer.absent)
         yield f"| {' | '.join(cells)} |\n"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def anchor(heading: str) -> str:
-    """As GitHub makes it of a heading."""
-    kept = [letter for letter in heading.lower() if letter.isalnum() or letter in " -_"]
-    return "".join(kept).replace(" ", "-")
