@@ -11,7 +11,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 import pgpubsub
@@ -160,7 +159,7 @@ def test_tasks_that_are_cancelled_while_they_enter_a_reader_all_end_and_leave_no
         assert not hub._engine.mailboxes
         source = hub._streams._sources[None]
         assert not source._lent
-        assert {one.conn.pgconn.transaction_status for one in source._idle} == {pq.TransactionStatus.IDLE}
+        assert all(session.idle for session in source._idle)
         async with asyncio.timeout(PATIENCE), stream.read(follow=False) as reader:
             assert len([event async for event in reader]) == 3000
 

@@ -336,7 +336,7 @@ class Reader:
     async def _meet(self, session: Session) -> None:
         """Make sure that `session` has the history that the position is about, or report that it has another."""
         home = await session.home(self._statements)
-        if session.conn in self._met and home == self._home and not session.pooled:
+        if session in self._met and home == self._home and not session.pooled:
             return
         self._home = home
         reading = self.reading
@@ -364,7 +364,7 @@ class Reader:
         if home.in_recovery and session.server != self._server:
             self._met.clear()  # the other may lag behind this one
         self._server = session.server
-        self._met.add(session.conn)
+        self._met.add(session)
 
     def _without_trimmed(self, rows: list[Any]) -> list[Any]:
         """The entries of a look or a page, behind what was removed."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 from psycopg import pq
+from psycopg.adapt import Transformer
 
+from pgpubsub.drivers.arrays import Column, Question
 from pgpubsub.drivers.interface import statement_error
-from pgpubsub.drivers.psycopg3 import break_off, let_go
+from pgpubsub.drivers.psycopg3_dial import CHECK_INTERVAL, CHECK_OFTEN
+from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.streams.installation import check_version, missing_schema, not_installed
 from pgpubsub.streams.statements import Statements
@@ -48,9 +53,33 @@ anew each time, which the server does by itself from about two million entries o
 what may be there, however much that is, and a plan made for a limit of 2,000 for a better one. It is the same plan. One
 that was made while a table had a single page is kept, too: it must not read the whole table when that has grown."""
 
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+"""The default may be one that a standby cannot have."""
+
 TRY_AGAIN = ("08", "57P", "53", "40", "58", "57014", "25006", "55P03")
 """SQLSTATEs, or their beginnings, of errors that pass: the connection, a shutdown, too many connections, a conflict
 with recovery, I/O, a time-out (PostgreSQL manual, "PostgreSQL Error Codes")."""
+
+
+Outcome = pq.abc.PGresult | PubSubError
+Parameters = Mapping[str, str | Column | None]
+
+PLACEHOLDER = re.compile(r"%(?:%|\((\w+)\)s)")
+
+
+@lru_cache
+def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
+    """A statement with `$1` for psycopg's `%(name)s`, and the names in that order.
+
+    >>> _numbered("SELECT %(a)s, %(b)s, %(a)s, '100 %%'")
+    ("SELECT $1, $2, $1, '100 %'", ('a', 'b'))
+    """
+    numbers: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return "%" if match[1] is None else f"${numbers.setdefault(match[1], len(numbers) + 1)}"
+
+    return PLACEHOLDER.sub(number, statement), tuple(numbers)
 
 
 class Home(NamedTuple):
@@ -62,32 +91,57 @@ class Home(NamedTuple):
 
 
 class Session:
-    """A connection that reads, lent to one reader at a time."""
+    """A connection that reads, lent to one reader at a time.
 
-    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
-        self.conn = conn
-        self.pooled = False
+    psycopg's cursors take as long as the server does for a short answer, so it is one of those that an event loop
+    watches. Whoever gives up waiting for an answer breaks it off, and the server ends the statement.
+    """
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any], pid: int, server: object) -> None:
+        self._pgconn = conn.pgconn
+        self._connection = Psycopg3LoopConnection(conn, pid, prepared=pid == conn.info.backend_pid)
+        self._connection.watch(lambda events: None, lambda lost: None)
+        self.pooled = self._connection.pooled
         """Whether a pooler stands between, so that the server at the other end may be another one each time."""
-        self.server: object = None
+        self.server = server
         """What tells this server from others, and from itself before it was started again."""
+        self._one_at_a_time = asyncio.Lock()
+        self._transformer = Transformer(conn)
         self._homes: dict[str, tuple[Home, float]] = {}  # by schema, and when that was asked
 
     @property
     def pid(self) -> int | None:
         """Of the server process at the other end, unless that may change."""
-        return None if self.pooled else self.conn.info.backend_pid
+        return None if self.pooled else self._connection.server_pid
 
-    async def prepare(self) -> None:
-        """Set it up."""
-        # The default may be one that a standby cannot have.
-        await self.conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-        async with self.conn.transaction():
-            row = await (await self.conn.execute(WHO_ARE_YOU)).fetchone()
-            assert row is not None
-            self.pooled = row[0] != self.conn.info.backend_pid
-            self.server = row[1:]
-            if not self.pooled:  # what is pooled belongs to others too
-                await self.conn.execute(SETTINGS)
+    @property
+    def idle(self) -> bool:
+        """Whether it can be lent."""
+        return self._pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    @property
+    def owes(self) -> bool:
+        """Whether an answer is waited for."""
+        return self._pgconn.transaction_status == pq.TransactionStatus.ACTIVE
+
+    def close(self, why: PubSubError | None = None) -> None:
+        """Break it off. Who waits for an answer gets `why`."""
+        self._connection.close(why)
+
+    def disown(self) -> None:
+        """After `fork()`, in the child."""
+        self._connection.disown()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """One that reads. Each statement in it has a snapshot of its own."""
+        await self.rows(BEGIN)
+        try:
+            yield
+        except Exception:
+            await self.rows("ROLLBACK")
+            raise
+        await self.rows("COMMIT")
 
     async def home(self, statements: Statements) -> Home:
         """Whose history it is. Another one may be restored in its place.
@@ -106,14 +160,32 @@ class Session:
             self._homes[statements.schema] = (home, monotonic())
         return home
 
-    async def rows(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-        """What `statement` returns."""
-        cursor = psycopg.AsyncCursor(self.conn)
-        query: Any = statement
-        await cursor.execute(query, parameters or {}, prepare=not self.pooled, binary=True)
-        return await cursor.fetchall()
+    async def rows(self, statement: str, parameters: Parameters | None = None) -> list[Any]:
+        """What `statement` returns.
 
-    async def first(self, statement: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        Raises:
+            psycopg.Error: what the server has against it, or the connection.
+            ConnectionLost: it was closed.
+        """
+        text, names = _numbered(statement)
+        question = Question(text, [parameters[name] for name in names] if parameters else [])
+        async with self._one_at_a_time:
+            answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._connection.query("a statement", [question], partial(_tell, answer))
+            try:
+                outcome = await answer
+            except asyncio.CancelledError:
+                self.close()
+                raise
+        if isinstance(outcome, PubSubError):
+            raise outcome.__cause__ if isinstance(outcome.__cause__, psycopg.Error) else outcome
+        self._transformer.set_pgresult(outcome)
+        try:
+            return self._transformer.load_rows(0, outcome.ntuples, tuple)
+        finally:
+            self._transformer.set_pgresult(None)  # it may have megabytes
+
+    async def first(self, statement: str, parameters: Parameters | None = None) -> Any:
         """The first row of that, or None."""
         rows = await self.rows(statement, parameters)
         return rows[0] if rows else None
@@ -147,7 +219,7 @@ class Source:
                 try:
                     # In a pool one transaction, so that one server answers all that is asked. It can get no id, and
                     # each statement has a snapshot of its own: positions may be taken in it.
-                    async with session.conn.transaction() if session.pooled else nullcontext():
+                    async with session.transaction() if session.pooled else nullcontext():
                         yield session
                 finally:
                     self._take_back(session)
@@ -170,44 +242,45 @@ class Source:
                 yield session
             finally:
                 self._lent.discard(session)
-                session.conn.pgconn.finish()
+                session.close()
         except psycopg.Error as error:
             raise self._explained(statements.schema, error) from error
 
     def end(self) -> None:
         """Close all, at once."""
         self._ended = True
-        for session in self._idle:
-            session.conn.pgconn.finish()
-        self._idle.clear()
+        while self._idle:
+            self._idle.pop().close()
         self.cut()
 
     def cut(self) -> None:
         """Break those that owe an answer."""
         for session in self._lent:
-            break_off(session.conn)
+            if session.owes:
+                session.close()
 
     def disown(self) -> None:
         """After `fork()`, in the child."""
         for session in [*self._idle, *self._lent]:
-            let_go(session.conn)
+            session.disown()
         self._idle.clear()
 
     async def _lend(self) -> Session:
         if self._ended:
             raise ConnectionLost("the hub was closed")
-        if self._idle:
+        while self._idle:
             session = self._idle.pop()
+            if session.idle:
+                break
         else:
             session = await self._connect()
-            await session.conn.set_read_only(True)
         self._lent.add(session)
         return session
 
     def _take_back(self, session: Session) -> None:
         self._lent.discard(session)
-        if self._ended or session.conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-            session.conn.pgconn.finish()
+        if self._ended or not session.idle:
+            session.close()
         else:
             self._idle.append(session)
 
@@ -216,13 +289,11 @@ class Source:
             conn = await psycopg.AsyncConnection.connect(await self._address(), autocommit=True)
         except (psycopg.Error, OSError, UnicodeError, ConnectionFailed) as error:
             raise ConnectionLost(f"cannot connect to read streams: {' '.join(str(error).split())}") from error
-        session = Session(conn)
         try:
-            await session.prepare()
+            return await _session_of(conn)
         except BaseException:
             conn.pgconn.finish()
             raise
-        return session
 
     def _explained(self, schema: str, error: psycopg.Error) -> PubSubError:
         sqlstate = error.sqlstate
@@ -231,3 +302,23 @@ class Source:
         if sqlstate is None or sqlstate.startswith(TRY_AGAIN):
             return ConnectionLost(f"a stream could not be read: {' '.join(str(error).split())}")
         return statement_error("reading a stream", error, lost=False, sqlstate=sqlstate)
+
+
+def _tell(answer: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not answer.done():  # else whoever asked is gone
+        answer.set_result(outcome)
+
+
+async def _session_of(conn: psycopg.AsyncConnection[Any]) -> Session:
+    """Set it up."""
+    await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)  # see BEGIN
+    async with conn.transaction():
+        row = await (await conn.execute(WHO_ARE_YOU)).fetchone()
+        assert row is not None
+        pid, *server = row
+        if pid == conn.info.backend_pid:  # what is pooled belongs to others too
+            await conn.execute(SETTINGS)
+    if pid == conn.info.backend_pid:
+        with suppress(psycopg.Error):  # where the server's system cannot do that
+            await conn.execute(CHECK_OFTEN, [CHECK_INTERVAL])
+    return Session(conn, pid, server)
