@@ -31,7 +31,7 @@ from pgpubsub.core.pages import Pages
 from pgpubsub.core.position import Anchor, Covered, Position
 from pgpubsub.core.reading import Batch
 from pgpubsub.streams.service import Streams
-from pgpubsub.streams.source import Session
+from pgpubsub.streams.session import Session
 from pgpubsub.streams.statements import Statements
 from tests.contract.faces import PATIENCE, AnyHub, Worker
 from tests.contract.faces import Covered as CoveredHub
