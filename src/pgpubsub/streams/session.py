@@ -82,7 +82,8 @@ class Home(NamedTuple):
 
 
 class Session:
-    """See the module. Whoever gives up waiting for an answer breaks it off, and the server ends the statement."""
+    """See the module. Whoever gives up waiting for an answer breaks it off: the server ends the statement when it
+    notices, and does not where a pooler stands between or its system cannot look."""
 
     def __init__(self, conn: psycopg.AsyncConnection[Any], pid: int, server: object) -> None:
         self._pgconn = conn.pgconn
