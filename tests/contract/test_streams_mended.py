@@ -11,7 +11,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 import pgpubsub
@@ -32,7 +31,7 @@ from pgpubsub.core.pages import Pages
 from pgpubsub.core.position import Anchor, Covered, Position
 from pgpubsub.core.reading import Batch
 from pgpubsub.streams.service import Streams
-from pgpubsub.streams.source import Session
+from pgpubsub.streams.session import Session
 from pgpubsub.streams.statements import Statements
 from tests.contract.faces import PATIENCE, AnyHub, Worker
 from tests.contract.faces import Covered as CoveredHub
@@ -160,7 +159,7 @@ def test_tasks_that_are_cancelled_while_they_enter_a_reader_all_end_and_leave_no
         assert not hub._engine.mailboxes
         source = hub._streams._sources[None]
         assert not source._lent
-        assert {one.conn.pgconn.transaction_status for one in source._idle} == {pq.TransactionStatus.IDLE}
+        assert all(session.idle for session in source._idle)
         async with asyncio.timeout(PATIENCE), stream.read(follow=False) as reader:
             assert len([event async for event in reader]) == 3000
 

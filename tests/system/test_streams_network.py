@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Literal
 
+import psycopg
 import pytest
 
 import pgpubsub
@@ -107,6 +108,63 @@ def test_reading_connections_that_fall_silent_are_given_up(stream_server: Tempor
         for follower in [*frozen_ones, *half_open]:
             follower.until(4)
             assert follower.payloads == ["0", "1", "2", "3"]
+
+
+def test_readers_go_on_at_once_when_the_way_to_the_server_was_lost(stream_server: TemporaryServer) -> None:
+    """Without a word, and there is a new one: the connections from before are of no use, whatever they do."""
+    with (
+        Proxy(stream_server.dsn(connect_timeout=2)) as proxy,
+        connect(stream_server.dsn()) as admin,
+        ExitStack() as stack,
+    ):
+        hub = {"heartbeat": 0.5, "heartbeat_timeout": 0.5}
+        followers = [
+            stack.enter_context(Follower(proxy.dsn(), "s", hub=hub, kind=kind, poll_interval=60))
+            for kind in ("Hub", "AsyncHub")
+            for _ in range(2)
+        ]
+        append(admin, "s", "0")
+        for follower in followers:
+            follower.until(1)
+        proxy.deafen()
+        proxy.hear()  # for those that come now
+        append(admin, "s", "1")
+        begun = monotonic()
+        for follower in followers:
+            follower.until(2)
+        assert monotonic() - begun < source.ANSWER / 2
+
+
+@contextmanager
+def slow_pages(admin: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Each takes that long, on a server that lives."""
+    with admin.transaction():
+        admin.execute("ALTER TABLE pgpubsub.trimmed RENAME TO trimmed_at_once")
+        admin.execute(f"""
+            CREATE VIEW pgpubsub.trimmed AS
+            SELECT known.* FROM pg_sleep({seconds}) LEFT JOIN pgpubsub.trimmed_at_once AS known ON true""")
+    try:
+        yield
+    finally:
+        with admin.transaction():
+            admin.execute("DROP VIEW pgpubsub.trimmed")
+            admin.execute("ALTER TABLE pgpubsub.trimmed_at_once RENAME TO trimmed")
+
+
+def test_slow_pages_come_to_their_end_although_the_hub_loses_its_connection_all_the_time(
+    stream_server: TemporaryServer,
+) -> None:
+    """What waits may wait in vain then, and is asked anew, but not again and again."""
+    seconds = 3
+    with connect(stream_server.dsn()) as admin:
+        append(admin, "s", "0")
+        with slow_pages(admin, seconds), Follower(stream_server.dsn(), "s", poll_interval=60) as live:
+            begun = monotonic()
+            while not live.events:
+                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+                assert monotonic() - begun < 5 * seconds, "it comes to nothing"
+                threading.Event().wait(0.1)  # for the hub to come back
+            assert live.payloads == ["0"]
 
 
 def test_a_frozen_server_is_waited_for(stream_server: TemporaryServer, impatient: None) -> None:

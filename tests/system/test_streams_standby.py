@@ -14,7 +14,7 @@ import pytest
 
 import pgpubsub
 from pgpubsub import Entry, Hub
-from pgpubsub.streams.source import Session
+from pgpubsub.streams.session import Session
 from pgpubsub.testing import TemporaryServer
 from tests.system.commits import be_synchronous
 from tests.system.standby import Standby

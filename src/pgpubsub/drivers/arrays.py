@@ -46,7 +46,8 @@ class Column(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A statement with columns as its parameters $1, $2 and so on, which returns rows of one number or NULL each."""
+    """A statement with its parameters $1, $2 and so on: columns, and text without NUL of which the statement says what
+    it stands for."""
 
     text: str
-    columns: Sequence[Column]
+    parameters: Sequence[Column | str | None]

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Answer = Sequence[int | None]
-"""The rows of a `Question`."""
+"""The rows of a `Question` that asks for one number, or NULL, in each."""
 
 Records = list[Any]
 """Notifications as the driver left them, oldest first."""

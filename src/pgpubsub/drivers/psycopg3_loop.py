@@ -22,7 +22,7 @@ from psycopg import pq
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
-from pgpubsub.drivers.arrays import Question
+from pgpubsub.drivers.arrays import Column, Question
 from pgpubsub.drivers.interface import LOST, Answer, encoding_error, parameters, statement_error, statement_name
 from pgpubsub.drivers.psycopg3 import decode, let_go, psycopg, remember_fatal_notice
 from pgpubsub.errors import ConnectionLost, PubSubError, ServerRefused
@@ -54,8 +54,22 @@ than a subscription's buffer holds by default. One reading of the socket may bri
 ONE, ALL = NOTIFY.encode(), NOTIFY_ALL.encode()
 
 
+OnResult = Callable[[pq.abc.PGresult | PubSubError], None]
+
+
 def _query(messages: Sequence[Message]) -> bytes:
     return ONE if len(messages) == 1 else ALL
+
+
+def _encoded(parameters: Sequence[Column | str | None], encoding: str) -> tuple[list[bytes | None], list[pq.Format]]:
+    """As libpq takes them."""
+    values = [None if one is None else one.encode(encoding) for one in parameters]
+    return values, [pq.Format.BINARY if isinstance(one, Column) else pq.Format.TEXT for one in parameters]
+
+
+def _numbers(result: pq.abc.PGresult) -> Answer:
+    values = [result.get_value(row, 0) for row in range(result.ntuples)]
+    return [None if value is None else int.from_bytes(value, signed=True) for value in values]
 
 
 @dataclass(slots=True)
@@ -73,8 +87,8 @@ class _Statement:
     unsent: bool = False
     """Whether it is only told its refusal, when its turn comes."""
     most_ends: int = ENDS
-    answer: Answer = ()
-    """The rows that came last."""
+    result: pq.abc.PGresult | None = None
+    """That came last."""
     commands: int = 0
     """How many results there are before `on_committed` is called."""
     on_committed: Callable[[], None] = lambda: None
@@ -204,14 +218,21 @@ class Psycopg3LoopConnection:
             self._loop.call_soon(self.read)  # nothing will come
 
     def answer(self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]) -> None:
-        what = "the append"
+        def on_result(outcome: pq.abc.PGresult | PubSubError) -> None:
+            on_done(outcome if isinstance(outcome, PubSubError) else _numbers(outcome))
+
+        self.query("the append", questions, on_result)
+
+    def query(self, what: str, questions: Sequence[Question], on_done: OnResult) -> None:
+        """`answer` with all that the last one returned, in binary form. Errors call it `what`."""
         try:
-            parameters = [[column.encode(self._encoding) for column in question.columns] for question in questions]
+            texts = {question.text: question.text.encode(self._encoding) for question in questions}
+            parameters = [_encoded(question.parameters, self._encoding) for question in questions]
         except UnicodeEncodeError as error:
             self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
             return
         if not psycopg.capabilities.has_pipeline() and len(questions) > 1:
-            self._answer_one_by_one(questions, on_done)
+            self._query_one_by_one(what, questions, on_done)
             return
         known = self._prepared
         new = [question.text for question in questions if known and question.text not in self._names]
@@ -226,15 +247,13 @@ class Psycopg3LoopConnection:
                 self._pgconn.enter_pipeline_mode()
             for text in new:
                 self._names[text] = f"pgpubsub_{next(self._numbers)}".encode()
-                self._pgconn.send_prepare(self._names[text], text.encode())
-            for question, values in zip(questions, parameters, strict=True):
-                formats = [pq.Format.BINARY] * len(values)
+                self._pgconn.send_prepare(self._names[text], texts[text])
+            for question, (values, formats) in zip(questions, parameters, strict=True):
                 if known:
                     name = self._names[question.text]
                     self._pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
                 else:
-                    query = question.text.encode()
-                    self._pgconn.send_query_params(query, values, None, formats, pq.Format.BINARY)
+                    self._pgconn.send_query_params(texts[question.text], values, None, formats, pq.Format.BINARY)
             if not alone:
                 self._pgconn.pipeline_sync()
 
@@ -243,7 +262,7 @@ class Psycopg3LoopConnection:
     def _on_answered(
         self,
         questions: Sequence[Question],
-        on_done: Callable[[Answer | PubSubError], None],
+        on_done: OnResult,
         statement: _Statement,
         new: Sequence[str],
         error: PubSubError | None,
@@ -253,22 +272,23 @@ class Psycopg3LoopConnection:
                 self._names.pop(text, None)
         if self._prepared and isinstance(error, ServerRefused) and error.sqlstate == INVALID_SQL_STATEMENT_NAME:
             self._prepared = False  # there is a pooler, though it looked like none
-            self.answer(questions, on_done)
+            self.query(statement.what, questions, on_done)
+        elif error is not None:
+            on_done(error)
         else:
-            on_done(statement.answer if error is None else error)
+            assert statement.result is not None
+            on_done(statement.result)
 
-    def _answer_one_by_one(
-        self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]
-    ) -> None:
+    def _query_one_by_one(self, what: str, questions: Sequence[Question], on_done: OnResult) -> None:
         """With an old libpq: each in a transaction of its own, of which only the last matters to anybody."""
 
-        def on_first_done(outcome: Answer | PubSubError) -> None:
+        def on_first_done(outcome: pq.abc.PGresult | PubSubError) -> None:
             if isinstance(outcome, PubSubError):
                 on_done(outcome)
             else:
-                self.answer(questions[1:], on_done)
+                self.query(what, questions[1:], on_done)
 
-        self.answer(questions[:1], on_first_done)
+        self.query(what, questions[:1], on_first_done)
 
     def _encoded(self, messages: Sequence[Message]) -> list[bytes]:
         return [text.encode(self._encoding) for text in parameters(messages)]
@@ -382,9 +402,7 @@ class Psycopg3LoopConnection:
     def _take_answer(self, statement: _Statement, result: pq.abc.PGresult) -> None:
         statement.answered = True
         statement.commands -= 1
-        if result.status == pq.ExecStatus.TUPLES_OK and result.fformat(0) == pq.Format.BINARY:
-            values = [result.get_value(row, 0) for row in range(result.ntuples)]
-            statement.answer = [None if value is None else int.from_bytes(value, signed=True) for value in values]
+        statement.result = result
         if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
             error = psycopg.errors.error_from_result(result, self._encoding)
             if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):

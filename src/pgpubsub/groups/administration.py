@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -101,7 +101,7 @@ class Groups:
             if to.tzinfo is None:
                 raise ValueError(f"{to!r} has no time zone: which moment that is depends on where one is")
             end, _ = await place_at(self._streams, self._description, END)
-            ((last,),) = await self._ask(self._statements.before, 0, time=to)
+            ((last,),) = await self._ask(self._statements.before, 0, time=str(to))
             return Place(Covered(), end.covered, last)
         start = self._description.start(to)
         if start is BEGINNING:
@@ -115,9 +115,9 @@ class Groups:
         check_group(group)
         return group_id(self._stream, group)
 
-    async def _ask(self, statement: str, id: int, **parameters: Any) -> Sequence[Any]:
+    async def _ask(self, statement: str, id: int, **parameters: str) -> Sequence[Any]:
         self._engine.start()
-        named: Mapping[str, Any] = {"stream": str(self._stream), "group": str(id), **parameters}
+        named = {"stream": str(self._stream), "group": str(id), **parameters}
         async with self._streams.lent(self._description.schema) as session:
             return await session.rows(statement, named)
 

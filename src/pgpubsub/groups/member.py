@@ -31,7 +31,7 @@ from pgpubsub.randomness import new_delays
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.rows import event
 from pgpubsub.streams.service import Streams
-from pgpubsub.streams.source import Session
+from pgpubsub.streams.session import Session
 
 __all__ = ["Member", "Settings"]
 

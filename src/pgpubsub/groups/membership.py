@@ -22,7 +22,7 @@ from pgpubsub.groups.statements import (
     place_of,
 )
 from pgpubsub.streams.rows import event
-from pgpubsub.streams.source import Session
+from pgpubsub.streams.session import Session
 from pgpubsub.streams.statements import as_array
 
 __all__ = ["Due", "Ended", "Members", "Membership", "Taken", "Written"]

@@ -9,6 +9,7 @@ from typing import Any
 from pgpubsub.core.groups import Place, Write
 from pgpubsub.core.position import Covered
 from pgpubsub.core.sql import quote_identifier
+from pgpubsub.drivers.arrays import Column
 from pgpubsub.streams.statements import Statements, as_array
 
 __all__ = [
@@ -271,7 +272,7 @@ def parameters_of_parked(write: Write) -> Mapping[str, Any]:
         "togethers": as_array([one.together for one in parked]),
         "delays": as_array([_or_null(one.delay) for one in parked]),
         "dead": as_array([str(one.dead) for one in parked]),
-        "errors": [one.error for one in parked],
+        "errors": Column("text", [one.error for one in parked]),
     }
 
 

@@ -24,7 +24,8 @@ from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Observation
 from pgpubsub.streams.installation import restored
-from pgpubsub.streams.source import Home, Session, Source
+from pgpubsub.streams.session import Home, Session
+from pgpubsub.streams.source import Source
 from pgpubsub.streams.statements import Statements, as_array
 from pgpubsub.streams.watch import Watch
 
@@ -188,7 +189,7 @@ class Reader:
         if not reading.in_midst or reading.behind:
             self._woken.clear()  # what wakes us from now on may be news
         try:
-            async with self._source.session(self._statements) as session:
+            async with self._source.session(self._statements, spare=self.error is not None) as session:
                 await self._meet(session)
                 await self._take(session)
                 if self._asked and not reading.behind:  # the answer is one of this server, so it says what follows
@@ -336,7 +337,7 @@ class Reader:
     async def _meet(self, session: Session) -> None:
         """Make sure that `session` has the history that the position is about, or report that it has another."""
         home = await session.home(self._statements)
-        if session.conn in self._met and home == self._home and not session.pooled:
+        if session in self._met and home == self._home and not session.pooled:
             return
         self._home = home
         reading = self.reading
@@ -364,7 +365,7 @@ class Reader:
         if home.in_recovery and session.server != self._server:
             self._met.clear()  # the other may lag behind this one
         self._server = session.server
-        self._met.add(session.conn)
+        self._met.add(session)
 
     def _without_trimmed(self, rows: list[Any]) -> list[Any]:
         """The entries of a look or a page, behind what was removed."""

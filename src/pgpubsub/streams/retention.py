@@ -14,7 +14,8 @@ from contextlib import suppress
 from pgpubsub.errors import PubSubError, ServerRefused
 from pgpubsub.logs import EventLog
 from pgpubsub.randomness import spread
-from pgpubsub.streams.source import Session, Source
+from pgpubsub.streams.session import Session
+from pgpubsub.streams.source import Source
 from pgpubsub.streams.statements import Statements
 
 __all__ = ["Trimmer"]

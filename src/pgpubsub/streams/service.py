@@ -19,7 +19,8 @@ from pgpubsub.streams.description import Description, Options, traced
 from pgpubsub.streams.inbox import Inbox
 from pgpubsub.streams.reader import Reader, Sink
 from pgpubsub.streams.retention import Trimmer
-from pgpubsub.streams.source import Session, Source
+from pgpubsub.streams.session import Session
+from pgpubsub.streams.source import Source
 from pgpubsub.streams.statements import Statements
 from pgpubsub.streams.watch import Watch
 from pgpubsub.tracing import Tracing
