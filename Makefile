@@ -8,6 +8,9 @@ SECONDS ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# The suite starts hundreds of Pythons, each of which would compile everything anew, as images of containers like to tell them.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
