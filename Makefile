@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+# Two for each processor of CI, since tests wait as much as they work. Each worker has servers of its own.
+WORKERS ?= 4
 ROUNDS ?= 200
 SECONDS ?= 60
 BIN := $(VENV)/bin
