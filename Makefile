@@ -2,11 +2,15 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+# Two for each processor of CI, since tests wait as much as they work. Each worker has servers of its own.
+WORKERS ?= 4
 ROUNDS ?= 200
 SECONDS ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# The suite starts hundreds of Pythons, each of which would compile everything anew, as images of containers like to tell them.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
