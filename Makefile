@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Two for each processor of CI, since tests wait as much as they work. Each worker has servers of its own.
-WORKERS ?= 4
+# One more than CI has processors, since tests wait now and then. Each worker has servers of its own.
+WORKERS ?= 3
 ROUNDS ?= 200
 SECONDS ?= 60
 BIN := $(VENV)/bin
