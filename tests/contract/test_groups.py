@@ -208,6 +208,19 @@ def test_what_fails_too_often_is_set_aside_and_frees_its_key(stream: AnyStream) 
     assert info(stream, "billing").lag == 0
 
 
+def test_an_error_that_the_database_cannot_spell_is_stored_with_escapes(
+    new_hub_of: Callable[..., AnyHub], hub_kind: str, dsn: str, latin1: str
+) -> None:
+    its = psycopg.conninfo.make_conninfo(dsn, dbname=latin1)
+    with psycopg.connect(its) as conn:
+        pgpubsub.streams.install(conn)
+    stream = open_stream(new_hub_of(hub_kind, its), hub_kind)
+    stream.append("bad")
+    process(stream, "billing", lambda entry: _raise(ValueError("é → \ud800")), attempts=1, follow=False)
+    (letter,) = administer(stream, "dead", "billing")
+    assert letter.error == "ValueError: é \\u2192 ?"
+
+
 def test_a_failure_can_be_said_without_an_exception(stream: AnyStream) -> None:
     stream.append("a")
     with consume(stream, "billing", attempts=1) as consumer:

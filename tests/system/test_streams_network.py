@@ -16,9 +16,10 @@ import pytest
 
 import pgpubsub
 from pgpubsub import Hub
+from pgpubsub.groups import membership
 from pgpubsub.streams import source
 from pgpubsub.testing import Proxy, TemporaryServer
-from tests.contract.faces import Worker
+from tests.contract.faces import PATIENCE, Worker
 from tests.system.pgbouncer import PgBouncer, PoolMode
 from tests.system.processes import with_children
 from tests.system.streams import (
@@ -28,6 +29,7 @@ from tests.system.streams import (
     Writers,
     append,
     connect,
+    one,
     payloads,
     read_all,
     save,
@@ -167,6 +169,52 @@ def test_slow_pages_come_to_their_end_although_the_hub_loses_its_connection_all_
             assert live.payloads == ["0"]
 
 
+@pytest.mark.since_postgresql(17)
+def test_a_page_whose_connection_the_server_ends_is_asked_for_again(stream_server: TemporaryServer) -> None:
+    """Whatever it has against it: here, a limit of transactions."""
+    with connect(stream_server.dsn()) as admin:
+        append(admin, "s", "0")
+        admin.execute("CREATE ROLE hasty SUPERUSER LOGIN")
+        admin.execute("ALTER ROLE hasty SET transaction_timeout = '1s'")
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'hasty'"
+        try:
+            with (
+                slow_pages(admin, 2),
+                Follower(stream_server.dsn(), "s", read_conninfo=stream_server.dsn(user="hasty")) as live,
+            ):
+                until(lambda: one(admin, sessions) > 0)
+                admin.execute("ALTER ROLE hasty RESET transaction_timeout")
+                until(lambda: one(admin, sessions) == 0, "its end")
+                live.until(1)
+                assert live.payloads == ["0"]
+        finally:
+            until(lambda: one(admin, sessions) == 0)
+            admin.execute("DROP ROLE hasty")
+
+
+def test_a_member_of_a_group_goes_on_at_once_when_the_way_to_the_server_was_lost(
+    stream_server: TemporaryServer,
+) -> None:
+    """Although its connection had nothing to do just then, so that nobody broke it off."""
+    with (
+        Proxy(stream_server.dsn(connect_timeout=2)) as proxy,
+        connect(stream_server.dsn()) as admin,
+        Hub(proxy.dsn(), heartbeat=0.5, heartbeat_timeout=0.5) as hub,
+        hub.stream("s").consume("billing", lease=60) as consumer,
+    ):
+        for number in range(5):  # at different times of what it does by itself
+            append(admin, "s", f"{number}, before")
+            with consumer.get(timeout=PATIENCE):
+                pass
+            proxy.deafen()
+            proxy.hear()  # for those that come now
+            append(admin, "s", f"{number}, after")
+            begun = monotonic()
+            with consumer.get(timeout=2 * membership.ANSWER) as delivery:
+                assert delivery.payload == f"{number}, after"
+            assert monotonic() - begun < membership.ANSWER / 2
+
+
 def test_a_frozen_server_is_waited_for(stream_server: TemporaryServer, impatient: None) -> None:
     with (
         connect(stream_server.dsn()) as admin,
@@ -288,6 +336,33 @@ def test_a_transaction_pool_is_read_from_and_appended_to(
             for stream, follower in zip(("s", "s", "quiet"), followers, strict=True):
                 follower.until(len(writers.committed(stream)))
                 writers.check(stream, follower.events, admin)
+
+
+def test_why_reading_was_interrupted_is_told_behind_a_pool_too(
+    stream_server: TemporaryServer, make_pgbouncer: MakePgBouncer, caplog: pytest.LogCaptureFixture
+) -> None:
+    pooler = make_pgbouncer(stream_server, "transaction")
+    with (
+        connect(stream_server.dsn()) as admin,
+        slow_pages(admin, 0.5),
+        Follower(stream_server.dsn(), "s", read_conninfo=pooler.dsn(), poll_interval=0.1) as live,
+    ):
+        until(
+            lambda: one(
+                admin,
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE state = 'active' AND query ~ 'trimmed' AND pid <> pg_backend_pid()",
+            )
+        )
+        append(admin, "s", "0")
+        live.until(1)
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelname == "WARNING" and "stream" in record.__dict__
+    ]
+    assert told
+    assert all("administrator command" in one or "server conn crashed" in one for one in told), told
 
 
 def test_a_pool_does_not_hide_that_the_server_was_set_back(

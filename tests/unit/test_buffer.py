@@ -213,6 +213,17 @@ def test_who_is_always_late_gets_notifications_between_the_gaps(capacity: int) -
     assert counts + len(newest) == newest[-1]
 
 
+def test_gaps_of_several_reasons_do_not_take_turns_alone() -> None:
+    buffer = Subject("drop_oldest", 2)
+    taken = []
+    for _ in range(40):
+        buffer.fill("aaa")
+        buffer.tell(LOST)
+        buffer.fill("aaa")
+        taken.append(buffer.take())
+    assert sum(isinstance(event, Notify) for event in taken) >= 10
+
+
 def test_what_comes_after_a_gap_waits_for_the_subscriber_and_takes_no_room() -> None:
     buffer = Subject("drop_oldest", capacity=2, capacity_bytes=6)
     buffer.fill("abc", "xx")
@@ -557,6 +568,7 @@ class Model:
         self.empty_at = NOON
         self.taken = self.dropped = self.gaps = 0
         self.kept: list[Notify] = []  # that are not dropped: put back, or next after a gap
+        self._next: list[Notify | Gap] = []
         self.after_gap = False
         self.closed = False
 
@@ -568,6 +580,11 @@ class Model:
     def held(self) -> list[Notify]:
         """Those that count."""
         return [event for event in self.notifications if event not in self.kept]
+
+    @property
+    def next(self) -> list[Notify | Gap]:
+        """Those that come first, whatever is lost: kept ones, and the gaps before them."""
+        return [event for event in self._next if any(event is one for one in self.owed)]
 
     def put(self, events: list[Notify], now: datetime) -> None:
         if self.closed:
@@ -585,8 +602,9 @@ class Model:
             while not self.closed and not self.fits():
                 if self.overflow == "close":
                     self.closed = True
-                elif self.overflow != "clear" and self.after_gap and self.owed[0] in self.held[:-1]:
+                elif self.overflow != "clear" and self.after_gap and not self.next and self.held[0] is not event:
                     self.kept = self.held[:1]
+                    self._next = self.owed[: self.owed.index(self.kept[0]) + 1]
                 else:
                     gone = self.held[:-1] if self.overflow == "clear" else self.held[:1]
                     self.lose(gone or [event])
@@ -633,12 +651,13 @@ class Model:
     def restore(self, event: Notify | Gap) -> None:
         """The buffer took `event`, the last that it gave, back."""
         if isinstance(event, Gap):
-            self.owed.insert(0, without_words(event))
+            event = without_words(event)
             self.gaps -= 1
         else:
-            self.owed.insert(0, event)
             self.kept.append(event)
             self.taken -= 1
+        self.owed.insert(0, event)
+        self._next = [event, *self.next]
 
     def check(self, buffer: Buffer) -> None:
         held = len(self.notifications)

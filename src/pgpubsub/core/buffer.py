@@ -131,7 +131,7 @@ class Buffer:
         self.gaps = 0
         """Gaps taken out."""
         self._clock = clock
-        self._next: deque[Notify | Gap] = deque()  # these come first, and are not dropped
+        self._next: deque[Notify | Gap] = deque()  # these come first, and do not go for want of room
         self._losses: dict[GapReason, _Loss] = {}  # these come then
         self._queue: deque[Notify | Gap] = deque()  # and these
         self._after_gap = False  # whether a gap was the last that was taken
@@ -174,10 +174,13 @@ class Buffer:
     def restore(self, event: Notify | Gap) -> None:
         """Put back what was taken last, and could not be handed over, even if there is no room for it any more.
 
-        It comes before what was lost meanwhile, and is not dropped.
+        It comes before what was lost meanwhile, and does not go for want of room. As in `take`, nothing is called once
+        something has changed.
         """
-        self._next.appendleft(event)
-        self.gaps -= isinstance(event, Gap)
+        taken = isinstance(event, Gap)
+        following = deque((event, *self._next))
+        self._next = following
+        self.gaps -= taken
 
     def __len__(self) -> int:
         """How many can be taken, gaps included."""
@@ -267,8 +270,10 @@ class Buffer:
         if isinstance(event, Notify):
             self._held -= 1
             self._bytes -= _size(event)
-            if self._after_gap and not self._next and not self._losses:
+            if self._after_gap and not self._next:
+                self._next.extend(loss.as_gap() for loss in self._losses.values())
                 self._next.append(event)
+                self._losses = {}
                 return
         self._lose(event)
 

@@ -118,6 +118,7 @@ class Member:
     def _begin(self) -> None:
         self._lanes_due = False
         self._rewritten = False
+        self._doubted = False  # whether the server may not be there any more
         self._expected = 0  # more slots, when it looked last
         self._to_come = False  # whether parked entries will be due within a day
         self._tick_at = self._due_at = 0.0
@@ -143,6 +144,7 @@ class Member:
     def retry(self) -> None:
         """The server can be reached again."""
         self._lanes.retry()
+        self._doubted = True
         self.wake()
 
     def finish(self) -> None:
@@ -207,6 +209,9 @@ class Member:
             self._woken.clear()
             if self._rewritten:
                 raise Ended
+            if self._doubted:
+                self._doubted = False
+                await membership.prove()
             if monotonic() >= self._tick_at:
                 await self._tick(membership)
             if self._lanes_due:

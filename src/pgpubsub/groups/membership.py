@@ -30,6 +30,9 @@ __all__ = ["Due", "Ended", "Members", "Membership", "Taken", "Written"]
 ANSWER = 30.0
 """Seconds that the server may take for a statement."""
 
+PROOF = 5.0
+"""Seconds that it may take for one that does nothing, and waits for nothing."""
+
 NAME = f"{socket.gethostname()} {{}}"
 
 
@@ -124,6 +127,10 @@ class Membership:
             raise Ended
         return Members(*row)
 
+    async def prove(self) -> None:
+        """Make sure that the server is at the other end: the way to it may have been lost without a word."""
+        await self._run("SELECT", {}, PROOF)
+
     async def take(self, wanted: int) -> Taken:
         """Take so many slots, if they are free."""
         rows = await self._rows(self._statements.take, member=self.id, wanted=wanted)
@@ -148,7 +155,7 @@ class Membership:
         parameters = {"member": self.id, **parameters_of_slots(write, self._slot_rows)}
         if write.done or write.noted or write.started or write.parked:
             statement = self._statements.write_down
-            parameters.update(parameters_of_parked(write))
+            parameters.update(parameters_of_parked(write, self._session.expressible))
         rows = await self._run(statement, parameters)
         if not rows:
             raise Ended
@@ -177,9 +184,9 @@ class Membership:
         named = {name: None if value is None else str(value) for name, value in parameters.items()}
         return await self._run(statement, {"group": str(self._group), **named})
 
-    async def _run(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+    async def _run(self, statement: str, parameters: Mapping[str, Any], seconds: float = ANSWER) -> list[Any]:
         try:
-            async with asyncio.timeout(ANSWER):
+            async with asyncio.timeout(seconds):
                 return await self._session.rows(statement, parameters)
         except TimeoutError as error:
-            raise ConnectionLost(f"the server did not answer within {ANSWER:g} s") from error
+            raise ConnectionLost(f"the server did not answer within {seconds:g} s") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -258,8 +258,8 @@ def parameters_of_slots(write: Write, places: Mapping[int, str]) -> Mapping[str,
     }
 
 
-def parameters_of_parked(write: Write) -> Mapping[str, Any]:
-    """Those that `write_down` has beside."""
+def parameters_of_parked(write: Write, expressible: Callable[[str], str]) -> Mapping[str, Any]:
+    """Those that `write_down` has beside. `expressible`: makes an error's text one that the server can store."""
     parked = write.parked
     return {
         "done": as_array(write.done),
@@ -272,7 +272,7 @@ def parameters_of_parked(write: Write) -> Mapping[str, Any]:
         "togethers": as_array([one.together for one in parked]),
         "delays": as_array([_or_null(one.delay) for one in parked]),
         "dead": as_array([str(one.dead) for one in parked]),
-        "errors": Column("text", [one.error for one in parked]),
+        "errors": Column("text", [None if one.error is None else expressible(one.error) for one in parked]),
     }
 
 

@@ -205,7 +205,7 @@ class Reader:
 
     async def _meet_any(self) -> bool:
         try:
-            async with self._source.session(self._statements) as session:
+            async with self._source.session(self._statements, spare=self.error is not None) as session:
                 await self._meet(session)
         except _Lagging:  # it will come
             return True

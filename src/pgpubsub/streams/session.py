@@ -21,7 +21,7 @@ from psycopg.adapt import Transformer
 from pgpubsub.drivers.arrays import Column, Question
 from pgpubsub.drivers.psycopg3_dial import CHECK_INTERVAL, CHECK_OFTEN
 from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection
-from pgpubsub.errors import PubSubError
+from pgpubsub.errors import ConnectionLost, PubSubError
 from pgpubsub.streams.installation import check_version, not_installed
 from pgpubsub.streams.statements import Statements
 
@@ -51,6 +51,9 @@ that was made while a table had a single page is kept, too: it must not read the
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 """The default may be one that a standby cannot have."""
+
+_CERTAIN = {b"UTF8": "utf-8", b"LATIN1": "latin-1"}
+"""Of others, Python's idea may differ from PostgreSQL's in some characters."""
 
 Outcome = pq.abc.PGresult | PubSubError
 Parameters = Mapping[str, str | Column | None]
@@ -112,6 +115,11 @@ class Session:
         """Whether an answer is waited for."""
         return self._pgconn.transaction_status == pq.TransactionStatus.ACTIVE
 
+    def expressible(self, text: str) -> str:
+        """The text, with escapes for what the server's encoding may not have."""
+        encoding = _CERTAIN.get(self._pgconn.parameter_status(b"server_encoding") or b"", "ascii")
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
     def close(self, why: PubSubError | None = None) -> None:
         """Break it off. Who waits for an answer gets `why`."""
         self._connection.close(why)
@@ -126,8 +134,10 @@ class Session:
         await self.rows(BEGIN)
         try:
             yield
-        except Exception:
-            await self.rows("ROLLBACK")
+        except Exception:  # which says more than what becomes of the transaction
+            if self._pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+                with suppress(psycopg.Error, ConnectionLost):
+                    await self.rows("ROLLBACK")
             raise
         await self.rows("COMMIT")
 

@@ -65,7 +65,7 @@ class Source:
         except TimeoutError as error:
             raise ConnectionLost(f"the server that streams are read from did not answer in {ANSWER:g} s") from error
         except psycopg.Error as error:
-            raise self._explained(statements.schema, error) from error
+            raise self._explained("reading a stream", statements.schema, error) from error
 
     @asynccontextmanager
     async def own(self, statements: Statements) -> AsyncIterator[Session]:
@@ -83,7 +83,7 @@ class Source:
                 del self._lent[session]
                 session.close()
         except psycopg.Error as error:
-            raise self._explained(statements.schema, error) from error
+            raise self._explained("a statement about a stream", statements.schema, error) from error
 
     def end(self) -> None:
         """Close all, at once."""
@@ -93,8 +93,8 @@ class Source:
         self.cut()
 
     def cut(self) -> None:
-        """The server at the other end is not there any more, or the way to it: use none any more that is there now, and
-        break those that owe an answer. For all that is known here it may have been on its way."""
+        """The server at the other end may not be there any more, or the way to it: use none of the connections that lie
+        idle, and break those that owe an answer. For all that is known here it may have been on its way."""
         while self._idle:
             self._idle.pop().close()
         for session, spared in self._lent.items():
@@ -137,10 +137,11 @@ class Source:
             conn.pgconn.finish()
             raise
 
-    def _explained(self, schema: str, error: psycopg.Error) -> PubSubError:
+    def _explained(self, what: str, schema: str, error: psycopg.Error) -> PubSubError:
         sqlstate = error.sqlstate
         if missing_schema(sqlstate):
             return not_installed(schema, error)
-        if sqlstate is None or sqlstate.startswith(TRY_AGAIN):
-            return ConnectionLost(f"a stream could not be read: {' '.join(str(error).split())}")
-        return statement_error("reading a stream", error, lost=False, sqlstate=sqlstate)
+        ended = error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+        if sqlstate is None or sqlstate.startswith(TRY_AGAIN) or ended:
+            return ConnectionLost(f"{what} failed: {' '.join(str(error).split())}")
+        return statement_error(what, error, lost=False, sqlstate=sqlstate)
