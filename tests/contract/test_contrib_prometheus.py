@@ -22,7 +22,7 @@ from tests.contract.faces import AnyHub, listening_pid
 from tests.contract.groups import consume, process
 from tests.contract.streams import open_stream
 from tests.contract.test_handler import eventually
-from tests.contract.test_hub_life import Switch, backends, cut_off, nobody, switch  # noqa: F401  # fixtures
+from tests.contract.test_hub_life import Switch, cut_off, nobody, switch, terminate_all  # noqa: F401  # fixtures
 from tests.contract.test_pubsub import terminate
 
 Admin = psycopg.Connection[Any]
@@ -170,8 +170,7 @@ def test_a_lost_lease_is_counted(installed: str, new_hub: NewHub, scraped: Scrap
         stream.append("1")
         with consume(stream, "billing") as deliveries:
             in_hand = deliveries.get(timeout=20)
-            for pid in backends(admin):
-                terminate(admin, pid)
+            terminate_all(admin)
             eventually(lambda: scraped("group_leases_lost_total", stream="", group="billing") == 1)
             with pytest.raises(LeaseLost):
                 in_hand.acknowledge()
