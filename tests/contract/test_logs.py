@@ -149,12 +149,13 @@ def test_percent_signs_and_braces_in_fields_stay_as_they_are(kept: Kept) -> None
     assert kept.records[0]["message"] == "because of 100 % {of} %(it)s"
 
 
-def test_what_is_not_asked_for_is_not_made() -> None:
+def test_what_is_not_asked_for_is_not_made(caplog: pytest.LogCaptureFixture) -> None:
     class Expensive:
         def __str__(self) -> str:
             raise AssertionError("it was made")
 
-    EventLog("test").info("happened", "because of %(what)s", what=Expensive())
+    with caplog.at_level(logging.WARNING, "pgpubsub.test"):
+        EventLog("test").info("happened", "because of %(what)s", what=Expensive())
 
 
 @pytest.mark.parametrize("taken", ["stream", "event_name", "error_type"])

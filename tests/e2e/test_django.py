@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.e2e.test_examples import ROOT, environment
+from tests.e2e.test_examples import ROOT, environment, new_database
 from tests.e2e.test_servers import admin, free_port, listening, running, until
 
 __all__ = ["admin", "environment"]
@@ -25,11 +25,11 @@ SHOP = ROOT / "examples" / "django_shop"
 @pytest.fixture(scope="module")
 def shop(environment: dict[str, str], dsn: str) -> Iterator[dict[str, str]]:
     """A database of its own, with everything that migrations make."""
+    new_database(dsn, "shop")
+    ours = environment | {"PYTHONPATH": str(SHOP), "PGDATABASE": "shop"}
+    manage("migrate", environment=ours)
+    yield ours
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE shop")
-        ours = environment | {"PYTHONPATH": str(SHOP), "PGDATABASE": "shop"}
-        manage("migrate", environment=ours)
-        yield ours
         connection.execute("DROP DATABASE shop WITH (FORCE)")
 
 

@@ -193,9 +193,10 @@ def test_a_page_whose_connection_the_server_ends_is_asked_for_again(stream_serve
 
 
 def test_a_member_of_a_group_goes_on_at_once_when_the_way_to_the_server_was_lost(
-    stream_server: TemporaryServer,
+    stream_server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although its connection had nothing to do just then, so that nobody broke it off."""
+    monkeypatch.setattr(membership, "PROOF", 1.0)
     with (
         Proxy(stream_server.dsn(connect_timeout=2)) as proxy,
         connect(stream_server.dsn()) as admin,

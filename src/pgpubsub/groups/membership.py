@@ -184,7 +184,8 @@ class Membership:
         named = {name: None if value is None else str(value) for name, value in parameters.items()}
         return await self._run(statement, {"group": str(self._group), **named})
 
-    async def _run(self, statement: str, parameters: Mapping[str, Any], seconds: float = ANSWER) -> list[Any]:
+    async def _run(self, statement: str, parameters: Mapping[str, Any], most: float | None = None) -> list[Any]:
+        seconds = most or ANSWER
         try:
             async with asyncio.timeout(seconds):
                 return await self._session.rows(statement, parameters)
