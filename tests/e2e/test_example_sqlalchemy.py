@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from tests.e2e.test_examples import ROOT, environment
+from tests.e2e.test_examples import ROOT, environment, new_database
 
 __all__ = ["environment"]
 
@@ -34,10 +34,10 @@ def run(environment: dict[str, str], dsn: str) -> Iterator[Run]:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    new_database(dsn, "orders")
+    yield run
+    run("-m", "alembic", "downgrade", "base")
     with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE orders")
-        yield run
-        run("-m", "alembic", "downgrade", "base")
         admin.execute("DROP DATABASE orders WITH (FORCE)")
 
 
