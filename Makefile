@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# One more than CI has processors, since tests wait now and then. Each worker has servers of its own.
-WORKERS ?= 3
+# As many as CI has processors. Each has servers of its own.
+WORKERS ?= 2
 ROUNDS ?= 200
 SECONDS ?= 60
 BIN := $(VENV)/bin
