@@ -11,12 +11,13 @@ from pgpubsub.core import reading
 from pgpubsub.core.appender import Appender
 from pgpubsub.core.buffer import Buffer
 from pgpubsub.core.grouping import Call, Grouping
-from pgpubsub.core.groups import UNSEEN, Share
+from pgpubsub.core.groups import Share
 from pgpubsub.core.heartbeat import Heartbeat, _Phase
 from pgpubsub.core.reading import Reading
 from pgpubsub.core.registry import Registry
 from pgpubsub.core.sender import Sender
 from pgpubsub.core.session import Session
+from pgpubsub.core.slots import UNSEEN
 from tests.sim.transitions import Machine, meanings
 
 __all__ = ["MACHINES", "States"]

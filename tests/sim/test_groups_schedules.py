@@ -33,9 +33,10 @@ from uuid import UUID
 import pytest
 
 from pgpubsub.core import groups
-from pgpubsub.core.groups import MANY, SLOTS, UNSEEN, Item, Lane, Parked, Place, Share, Write, quota
+from pgpubsub.core.groups import MANY, Share
 from pgpubsub.core.position import Anchor, Covered, Position, Snapshot, spans
 from pgpubsub.core.reading import Batch, Look, Measure, Newest, Page, Reading
+from pgpubsub.core.slots import SLOTS, UNSEEN, Item, Lane, Parked, Place, Write, quota
 from tests.sim.simulation import Simulation, schedules
 
 SCHEDULES = schedules(100)

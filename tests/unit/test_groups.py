@@ -9,22 +9,10 @@ from uuid import UUID
 import pytest
 
 from pgpubsub.core import groups
-from pgpubsub.core.groups import (
-    MANY,
-    SLOTS,
-    UNSEEN,
-    Item,
-    Lane,
-    Parked,
-    Place,
-    Share,
-    SlotState,
-    Started,
-    Write,
-    quota,
-)
+from pgpubsub.core.groups import MANY, Share
 from pgpubsub.core.position import Covered, Position
 from pgpubsub.core.reading import Batch
+from pgpubsub.core.slots import SLOTS, UNSEEN, Item, Lane, Parked, Place, SlotState, Started, Write, quota
 
 XID = 100
 """The transaction of all entries for which it does not matter."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from pgpubsub.core.groups import Place
 from pgpubsub.core.position import BEGINNING, END, Covered, Start, stream_id
+from pgpubsub.core.slots import Place
 from pgpubsub.errors import ConnectionLost, PositionError, PubSubError
 from pgpubsub.groups.claims import Apart
 from pgpubsub.groups.hints import group_channel, group_id, tell

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
-from pgpubsub.core.groups import Item
+from pgpubsub.core.slots import Item
 from pgpubsub.errors import LeaseLost, PubSubError
 from pgpubsub.events import Entry, Undecodable
 

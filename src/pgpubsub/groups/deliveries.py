@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from pgpubsub.core.groups import Share, Write
+from pgpubsub.core.groups import Share
+from pgpubsub.core.slots import Write
 from pgpubsub.errors import LeaseLost, PubSubError
 from pgpubsub.groups.claims import Claim, Settling
 from pgpubsub.groups.doubts import Doubt, Doubts

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from pgpubsub.core.groups import Lane, Place
 from pgpubsub.core.position import END, Position, Start
 from pgpubsub.core.reading import Batch
+from pgpubsub.core.slots import Lane, Place
 from pgpubsub.errors import SubscriptionClosed
 from pgpubsub.events import Gap
 from pgpubsub.groups.statements import SlotStatements

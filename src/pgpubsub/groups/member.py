@@ -13,9 +13,10 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from pgpubsub.core.entries import hint_channel
-from pgpubsub.core.groups import UNSEEN, Item, Lane, Place, Share, quota
+from pgpubsub.core.groups import Share
 from pgpubsub.core.position import BEGINNING, Covered, Position, Start, stream_id
 from pgpubsub.core.reading import Batch
+from pgpubsub.core.slots import UNSEEN, Item, Lane, Place, quota
 from pgpubsub.errors import ConnectionLost, LeaseLost, PubSubError, SubscriptionClosed
 from pgpubsub.events import Gap, GapReason
 from pgpubsub.groups.claims import Apart

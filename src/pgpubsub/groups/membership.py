@@ -8,8 +8,8 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pgpubsub.core.groups import Item, Place, Write
 from pgpubsub.core.position import stream_id
+from pgpubsub.core.slots import Item, Place, Write
 from pgpubsub.errors import ConnectionLost
 from pgpubsub.groups.claims import Apart
 from pgpubsub.groups.doubts import Doubt

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pgpubsub.core.groups import Place, Write
 from pgpubsub.core.position import Covered
+from pgpubsub.core.slots import Place, Write
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.drivers.arrays import Column
 from pgpubsub.streams.statements import Statements, as_array
@@ -119,7 +119,7 @@ class GroupStatements:
 
     @cached_property
     def write_slots(self) -> str:
-        """See `core.groups.Write`, where nothing is parked. No row: the membership has ended."""
+        """See `core.slots.Write`, where nothing is parked. No row: the membership has ended."""
         return f"SELECT waiting, missing, written::text[] FROM {self._in}.write_down({OF_SLOTS})"
 
     @cached_property
