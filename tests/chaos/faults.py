@@ -7,11 +7,9 @@ limits of the operating system. What a fault chooses, it chooses from its seed.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
 from random import Random
 from typing import Literal, Protocol, TypeVar
 
@@ -21,7 +19,7 @@ from tests.chaos.arena import Arena, Part
 from tests.chaos.clock import Clock
 from tests.chaos.pair import fetch
 from tests.chaos.plan import Kind
-from tests.system.processes import with_children
+from tests.system.processes import is_worker, limit_descriptors, with_children
 
 __all__ = ["FAULTS", "Stage", "impossible"]
 
@@ -313,13 +311,6 @@ def kill_worker(stage: Stage, chance: Random) -> Iterator[None]:
     yield
 
 
-def is_worker(pid: int) -> bool:
-    try:
-        return b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return False
-
-
 @fault(4, (0.5, 2.0))
 def exhaust_descriptors(stage: Stage, chance: Random) -> Iterator[None]:
     """A process may open no more files, and its connections break."""
@@ -330,15 +321,6 @@ def exhaust_descriptors(stage: Stage, chance: Random) -> Iterator[None]:
     yield
     for pid, limit in before:
         limit_descriptors(pid, limit)
-
-
-def limit_descriptors(pid: int, most: int) -> int:
-    """Returns what the limit was."""
-    with suppress(ProcessLookupError):
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), hard))
-        return soft
-    return most
 
 
 @fault(4, (0.5, 2.0))

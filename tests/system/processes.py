@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["ROOT", "Journal", "Process", "answers", "with_children"]
+__all__ = ["ROOT", "Journal", "Process", "answers", "is_worker", "limit_descriptors", "with_children"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,3 +136,20 @@ def with_children(pid: int) -> list[int]:
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
     except FileNotFoundError:
         return [pid]
+
+
+def is_worker(pid: int) -> bool:
+    """Whether it is one of uvicorn's."""
+    try:
+        return b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def limit_descriptors(pid: int, most: int) -> int:
+    """Let a process open so many files at most. Returns what the limit was."""
+    with suppress(ProcessLookupError):
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(most, hard), hard))
+        return soft
+    return most

@@ -27,6 +27,7 @@ from pgpubsub import Hub
 from tests.contract.browser import Browser
 from tests.contract.faces import Worker
 from tests.contract.test_handler import eventually
+from tests.system.processes import is_worker, limit_descriptors, with_children
 from tests.web.conftest import SECRET, token
 
 DEADLINE = 60
@@ -51,6 +52,7 @@ class Gateway:
             text=True,
             start_new_session=True,
         )
+        self.pid = self._process.pid
         self.port = 0
         self.output = ""
         self._reading = threading.Thread(target=self._read, daemon=True)
@@ -206,6 +208,19 @@ def test_several_workers_share_a_port_and_their_figures(
             return float(re.findall(r"^pgpubsub_gateway_clients_total ([\d.]+)", text, re.M)[0])
 
         eventually(lambda: clients() == 20)
+
+
+def test_a_worker_that_cannot_be_replaced_is_replaced_later(database: str) -> None:
+    def workers(gateway: Gateway) -> list[int]:
+        return [pid for pid in with_children(gateway.pid)[1:] if is_worker(pid)]
+
+    with Gateway("--dsn", database, "--workers", "2") as gateway:
+        eventually(lambda: len(workers(gateway)) == 2, DEADLINE)
+        limit = limit_descriptors(gateway.pid, 3)
+        os.kill(workers(gateway)[0], signal.SIGKILL)
+        eventually(lambda: "there can be no other yet" in gateway.output, DEADLINE)
+        limit_descriptors(gateway.pid, limit)
+        eventually(lambda: gateway.output.count("Application startup complete") == 3, DEADLINE)
 
 
 # -- one takes over from another

@@ -12,7 +12,7 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors.multiprocess import Multiprocess
 
 from pgpubsub.aio import AsyncHub
 from pgpubsub.contrib.prometheus import HubMetrics
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "app", "run"]
 
 logger = EventLog("gateway")
+
+APPLICATION = "pgpubsub.web.serving:app"
 
 OPTIONS = "PGPUBSUB_GATEWAY"
 """The environment variable that workers get them in, as JSON."""
@@ -152,25 +155,39 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
     logging = log_config(log_format)
     limits = Limits(**options.limits)
     os.environ[OPTIONS] = json.dumps(asdict(options))
-    with ExitStack() as stack:
-        if workers > 1:
-            os.environ[SEVERAL] = stack.enter_context(tempfile.TemporaryDirectory(prefix="pgpubsub-metrics-"))
-        uvicorn.run(
-            "pgpubsub.web.serving:app",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            http=_Protocol,
-            loop="asyncio",
-            access_log=access_log,
-            log_config=logging,
-            timeout_graceful_shutdown=GRACE,
-            ws_max_size=limits.frame_bytes,
-            ws_per_message_deflate=False,
-            ws_max_queue=2,
-            server_header=False,
-        )
+    settings: dict[str, Any] = {
+        "factory": True,
+        "host": host,
+        "port": port,
+        "http": _Protocol,
+        "loop": "asyncio",
+        "access_log": access_log,
+        "log_config": logging,
+        "timeout_graceful_shutdown": GRACE,
+        "ws_max_size": limits.frame_bytes,
+        "ws_per_message_deflate": False,
+        "ws_max_queue": 2,
+        "server_header": False,
+    }
+    if workers == 1:
+        uvicorn.run(APPLICATION, **settings)
+        return
+    with tempfile.TemporaryDirectory(prefix="pgpubsub-metrics-") as directory:
+        os.environ[SEVERAL] = directory
+        config = uvicorn.Config(APPLICATION, workers=workers, **settings)
+        _Supervisor(config, [config.bind_socket()]).run()
+
+
+class _Supervisor(Multiprocess):
+    """Goes on when a worker cannot be replaced just now. uvicorn's own would end, and the other workers with it."""
+
+    def keep_subprocess_alive(self) -> None:
+        try:
+            super().keep_subprocess_alive()
+        except OSError as error:  # no process, or no descriptor, is to be had
+            logger.warning(
+                "worker_not_replaced", "a worker has ended, and there can be no other yet: %(error)s", error=error
+            )
 
 
 class _Protocol(HttpToolsProtocol):
