@@ -76,6 +76,8 @@ class Record:
     """Whether it keeps only the newest of each channel, which no gap tells."""
     counts: bool = True
     """Whether it is told how many an overflow has cost, always."""
+    wanders: bool = False
+    """Whether it may go on, behind a gap, with one that hears later: then what came before the gap may come again."""
     ended: bool = False
     """Whether it went away, with whatever came last."""
     events: list[Notify | Gap] = field(default_factory=list)
@@ -161,27 +163,35 @@ def _check_line(
     unclear: set[int],
 ) -> list[str]:
     """What one publisher has sent on one channel."""
+    gaps = [
+        (place, event)
+        for place, event in enumerate(record.events)
+        if isinstance(event, Gap) and channel in event.channels
+    ]
+
+    def elsewhere(place: int, later: int) -> bool:
+        return record.wanders and any(place < between < later for between, _ in gaps)
+
     places: dict[int, int] = {}
     wrong = []
     for place, event in enumerate(record.events):
         if isinstance(event, Notify) and (event.channel, event.publisher) == (channel, line[0].publisher):
-            if event.number in places:
-                wrong.append(f"{event} came twice, at {places[event.number]} and {place}")
-            places[event.number] = place
+            first = places.setdefault(event.number, place)
+            if first != place and not elsewhere(first, place):
+                wrong.append(f"{event} came twice, at {first} and {place}")
     wrong += [
         f"{one} came on {channel} although it was not sent"
         for one in line
         if one.outcome == "not" and one.number in places
     ]
     came = [(one.number, places[one.number]) for one in line if one.number in places and one.outcome == "committed"]
-    wrong += [f"{channel}: {two[0]} came before {one[0]}" for one, two in pairwise(came) if one[1] > two[1]]
+    wrong += [
+        f"{channel}: {two[0]} came before {one[0]}"
+        for one, two in pairwise(came)
+        if one[1] > two[1] and not elsewhere(two[1], one[1])
+    ]
     if record.latest:
         return wrong
-    gaps = [
-        (place, event)
-        for place, event in enumerate(record.events)
-        if isinstance(event, Gap) and channel in event.channels
-    ]
     before = -1
     missing: list[Sent] = []
     for one in [*line, None]:

@@ -101,7 +101,9 @@ class Ledger:
     def _on_open(self, key: Key, at: float, channels: list[str], latest: bool) -> None:
         if key in self._records:
             self._end(key)
-        self._records[key] = Record(", ".join(key), tuple(channels), at, latest, counts=key[0] in HUBS)
+        self._records[key] = Record(
+            ", ".join(key), tuple(channels), at, latest, counts=key[0] in HUBS, wanders=key[0] not in HUBS
+        )
 
     def _on_event(self, key: Key, what: str, at: float, fields: list[Any], clock_was_set: bool) -> None:
         part, name = key

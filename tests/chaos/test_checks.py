@@ -44,6 +44,8 @@ ALL = {"c": sent(*["committed"] * 5)}
         record(1, gap(count=1), 3, ended=True),
         record(2, 5, latest=True),
         record(1, gap(since=13.5), gap(), 4, 5),
+        record(1, 2, gap(), 1, 2, 3, 4, 5, wanders=True),
+        record(1, 2, 4, gap(), 3, 4, 5, wanders=True),
     ],
 )
 def test_nothing_is_wrong(its: Record) -> None:
@@ -61,6 +63,9 @@ def test_nothing_is_wrong(its: Record) -> None:
         (record(1, 2, gap(since=15.0), 4, 5), "is missing, and no gap"),
         (record(1, 2, 3, 3, 4, 5), "came twice"),
         (record(1, 3, 2, 4, 5), "came before"),
+        (record(1, 2, gap(), 2, 3, 4, 5), "came twice"),
+        (record(1, gap(), 2, 3, 3, 4, 5, wanders=True), "came twice"),
+        (record(1, gap(), 3, 2, 4, 5, wanders=True), "came before"),
         (record(1, 2, 3, 4, 5, 6), "nothing that was sent"),
         (record(1, gap(count=1), 4, 5), "says 1, and 2 to 2 are missing"),
         (record(1, gap(count=3), 4, 5), "says 3, and 2 to 2 are missing"),
