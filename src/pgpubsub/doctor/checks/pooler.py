@@ -25,9 +25,10 @@ __all__ = ["check"]
 Met = tuple[list[int], list[int]]
 """The server processes that each of the two connections has met."""
 
-NEXT_TO_ASK = (1, 0, 0, 1)
+NEXT_TO_ASK = (1, 0, 0, 1, 1, 1, 0, 0) * 3
 """Which connection asks once each has asked. Not strictly in turn: a pool that deals its processes out one after the
-other would look as if each connection had one of its own."""
+other would look as if each connection had one of its own. Nor only a few times: in a busy pool each may get the same
+one again by chance."""
 
 ARRIVES_WITHIN = 0.5
 """Seconds. Even with a thousand listeners a NOTIFY takes a twentieth of that."""
