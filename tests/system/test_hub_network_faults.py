@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pgpubsub
 from pgpubsub import Gap, GapReason, Hub, HubStatus, Notify, Observation
 from pgpubsub.drivers.psycopg3_dial import SESSION_SETTINGS
 from pgpubsub.testing import Proxy, TemporaryServer
+from tests.contract.streams import backends
 from tests.system.pgbouncer import PgBouncer, PoolMode
 from tests.system.standby import Standby, restart_as_standby
 from tests.system.test_hub_server_faults import QUICK, backend, text, until
@@ -117,8 +117,6 @@ def test_a_program_that_stood_still_is_not_mistaken_for_a_dead_connection(sessio
 
 # -- connections that break
 
-SESSIONS = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE %s"
-
 
 def test_a_reset_while_sending_is_uncertain_and_nothing_is_sent_twice(
     session_server: TemporaryServer, proxy: Proxy
@@ -132,18 +130,14 @@ def test_a_reset_while_sending_is_uncertain_and_nothing_is_sent_twice(
             with pytest.raises(pgpubsub.SendUncertain, match="NOTIFY 'a' may or may not have been sent, and is not"):
                 hub.notify("a", f"payload {number}")
             hub.notify("a", f"certain {number}")
-        with psycopg.connect(
-            session_server.dsn(), autocommit=True
-        ) as admin:  # what the server has read it may do later
-            name = f"pgpubsub notify {os.getpid()}@%"
-            until(lambda: len(admin.execute(SESSIONS, [name]).fetchall()) == 1)
+        with psycopg.connect(session_server.dsn(), autocommit=True) as admin:
+            until(lambda: len(backends(admin, "notify")) == 1)  # what the server has read it may do later
         hub.notify("a", "the end")
         received = [text(events.get(timeout=30))]
         while received[-1] != "the end":
             received.append(text(events.get(timeout=30)))
-        assert [one for one in received if "payload" not in one] == [f"certain {number}" for number in range(5)] + [
-            "the end"
-        ]
+        certain = [one for one in received if "payload" not in one]
+        assert certain == [*(f"certain {number}" for number in range(5)), "the end"]
         assert set(Counter(received).values()) == {1}
         assert hub.stats().reconnects == 0
 

@@ -42,6 +42,7 @@ __all__ = [
     "Psycopg3Connection",
     "break_off",
     "decode",
+    "ends_connection",
     "let_go",
     "open_connection",
     "parse_conninfo",
@@ -89,6 +90,11 @@ def let_go(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None
     if not conn.closed:
         os.close(conn.pgconn.socket)
         _inherited.append(conn)
+
+
+def ends_connection(told: psycopg.errors.Diagnostic) -> bool:
+    """Whether the server ends the connection with what it says."""
+    return told.severity_nonlocalized in ("FATAL", "PANIC")
 
 
 def break_off(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
@@ -311,7 +317,7 @@ class Psycopg3Connection:
 
 
 def remember_fatal_notice(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
-    if notice.severity_nonlocalized in ("FATAL", "PANIC"):
+    if ends_connection(notice):
         fatal_notices.append(f"{notice.severity}: {notice.message_primary}")
 
 

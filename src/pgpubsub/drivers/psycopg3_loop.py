@@ -24,7 +24,7 @@ from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
 from pgpubsub.drivers.arrays import Column, Question
 from pgpubsub.drivers.interface import LOST, Answer, encoding_error, parameters, statement_error, statement_name
-from pgpubsub.drivers.psycopg3 import decode, let_go, psycopg, remember_fatal_notice
+from pgpubsub.drivers.psycopg3 import decode, ends_connection, let_go, psycopg, remember_fatal_notice
 from pgpubsub.errors import ConnectionLost, PubSubError, ServerRefused
 from pgpubsub.events import Notify
 
@@ -54,7 +54,8 @@ than a subscription's buffer holds by default. One reading of the socket may bri
 ONE, ALL = NOTIFY.encode(), NOTIFY_ALL.encode()
 
 
-OnResult = Callable[[pq.abc.PGresult | PubSubError], None]
+Outcome = pq.abc.PGresult | PubSubError
+OnResult = Callable[[Outcome], None]
 
 
 def _query(messages: Sequence[Message]) -> bytes:
@@ -218,15 +219,17 @@ class Psycopg3LoopConnection:
             self._loop.call_soon(self.read)  # nothing will come
 
     def answer(self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]) -> None:
-        def on_result(outcome: pq.abc.PGresult | PubSubError) -> None:
+        def on_result(outcome: Outcome) -> None:
             on_done(outcome if isinstance(outcome, PubSubError) else _numbers(outcome))
 
         self.query("the append", questions, on_result)
 
     def query(self, what: str, questions: Sequence[Question], on_done: OnResult) -> None:
         """`answer` with all that the last one returned, in binary form. Errors call it `what`."""
+        known = self._prepared
+        unknown = [question.text for question in questions if not known or question.text not in self._names]
         try:
-            texts = {question.text: question.text.encode(self._encoding) for question in questions}
+            texts = {text: text.encode(self._encoding) for text in unknown}
             parameters = [_encoded(question.parameters, self._encoding) for question in questions]
         except UnicodeEncodeError as error:
             self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
@@ -234,8 +237,7 @@ class Psycopg3LoopConnection:
         if not psycopg.capabilities.has_pipeline() and len(questions) > 1:
             self._query_one_by_one(what, questions, on_done)
             return
-        known = self._prepared
-        new = [question.text for question in questions if known and question.text not in self._names]
+        new = unknown if known else []
         alone = len(questions) == 1 and not new
         statement = _Statement(
             what, lambda _: None, pipelined=not alone, most_ends=ENDS + 2 * (len(questions) + len(new))
@@ -282,7 +284,7 @@ class Psycopg3LoopConnection:
     def _query_one_by_one(self, what: str, questions: Sequence[Question], on_done: OnResult) -> None:
         """With an old libpq: each in a transaction of its own, of which only the last matters to anybody."""
 
-        def on_first_done(outcome: pq.abc.PGresult | PubSubError) -> None:
+        def on_first_done(outcome: Outcome) -> None:
             if isinstance(outcome, PubSubError):
                 on_done(outcome)
             else:
@@ -405,7 +407,7 @@ class Psycopg3LoopConnection:
         statement.result = result
         if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
             error = psycopg.errors.error_from_result(result, self._encoding)
-            if self._pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+            if self._pgconn.status != pq.ConnStatus.OK or ends_connection(error.diag):
                 raise error
             statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
             statement.refusal.__cause__ = error

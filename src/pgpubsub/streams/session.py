@@ -20,7 +20,7 @@ from psycopg.adapt import Transformer
 
 from pgpubsub.drivers.arrays import Column, Question
 from pgpubsub.drivers.psycopg3_dial import CHECK_INTERVAL, CHECK_OFTEN
-from pgpubsub.drivers.psycopg3_loop import Psycopg3LoopConnection
+from pgpubsub.drivers.psycopg3_loop import Outcome, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionLost, PubSubError
 from pgpubsub.streams.installation import check_version, not_installed
 from pgpubsub.streams.statements import Statements
@@ -55,7 +55,6 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 _CERTAIN = {b"UTF8": "utf-8", b"LATIN1": "latin-1"}
 """Of others, Python's idea may differ from PostgreSQL's in some characters."""
 
-Outcome = pq.abc.PGresult | PubSubError
 Parameters = Mapping[str, str | Column | None]
 
 PLACEHOLDER = re.compile(r"%(?:%|\((\w+)\)s)")
