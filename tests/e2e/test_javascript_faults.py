@@ -219,7 +219,7 @@ def test_a_page_of_another_origin_resumes_too(
     runtime: Page, gateway: Gateway, proxy: Proxy, dsn: str, channel: str
 ) -> None:
     """A browser asks the gateway first which headers it may send there."""
-    runtime.open(f"http://127.0.0.1:{proxy.port}/healthz")  # whose policy says nothing, unlike that of `/`
+    runtime.open(f"http://127.0.0.1:{proxy.port}/healthz")  # one that no server sent could connect to nothing else
     with Proxy(f"host=127.0.0.1 port={gateway.port}") as another:
         follow(runtime, another, {"channels": [channel], "streams": [channel]})
         runtime.run("(name) => gateway.append(name, 'one')", channel)

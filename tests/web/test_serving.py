@@ -215,7 +215,7 @@ def test_a_worker_that_cannot_be_replaced_is_replaced_later(database: str) -> No
         return [pid for pid in with_children(gateway.pid)[1:] if is_worker(pid)]
 
     with Gateway("--dsn", database, "--workers", "2") as gateway:
-        eventually(lambda: len(workers(gateway)) == 2, DEADLINE)
+        eventually(lambda: gateway.output.count("Application startup complete") == 2, DEADLINE)
         limit = limit_descriptors(gateway.pid, 3)
         os.kill(workers(gateway)[0], signal.SIGKILL)
         eventually(lambda: "there can be no other yet" in gateway.output, DEADLINE)

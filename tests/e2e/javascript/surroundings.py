@@ -147,17 +147,22 @@ class Node:
 
 
 class Page:
+    """An empty page of an origin, in Chromium. It is never asked for there, and neither is an icon: what goes to the
+    origin is the client's alone."""
+
     name = "chromium"
 
-    def __init__(self, browser: Any, url: str) -> None:
+    def __init__(self, browser: Any, origin: str) -> None:
         self.context = browser.new_context()
         self.page = self.context.new_page()
         self._errors: list[str] = []
         self.page.on("pageerror", lambda error: self._errors.append(str(error)))
-        self.open(url)
+        empty = '<!doctype html><link rel="icon" href="data:,">'
+        self.page.route(f"{origin}/empty", lambda route: route.fulfill(body=empty, content_type="text/html"))
+        self.open(f"{origin}/empty")
 
     def open(self, url: str) -> None:
-        """Go to a page of the gateway, and have the client there."""
+        """Go to another page, and have the client there."""
         self.page.goto(url)
         self.run("async () => { Object.assign(globalThis, await import('/pgpubsub.js')) }")
         self.run(RECORDER)
@@ -215,8 +220,8 @@ def browser() -> Iterator[Callable[[], Any]]:
 def runtime(
     request: pytest.FixtureRequest, browser: Callable[[], Any], gateway: Gateway, proxy: Proxy
 ) -> Iterator[Runtime]:
-    """A page of the gateway, by way of the proxy, or Node.js."""
-    runtime = Node() if request.param == "node" else Page(browser(), f"http://127.0.0.1:{proxy.port}/")
+    """A page at the proxy before the gateway, or Node.js."""
+    runtime = Node() if request.param == "node" else Page(browser(), f"http://127.0.0.1:{proxy.port}")
     yield runtime
     runtime.close()
 
