@@ -22,11 +22,13 @@ def main() -> None:
         nargs="*",
         type=Path,
         metavar="FILE",
-        help="a run's JSON, in bench/results, to be kept in bench/performance.json; later ones replace parts",
+        help="a run's JSON, in bench/results, to be kept in bench/performance.json, in place of the parts that it has",
     )
-    given = parser.parse_args().files
-    if given:
-        store(condense([json.loads(file.read_text()) for file in given]))
+    parser.add_argument("--anew", action="store_true", help="keep nothing of what was in that file before")
+    options = parser.parse_args()
+    if options.files:
+        before = None if options.anew or not FILE.exists() else json.loads(FILE.read_text())
+        store(condense([json.loads(file.read_text()) for file in options.files], before))
         print(f"kept: {FILE}")
     results = load()
     PAGE.write_text(page(results))

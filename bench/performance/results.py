@@ -69,18 +69,22 @@ def _indented(given: Any, depth: int) -> str:
     return json.dumps(given, ensure_ascii=False)
 
 
-def condense(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is kept of runs, of which later ones replace parts of the earlier.
+def condense(runs: Sequence[Mapping[str, Any]], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What is kept of runs, which replace the parts that they have: of what was kept before, and of earlier runs.
 
     Raises:
         SystemExit: they were on different machines, or with different versions.
     """
     environment = dict(runs[-1]["environment"])
-    parts: dict[str, Any] = {}
-    for run in runs:
+    parts: dict[str, Any] = dict(before["parts"]) if before is not None else {}
+    for run in (*([before] if before is not None else []), *runs):
         for name in THE_SAME:
             if run["environment"][name] != environment[name]:
-                raise SystemExit(f"{name!r} differs between these runs: measure all parts again, or leave one out")
+                raise SystemExit(
+                    f"{name!r} differs between these runs or from what is kept: measure all parts again, and begin"
+                    " --anew with them"
+                )
+    for run in runs:
         seconds: Counter[str] = Counter()
         for measurement, its in run["seconds"].items():
             seconds[measurement.partition("-")[0]] += its

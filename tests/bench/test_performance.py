@@ -1,5 +1,6 @@
 """docs/performance.md is what was measured, and nothing else claims figures."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -131,17 +132,21 @@ def run(*parts: str, **environment: object) -> dict[str, object]:
 
 def test_a_later_run_replaces_the_parts_that_it_has_measured(tmp_path: Path) -> None:
     file = tmp_path / "performance.json"
-    store(condense([run("hub", "cost", commit="old"), run("hub", commit="new")]), file)
+    store(condense([run("hub", "cost", "pubsub", commit="old"), run("hub", commit="new")]), file)
+    store(condense([run("cost", commit="newest")], json.loads(file.read_text())), file)
     kept = load(file)
     assert {name: (part.run["commit"], part.comparisons[0].rounds) for name, part in kept.parts.items()} == {
         "hub": ("new", 1),
-        "cost": ("old", 2),
+        "cost": ("newest", 1),
+        "pubsub": ("old", 3),
     }
 
 
 def test_runs_on_different_machines_are_not_put_together() -> None:
     with pytest.raises(SystemExit, match="'server' differs"):
         condense([run("hub"), run("cost", server=2)])
+    with pytest.raises(SystemExit, match="'server' differs"):
+        condense([run("cost", server=2)], condense([run("hub")]))
 
 
 def test_a_quick_run_is_marked_on_the_page() -> None:
