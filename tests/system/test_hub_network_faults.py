@@ -350,6 +350,19 @@ def test_a_standby_is_refused_with_advice(session_server: TemporaryServer, make_
     lazy.close()
 
 
+def test_what_is_known_to_work_is_waited_for(session_server: TemporaryServer, make_standby: MakeStandby) -> None:
+    """As a worker does that begins while others are in the middle of a failover."""
+    standby = make_standby(session_server)
+    hub = Hub(standby.dsn(), proven=True)
+    with pytest.raises(pgpubsub.NotLive, match="standby"):
+        hub.wait_until_live(timeout=1)
+    assert isinstance(hub.state.error, pgpubsub.ServerInRecovery)
+    standby.promote()
+    hub.wait_until_live(timeout=60)
+    hub.notify("a", "1")
+    hub.close()
+
+
 def test_a_failover_is_followed(server: TemporaryServer, make_standby: MakeStandby) -> None:
     standby = make_standby(server)
     hosts: dict[str, Any] = {"host": "127.0.0.1,127.0.0.1", "port": f"{server.port},{standby.server.port}"}

@@ -24,10 +24,12 @@ import pytest
 
 import pgpubsub
 from pgpubsub import Hub
+from pgpubsub.testing import TemporaryServer
 from tests.contract.browser import Browser
 from tests.contract.faces import Worker
 from tests.contract.test_handler import eventually
 from tests.system.processes import is_worker, limit_descriptors, with_children
+from tests.system.standby import restart_as_standby
 from tests.web.conftest import SECRET, token
 
 DEADLINE = 60
@@ -91,16 +93,22 @@ class Gateway:
     def wait(self) -> int:
         return self._process.wait(DEADLINE)
 
+    def get(self, path: str) -> tuple[int, str]:
+        """The status of an answer, and what it says."""
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            client.request("GET", path)
+            response = client.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            client.close()
+
     def _answers(self) -> bool:
         try:
-            client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            client.request("GET", "/healthz")
-            status = client.getresponse().status
-            client.close()
+            return self.get("/healthz")[0] == 200
         except OSError:
             assert self.status is None, self.output
             return False
-        return status == 200
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -210,10 +218,11 @@ def test_several_workers_share_a_port_and_their_figures(
         eventually(lambda: clients() == 20)
 
 
-def test_a_worker_that_cannot_be_replaced_is_replaced_later(database: str) -> None:
-    def workers(gateway: Gateway) -> list[int]:
-        return [pid for pid in with_children(gateway.pid)[1:] if is_worker(pid)]
+def workers(gateway: Gateway) -> list[int]:
+    return [pid for pid in with_children(gateway.pid)[1:] if is_worker(pid)]
 
+
+def test_a_worker_that_cannot_be_replaced_is_replaced_later(database: str) -> None:
     with Gateway("--dsn", database, "--workers", "2") as gateway:
         eventually(lambda: gateway.output.count("Application startup complete") == 2, DEADLINE)
         limit = limit_descriptors(gateway.pid, 3)
@@ -221,6 +230,19 @@ def test_a_worker_that_cannot_be_replaced_is_replaced_later(database: str) -> No
         eventually(lambda: "there can be no other yet" in gateway.output, DEADLINE)
         limit_descriptors(gateway.pid, limit)
         eventually(lambda: gateway.output.count("Application startup complete") == 3, DEADLINE)
+
+
+def test_a_worker_that_begins_during_a_failover_waits_for_its_end() -> None:
+    with TemporaryServer(tcp=True) as server, Gateway("--dsn", server.dsn(), "--workers", "2") as gateway:
+        eventually(lambda: gateway.output.count("Application startup complete") == 2, DEADLINE)
+        restart_as_standby(server)
+        for pid in workers(gateway):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: gateway.output.count("Application startup complete") == 4, DEADLINE)
+        assert gateway.get("/readyz") == (503, "the database cannot be reached\n")
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("SELECT pg_promote()")
+        eventually(lambda: gateway.get("/readyz") == (200, "live\n"), DEADLINE)
 
 
 # -- one takes over from another

@@ -76,6 +76,7 @@ class Engine:
         heartbeat_timeout: float = 5.0,
         send_timeout: float = 30.0,
         give_up_after: float | None = None,
+        proven: bool = False,
         max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
         tracing: Tracing | None = None,
@@ -94,9 +95,12 @@ class Engine:
         self.tracing = tracing
         self._observer = observe
         beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
-        session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after)
+        session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after, proven=proven)
         self._sending = Link(
-            "sending", Session[None](True, new_delays), sending, on_change=partial(self._on_change, "sending")
+            "sending",
+            Session[None](True, new_delays, proven=proven),
+            sending,
+            on_change=partial(self._on_change, "sending"),
         )
         self._sender = Sender(self._sending, send_timeout, None if observe is None else self._on_told)
         self._receiver = Receiver(
