@@ -94,7 +94,7 @@ def cut_off(hub: AnyHub, admin: Admin, switch: Switch) -> None:
     """From here on the hub has no connections, knows it, and cannot make any."""
     switch.on = False
     terminate_all(admin)
-    eventually(lambda: not hub.state.live and hub.state.sending_error is not None)
+    eventually(lambda: not (state := hub.state).live and state.sending_error is not None)
 
 
 # -- the beginning
@@ -111,7 +111,7 @@ def test_its_state_tells_its_life(new_hub: NewHub, admin: Admin) -> None:
         assert before <= hub.state.since <= datetime.now(UTC)
         since = hub.state.since
         terminate(admin, listening_pid(admin))
-        eventually(lambda: hub.state.live and hub.state.since > since)
+        eventually(lambda: (state := hub.state).live and state.since > since)
         assert hub.stats().reconnects == 1
         assert f"live since {hub.state.since.isoformat(' ', 'seconds')}" in repr(hub)
     assert is_in(hub, HubStatus.CLOSED)
@@ -119,7 +119,8 @@ def test_its_state_tells_its_life(new_hub: NewHub, admin: Admin) -> None:
 
 
 def is_in(hub: AnyHub, status: HubStatus) -> bool:
-    return hub.state.status is status and hub.state.live is (status is HubStatus.LIVE)
+    state = hub.state
+    return state.status is status and state.live is (status is HubStatus.LIVE)
 
 
 @pytest.mark.parametrize("first", ["subscribe", "notify", "wait_until_live"])
@@ -263,7 +264,7 @@ def test_a_function_for_the_connection_string_is_called_for_each_attempt(
     eventually(lambda: switch.calls >= 4)  # twice for each of its connections
     switch.on = True
     with hub.subscribe(channel) as events:
-        eventually(lambda: hub.state.live and hub.state.sending_error is None)
+        eventually(lambda: (state := hub.state).live and state.sending_error is None)
         seen = switch.calls
         terminate(admin, listening_pid(admin))
         assert isinstance(events.get(20), Gap)

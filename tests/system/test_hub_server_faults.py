@@ -153,7 +153,7 @@ def test_who_subscribes_during_an_outage_waits_and_has_lost_nothing(server: Temp
 def test_without_a_server_what_waits_ends_in_time_and_says_why(server: TemporaryServer) -> None:
     with Hub(server.dsn(), send_timeout=0.3) as hub:
         server.stop()
-        until(lambda: not hub.state.live and hub.state.sending_error)
+        until(lambda: not (state := hub.state).live and state.sending_error)
         with pytest.raises(pgpubsub.SendTimeout, match="0.3 s, and will not be: cannot connect"):
             hub.notify("a")
         with pytest.raises(pgpubsub.NotLive, match="could not listen to 'a' within 0.3 s: cannot connect"):
