@@ -22,4 +22,4 @@ def test_names_of_channels_that_were_left_do_not_pile_up(dsn: str) -> None:
 
 def most_names() -> int:
     """That a connection remembers."""
-    return max(len(its._channels) for its in gc.get_objects() if type(its) is Psycopg3LoopConnection)
+    return max(len(its._wire._channels) for its in gc.get_objects() if type(its) is Psycopg3LoopConnection)

@@ -250,7 +250,7 @@ def test_what_cannot_be_handed_over_any_more_is_not_taken_for_sent(
             tasks = [await in_flight(hub, channel, "first")]
             tasks += [asyncio.create_task(hub.notify(channel, text)) for text in ("second " * 5000, *words(3))]
             await asyncio.sleep(0)
-        assert select.select([connection._fd], [], [], PATIENCE)[0]  # the loop stands still
+        assert select.select([connection._wire.fd], [], [], PATIENCE)[0]  # the loop stands still
         gate.reset()
         first, *others = await asyncio.gather(*tasks, return_exceptions=True)
         assert first is None

@@ -90,7 +90,7 @@ def test_what_is_cancelled_just_before_it_would_go_out_is_not_sent(
                 first = await in_flight(hub, channel, "first")
                 second = asyncio.create_task(hub.notify(channel, "second"))
                 await asyncio.sleep(0)
-            assert select.select([connection._fd], [], [], PATIENCE)[0]  # the loop stands still
+            assert select.select([connection._wire.fd], [], [], PATIENCE)[0]  # the loop stands still
             asyncio.get_running_loop().call_soon(second.cancel)
             await asyncio.wait([first, second])
             assert (first.cancelled(), second.cancelled()) == (False, True)

@@ -1,20 +1,15 @@
-"""psycopg 3 below an event loop: the connections of the hub.
+"""psycopg 3 below an event loop: the connections of the hub, and what it says over them.
 
-psycopg opens the connection (`psycopg3_dial`). From then on its socket stays registered with the loop and libpq is
-driven directly (psycopg's documented `pq` layer), because psycopg's own coroutines take the socket for one statement at
-a time, and between them nobody would read: notifications would wait for the next statement. It needs an event loop that
-can watch a socket (`loop.add_reader`), which asyncio's and uvloop's can and Windows' proactor loop cannot.
+psycopg opens the connection (`psycopg3_dial`). From then on its socket stays registered with the loop, and libpq is
+driven directly: see `psycopg3_wire`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 from psycopg import pq
@@ -23,8 +18,9 @@ from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.core.registry import Changes
 from pgpubsub.drivers.arrays import Column, Question
-from pgpubsub.drivers.interface import LOST, Answer, encoding_error, parameters, statement_error, statement_name
-from pgpubsub.drivers.psycopg3 import decode, ends_connection, let_go, psycopg, remember_fatal_notice
+from pgpubsub.drivers.interface import LOST, Answer, encoding_error, parameters, statement_name
+from pgpubsub.drivers.psycopg3 import psycopg
+from pgpubsub.drivers.psycopg3_wire import ENDS, Statement, Wire
 from pgpubsub.errors import ConnectionLost, PubSubError, ServerRefused
 from pgpubsub.events import Notify
 
@@ -40,19 +36,10 @@ go to another server process, which has not been told."""
 VOLLEY = 64
 """Transactions in one round trip, at most. Not through a pooler, which may give each to another server process."""
 
-ENDS = 4
-"""In a volley libpq says that this is all for now after the results, perhaps after an error when the transaction
-is committed, and at the end of that."""
-
 INVALID_SQL_STATEMENT_NAME = "26000"
 """What a server process answers that has not (PostgreSQL manual, "PostgreSQL Error Codes")."""
 
-IN_ONE_TURN = 500
-"""Notifications handed out in one turn of the loop, at most, so that subscribers come to take them in between: fewer
-than a subscription's buffer holds by default. One reading of the socket may bring thousands."""
-
 ONE, ALL = NOTIFY.encode(), NOTIFY_ALL.encode()
-
 
 Outcome = pq.abc.PGresult | PubSubError
 OnResult = Callable[[Outcome], None]
@@ -73,90 +60,26 @@ def _numbers(result: pq.abc.PGresult) -> Answer:
     return [None if value is None else int.from_bytes(value, signed=True) for value in values]
 
 
-@dataclass(slots=True)
-class _Statement:
-    subject: str | Sequence[Message]
-    on_done: Callable[[PubSubError | None], None]
-    answered: bool = False
-    refusal: PubSubError | None = None
-    """What the server answered, if it was an error."""
-    failure: psycopg.Error | None = None
-    """Why it could not even be sent."""
-    pipelined: bool = False
-    ends: int = 0
-    """How often libpq has said that this is all for now."""
-    unsent: bool = False
-    """Whether it is only told its refusal, when its turn comes."""
-    most_ends: int = ENDS
-    result: pq.abc.PGresult | None = None
-    """That came last."""
-    commands: int = 0
-    """How many results there are before `on_committed` is called."""
-    on_committed: Callable[[], None] = lambda: None
-    """The server has committed it. That is known before all has been said: see `_execute`."""
-
-    @property
-    def what(self) -> str:
-        """What to call it in an error. There may be very many messages, and seldom an error."""
-        return self.subject if isinstance(self.subject, str) else statement_name(self.subject)
-
-
 class Psycopg3LoopConnection:
     """See `interface.LoopConnection`."""
 
     def __init__(self, conn: psycopg.AsyncConnection[Any], server_pid: int, *, prepared: bool) -> None:
         self.server_pid = server_pid
         self.pooled = conn.info.backend_pid != server_pid
-        self._conn = conn
-        self._pgconn = conn.pgconn
-        self._fd = conn.pgconn.socket
-        self._loop = asyncio.get_running_loop()
-        self._encoding = conn.info.encoding
-        self._prepared = prepared
         self.volley = VOLLEY if prepared and psycopg.capabilities.has_pipeline() else 1
         self.room = sql.room(conn.info.parameter_status("server_encoding"))
-        self._channels: dict[bytes, str] = {}
+        self._wire = Wire(conn)
+        self._pgconn = conn.pgconn
+        self._encoding = conn.info.encoding
+        self._prepared = prepared
         self._names: dict[str, bytes] = {}  # of the statements that were prepared here
         self._numbers = count(1)
-        self._fatal_notices: list[str] = []
-        self._statements: deque[_Statement] = deque()
-        self._closed = False
-        self._more_in_libpq = False
-        conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
-        conn.pgconn.nonblocking = 1
 
     def watch(self, on_events: Callable[[list[Notify]], None], on_lost: Callable[[ConnectionLost], None]) -> None:
-        self._on_events = on_events
-        self._on_lost = on_lost
-        self._loop.add_reader(self._fd, self._read, IN_ONE_TURN)
+        self._wire.watch(on_events, on_lost)
 
     def read(self) -> None:
-        self._read(None)
-
-    def _read(self, limit: int | None) -> None:
-        """Take what has arrived, at most `limit` notifications; the others in the next turn of the loop."""
-        if self._closed:
-            return
-        lost: psycopg.Error | None = None
-        try:
-            if not self._more_in_libpq or limit is None:
-                self._pgconn.consume_input()
-        except psycopg.Error as error:
-            lost, limit = error, None  # there may be notifications that came before the end
-        try:
-            # First: a LISTEN counts before what it brings, and libpq looks at what came behind a result only once
-            # that has been taken.
-            self._take_results()
-        except psycopg.Error as error:
-            lost, limit = lost or error, None
-        events = self._take_notifications(limit)
-        self._more_in_libpq = limit is not None and len(events) == limit
-        if self._more_in_libpq:
-            self._loop.call_soon(self._read, limit)
-        if lost is not None:
-            self._lose(lost)  # first: what came with the end does not tell when that was
-        if events:
-            self._on_events(events)
+        self._wire.read()
 
     async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
         statements = [*map(sql.unlisten, changes.unlisten), *map(sql.listen, changes.listen)]
@@ -176,14 +99,14 @@ class Psycopg3LoopConnection:
         try:
             encoded = self._encoded(messages)
         except UnicodeEncodeError as error:
-            self._loop.call_soon(on_done, encoding_error(statement_name(messages), error, sending=True))
+            self._wire.loop.call_soon(on_done, encoding_error(statement_name(messages), error, sending=True))
             return
         one = len(messages) == 1
         if self._prepared:
             begin = partial(self._pgconn.send_query_prepared, b"pgpubsub_one" if one else b"pgpubsub_all", encoded)
         else:
             begin = partial(self._pgconn.send_query_params, _query(messages), encoded)
-        self._begin(begin, _Statement(messages, partial(self._on_sent, messages, on_done)))
+        self._wire.begin(begin, Statement(messages, partial(self._on_sent, messages, on_done)))
 
     def _on_sent(
         self, messages: Sequence[Message], on_done: Callable[[PubSubError | None], None], error: PubSubError | None
@@ -201,7 +124,7 @@ class Psycopg3LoopConnection:
         statements = []
         queries = []
         for messages in batches:
-            statements.append(_Statement(messages, on_done, pipelined=True))
+            statements.append(Statement(messages, on_done, pipelined=True))
             try:
                 queries.append((_query(messages), self._encoded(messages)))
             except UnicodeEncodeError as error:
@@ -214,9 +137,9 @@ class Psycopg3LoopConnection:
                 self._pgconn.send_query_params(query, encoded)
                 self._pgconn.pipeline_sync()
 
-        self._begin(begin, *statements)
+        self._wire.begin(begin, *statements)
         if not queries:
-            self._loop.call_soon(self.read)  # nothing will come
+            self._wire.loop.call_soon(self.read)  # nothing will come
 
     def answer(self, questions: Sequence[Question], on_done: Callable[[Answer | PubSubError], None]) -> None:
         def on_result(outcome: Outcome) -> None:
@@ -232,14 +155,14 @@ class Psycopg3LoopConnection:
             texts = {text: text.encode(self._encoding) for text in unknown}
             parameters = [_encoded(question.parameters, self._encoding) for question in questions]
         except UnicodeEncodeError as error:
-            self._loop.call_soon(on_done, encoding_error(what, error, sending=True))
+            self._wire.loop.call_soon(on_done, encoding_error(what, error, sending=True))
             return
         if not psycopg.capabilities.has_pipeline() and len(questions) > 1:
             self._query_one_by_one(what, questions, on_done)
             return
         new = unknown if known else []
         alone = len(questions) == 1 and not new
-        statement = _Statement(
+        statement = Statement(
             what, lambda _: None, pipelined=not alone, most_ends=ENDS + 2 * (len(questions) + len(new))
         )
         statement.on_done = partial(self._on_answered, questions, on_done, statement, new)
@@ -259,13 +182,13 @@ class Psycopg3LoopConnection:
             if not alone:
                 self._pgconn.pipeline_sync()
 
-        self._begin(begin, statement)
+        self._wire.begin(begin, statement)
 
     def _on_answered(
         self,
         questions: Sequence[Question],
         on_done: OnResult,
-        statement: _Statement,
+        statement: Statement,
         new: Sequence[str],
         error: PubSubError | None,
     ) -> None:
@@ -296,18 +219,10 @@ class Psycopg3LoopConnection:
         return [text.encode(self._encoding) for text in parameters(messages)]
 
     def close(self, why: PubSubError | None = None) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
-        self._pgconn.finish()
-        self._finish_all(ConnectionLost(str(why or f"{LOST}: it was closed")))
+        self._wire.close(why)
 
     def disown(self) -> None:
-        if not self._closed:
-            self._closed = True
-            let_go(self._conn)
+        self._wire.disown()
 
     async def _execute(
         self,
@@ -322,7 +237,7 @@ class Psycopg3LoopConnection:
         It is committed when the last command is complete (PostgreSQL's `exec_simple_query` commits before it says so).
         Notifications may come next, and in another piece than the end of the answer.
         """
-        answer: asyncio.Future[None] = self._loop.create_future()
+        answer: asyncio.Future[None] = self._wire.loop.create_future()
 
         def on_done(error: PubSubError | None) -> None:
             if answer.done():
@@ -336,9 +251,9 @@ class Psycopg3LoopConnection:
             statement = script.encode(self._encoding)
         except UnicodeEncodeError as error:
             raise encoding_error(what, error, sending=False) from error
-        asked = _Statement(what, on_done, commands=commands)
+        asked = Statement(what, on_done, commands=commands)
         asked.on_committed = lambda: None if answer.done() else on_committed()  # unless whoever asked is gone
-        self._begin(partial(self._pgconn.send_query, statement), asked)
+        self._wire.begin(partial(self._pgconn.send_query, statement), asked)
         try:
             await asyncio.wait({answer}, timeout=timeout)
             if not answer.done():
@@ -348,93 +263,3 @@ class Psycopg3LoopConnection:
             answer.result()
         finally:
             answer.cancel()
-
-    def _begin(self, begin: Callable[[], None], *statements: _Statement) -> None:
-        assert not self._statements, "one thing at a time"
-        self._statements.extend(statements)
-        if self._closed:
-            self._finish_all(ConnectionLost(f"{LOST}: {statements[0].what} was not sent"))
-            return
-        try:
-            begin()
-            self._flush()
-        except psycopg.Error as error:
-            # Whoever asked is told when this call is over, as of every other outcome.
-            for statement in statements:
-                statement.failure = error
-            self._loop.call_soon(self._lose, error)
-
-    def _flush(self) -> None:
-        if self._pgconn.flush():  # the socket's buffer is full
-            self._loop.add_writer(self._fd, self._on_writable)
-
-    def _on_writable(self) -> None:
-        self._loop.remove_writer(self._fd)
-        try:
-            self._flush()
-        except psycopg.Error as error:
-            self._lose(error)
-
-    def _take_notifications(self, limit: int | None) -> list[Notify]:
-        if self._closed:
-            return []
-        records = list(islice(iter(self._pgconn.notifies, None), limit))
-        return decode(records, self._encoding, self._channels)
-
-    def _take_results(self) -> None:
-        while self._statements:
-            statement = self._statements[0]
-            if statement.unsent:
-                self._finish(statement.refusal)
-                continue
-            if self._pgconn.is_busy():
-                break
-            result = self._pgconn.get_result()
-            if result is not None and result.status != pq.ExecStatus.PIPELINE_SYNC:
-                self._take_answer(statement, result)
-                continue
-            statement.ends += 1
-            done = not statement.pipelined or result is not None
-            if (done and not statement.answered) or statement.ends > statement.most_ends:
-                # libpq has nothing under way, and would say that all is done.
-                raise statement.failure or psycopg.OperationalError(f"{statement.what} got no answer")
-            if done:
-                self._finish(statement.refusal)
-
-    def _take_answer(self, statement: _Statement, result: pq.abc.PGresult) -> None:
-        statement.answered = True
-        statement.commands -= 1
-        statement.result = result
-        if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
-            error = psycopg.errors.error_from_result(result, self._encoding)
-            if self._pgconn.status != pq.ConnStatus.OK or ends_connection(error.diag):
-                raise error
-            statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
-            statement.refusal.__cause__ = error
-        elif statement.commands == 0:
-            statement.on_committed()
-
-    def _finish(self, error: PubSubError | None) -> None:
-        """The oldest statement has come to its end."""
-        statement = self._statements.popleft()
-        if statement.pipelined and not self._statements and not self._closed:
-            self._pgconn.exit_pipeline_mode()  # before anybody begins another
-        statement.on_done(error)
-
-    def _finish_all(self, error: PubSubError) -> None:
-        while self._statements:
-            self._finish(error)
-
-    def _lose(self, error: psycopg.Error) -> None:
-        if self._closed:
-            return
-        why = self._fatal_notices[-1] if self._fatal_notices else str(error).strip()
-        lost = ConnectionLost(f"{LOST}: {why}")
-        lost.__cause__ = error
-        self._closed = True
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
-        with suppress(psycopg.Error):
-            self._pgconn.finish()
-        self._on_lost(lost)  # first: whoever is told of the outcome must not come back for this connection
-        self._finish_all(lost)
