@@ -311,7 +311,7 @@ def kill_worker(stage: Stage, chance: Random) -> Iterator[None]:
     yield
 
 
-@fault(4, (0.5, 2.0))
+@fault(4, (0.5, 2.0), exclusive="descriptors")  # of two, the second would restore the limit that the first had set
 def exhaust_descriptors(stage: Stage, chance: Random) -> Iterator[None]:
     """A process may open no more files, and its connections break."""
     part = choose(stage, chance, ("Hub", "AsyncHub", "gateway"))
