@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import resource
+import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from queue import SimpleQueue
 from time import monotonic_ns
+from typing import Any
+
+import psycopg
+from psycopg import pq
 
 import pgpubsub
 from bench.child import Pipe, child
@@ -21,7 +27,7 @@ from bench.ground import CHANNEL
 from bench.sender import Sender, Stamp
 from pgpubsub.testing import TemporaryServer
 
-__all__ = ["Crew", "Fleet", "Tally", "tasks", "threads"]
+__all__ = ["Crew", "Fleet", "Tally", "bare_tasks", "bare_threads", "tasks", "threads"]
 
 
 class Tally:
@@ -75,6 +81,66 @@ def threads(dsn: str, size: int, tally: Tally) -> None:
         for _ in range(size):
             threading.Thread(target=subscriber, args=(hub,), daemon=True).start()
         threading.Event().wait()
+
+
+def bare_tasks(dsn: str, size: int, tally: Tally) -> None:
+    """What asyncio itself takes: a task for each, which waits for a future of its own and no more."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[str]] = []
+
+        async def wait() -> None:
+            tally.enter()
+            while True:
+                waiting.append(loop.create_future())
+                tally.arrive(await waiting[-1])
+
+        def wake() -> None:
+            for payload in _arrived(pgconn):
+                woken, waiting[:] = waiting[:], []
+                for future in woken:
+                    future.set_result(payload)
+
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            pgconn = _listening(connection)
+            loop.add_reader(pgconn.socket, wake)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(size):
+                    group.create_task(wait())
+
+    asyncio.run(main())
+
+
+def bare_threads(dsn: str, size: int, tally: Tally) -> None:
+    """What Python itself takes: a thread for each, which waits for a queue of its own (in C) and no more."""
+    queues = [SimpleQueue[str]() for _ in range(size)]
+
+    def wait(queue: SimpleQueue[str]) -> None:
+        while True:
+            tally.arrive(queue.get())
+
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        pgconn = _listening(connection)
+        for queue in queues:
+            threading.Thread(target=wait, args=(queue,), daemon=True).start()
+            tally.enter()
+        while select.select([pgconn.socket], [], []):
+            for payload in _arrived(pgconn):
+                for queue in queues:
+                    queue.put(payload)
+
+
+def _listening(connection: psycopg.Connection[Any]) -> pq.abc.PGconn:
+    connection.execute(f"LISTEN {CHANNEL}".encode())
+    connection.pgconn.notify_handler = None
+    return connection.pgconn
+
+
+def _arrived(pgconn: pq.abc.PGconn) -> Iterator[str]:
+    pgconn.consume_input()
+    while record := pgconn.notifies():
+        yield record.extra.decode()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ __all__ = ["SEND_3", "SEND_3_ASYNC", "measurements", "metrics"]
 ASYNCPG = "asyncpg add_listener()"
 LISTEN, BROADCASTER, SQLSPEC = "asyncpg-listen, a handler", "broadcaster, a subscriber", "sqlspec, a listener"
 ONE_EACH = "a connection for each, epoll"
+TASKS, THREADS = "asyncio: tasks that wait, and no more", "Python: threads that wait, and no more"
 SEND_3, SEND_3_ASYNC, SEND_ASYNCPG = "psycopg 3 execute()", "psycopg 3 async execute()", "asyncpg execute()"
 LISTENS, ADD_LISTENERS = "psycopg 3, a LISTEN for each", "asyncpg add_listener() for each"
 
@@ -76,6 +77,8 @@ FLEETS: tuple[Contestant[fleet.Crew], ...] = (
     Contestant("AsyncHub, a task for each", Role.SUBJECT, partial(fleet.Crew, fleet.tasks)),
     Contestant("Hub, a thread for each", Role.SUBJECT, partial(fleet.Crew, fleet.threads)),
     Contestant(ONE_EACH, Role.PEER, partial(fleet.Crew, psycopg3.connections)),
+    Contestant(TASKS, Role.LIMIT, partial(fleet.Crew, fleet.bare_tasks)),
+    Contestant(THREADS, Role.LIMIT, partial(fleet.Crew, fleet.bare_threads)),
     Contestant("one subscriber, one connection", Role.EXTRA, partial(fleet.Crew, psycopg3.connections, 1)),
 )
 
@@ -110,7 +113,12 @@ def metrics(effort: Effort) -> list[Metric]:
     return [
         Metric("hub-fanout", "call_us", f"{message}: pg_notify", "µs", (ONE_EACH,), aims=(Aim(1 / 100, ONE_EACH),)),
         Metric(
-            "hub-fanout", "delivery_us", f"{message}: all have it", "µs", (ONE_EACH,), aims=(Aim(1 / 20, ONE_EACH),)
+            "hub-fanout",
+            "delivery_us",
+            f"{message}: all have it",
+            "µs",
+            (ONE_EACH, TASKS, THREADS),
+            aims=(Aim(1 / 20, ONE_EACH),),
         ),
         Metric("hub-drain", "per_second", drained, "notifications/s", receiving, True, throughput_aims),
         Metric("hub-drain", "cpu_us", f"{drained}: CPU time", "µs/notification", receiving),
