@@ -26,11 +26,11 @@ def route(
     [([Notify(1, 'a', ''), Notify(1, 'a', '')], ['one']), ([Notify(1, 'a', ''), Notify(1, 'b', ''), \
 Notify(1, 'a', '')], ['two'])]
     """
+    if len({event[1] for event in events}) == 1:
+        return [(events, owners(events[0][1]))]
     places: dict[str, list[int]] = {}
     for place, event in enumerate(events):
         places.setdefault(event[1], []).append(place)
-    if len(places) == 1:
-        return [(events, owners(events[0][1]))]
     wanted: dict[Owner, list[str]] = {}
     for channel in places:
         for owner in owners(channel):
