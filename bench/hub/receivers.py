@@ -74,4 +74,4 @@ class Hub:
 
 def _socket_of(hub: pgpubsub.AsyncHub | pgpubsub.Hub) -> int:
     connection: Any = hub._engine._listening.connection
-    return int(connection._fd)
+    return int(connection._wire.fd)

@@ -51,7 +51,6 @@ class Schedule:
             partial(backoff, self.random.random),
             heartbeat=self.heartbeat,
             give_up_after=self.random.choice((None, None, 5.0, 60.0)),
-            proven=self.chance(0.1),
         )
         self.subscribers = Subscribers([BEATS, *CHANNELS])
         if self.heartbeat is not None:
@@ -61,7 +60,7 @@ class Schedule:
         self.connected = False
         self.trusted = False  # something has arrived, or nothing could be sent and it has answered
         self.delivered = False  # something has arrived
-        self.proven = self.session.proven  # or some session was trusted
+        self.proven = False  # some session was trusted
         self.connected_at = self.heard_at = self.delivered_at = self.now
         self.read_late = False  # the last notification lay unread for a while
         self.acknowledged: set[str] = set()  # what the server listens to as far as the session has been told

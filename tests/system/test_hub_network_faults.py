@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -290,7 +291,7 @@ def test_a_transaction_pool_is_refused_with_advice(
     hub = Hub(pooler.dsn(), heartbeat=heartbeat, heartbeat_timeout=0.5)
     with pytest.raises(pgpubsub.UnusableDeployment, match="a pooler stands between.*session mode.*notify_conninfo"):
         hub.__enter__()
-    lazy = Hub(pooler.dsn(), heartbeat=heartbeat, heartbeat_timeout=0.5)
+    lazy = Hub(pooler.dsn(), heartbeat=heartbeat, heartbeat_timeout=0.5, wait_for_primary=True)
     with pytest.raises(pgpubsub.UnusableDeployment):
         lazy.subscribe("a").__enter__()
     with pytest.raises(pgpubsub.UnusableDeployment):
@@ -350,17 +351,19 @@ def test_a_standby_is_refused_with_advice(session_server: TemporaryServer, make_
     lazy.close()
 
 
-def test_what_is_known_to_work_is_waited_for(session_server: TemporaryServer, make_standby: MakeStandby) -> None:
-    """As a worker does that begins while others are in the middle of a failover."""
+def test_a_standby_is_waited_for_by_those_who_want_that(
+    session_server: TemporaryServer, make_standby: MakeStandby
+) -> None:
     standby = make_standby(session_server)
-    hub = Hub(standby.dsn(), proven=True)
-    with pytest.raises(pgpubsub.NotLive, match="standby"):
-        hub.wait_until_live(timeout=1)
-    assert isinstance(hub.state.error, pgpubsub.ServerInRecovery)
-    standby.promote()
-    hub.wait_until_live(timeout=60)
-    hub.notify("a", "1")
-    hub.close()
+    with closing(Hub(standby.dsn(), wait_for_primary=True)) as hub:
+        with pytest.raises(pgpubsub.NotLive):
+            hub.wait_until_live(timeout=0.1)
+        until(lambda: isinstance(hub.state.error, pgpubsub.ServerInRecovery))
+        with pytest.raises(pgpubsub.NotLive, match="standby"):
+            hub.wait_until_live(timeout=0.1)
+        standby.promote()
+        hub.wait_until_live(timeout=60)
+        hub.notify("a", "1")
 
 
 def test_a_failover_is_followed(server: TemporaryServer, make_standby: MakeStandby) -> None:

@@ -22,6 +22,7 @@ from pgpubsub.testing import Proxy, TemporaryServer
 from tests.contract.faces import PATIENCE, Worker
 from tests.system.pgbouncer import PgBouncer, PoolMode
 from tests.system.processes import with_children
+from tests.system.standby import restart_as_standby
 from tests.system.streams import (
     SEED,
     Follower,
@@ -277,6 +278,20 @@ def test_restarts_while_hubs_read_and_append(
             assert sorted(follower.payloads) == sorted(there)
             for texts in appended:
                 assert [text for text in follower.payloads if text in set(texts)] == texts
+
+
+def test_a_first_append_in_the_middle_of_a_failover_is_not_the_end_of_the_hub(stream_server: TemporaryServer) -> None:
+    seen: list[pgpubsub.Observation] = []
+    with Hub(stream_server.dsn(), observe=seen.append) as hub:
+        restart_as_standby(stream_server)
+        until(lambda: isinstance(hub.state.error, pgpubsub.ServerInRecovery))
+        waiting = Worker(lambda: hub.stream("s").append("1"))
+        until(lambda: ("appending", "connect_failed") in [(one.link, one.name) for one in seen])
+        with connect(stream_server.dsn()) as admin:
+            admin.execute("SELECT pg_promote()")
+            outcome = waiting.outcome()
+            assert not isinstance(outcome, Exception), outcome
+            assert stored(admin, "s") == ["1"]
 
 
 @contextmanager

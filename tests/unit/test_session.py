@@ -393,12 +393,6 @@ def test_what_can_never_work_is_not_tried_again() -> None:
     assert session.next_step(0) == session.next_step(1e9) == Stop("a standby")
 
 
-def test_nothing_is_hopeless_where_it_is_known_to_work() -> None:
-    session = Session[str](True, delays, proven=True)
-    session.on_connect_failed(0, "a standby", hopeless=True)
-    assert session.next_step(9) == Connect()
-
-
 def test_what_has_worked_before_is_tried_again_whatever_is_met_later(session: Session[str]) -> None:
     session.on_lost(1, 1, "reset")
     session.on_connect_failed(2, "a standby", hopeless=True)

@@ -136,7 +136,6 @@ class Session(Generic[Owner]):
             given, and to stay wanted. None: whatever has connected is trusted.
         give_up_after: seconds without a trusted session, counted from the first failure, after which there will be
             no other (None: never).
-        proven: whether it is known that this can work, so that nothing is taken for hopeless.
     """
 
     reconnect: bool
@@ -145,7 +144,6 @@ class Session(Generic[Owner]):
     registry: Registry[Owner] = field(default_factory=Registry)
     heartbeat: Heartbeat | None = None
     give_up_after: float | None = None
-    proven: bool = False
 
     up: bool = field(default=False, init=False)
     """Whether there is a connection."""
@@ -166,6 +164,7 @@ class Session(Generic[Owner]):
     _lost_why: str = field(default="", init=False)
     _lost_reason: GapReason = field(default=GapReason.CONNECTION_LOST, init=False)
     _give_up_at: float | None = field(default=None, init=False)
+    _proven: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -251,7 +250,7 @@ class Session(Generic[Owner]):
         self.failure = why
         self._on_outage(now)
         self._attempt_at = now + self._next_delay()
-        self._stopped = hopeless and not self.proven
+        self._stopped = hopeless and not self._proven
 
     def on_delivered(self, now: float) -> None:
         """A notification has arrived. One that came with the session's end says nothing of when that was."""
@@ -356,14 +355,14 @@ class Session(Generic[Owner]):
             self._delays = self.new_delays()
         self._on_outage(now)
         self._attempt_at = now + self._next_delay()
-        self._stopped = not self.reconnect or (hopeless and not self.proven)
+        self._stopped = not self.reconnect or (hopeless and not self._proven)
         self.up = False  # last: an exception before it leaves a session whose loss will be reported again
 
     def _is_present(self, session: int) -> bool:
         return self.up and session == self._number
 
     def _on_trusted(self) -> None:
-        self.proven = True
+        self._proven = True
         self._give_up_at = None
 
     def _on_outage(self, now: float) -> None:

@@ -22,9 +22,17 @@ from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.session import Session
 from pgpubsub.core.sql import check_max_payload
 from pgpubsub.core.timeouts import check_seconds, check_timeout
-from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, SubscriptionClosed, again
+from pgpubsub.errors import (
+    Closed,
+    ConcurrentUse,
+    NotLive,
+    PubSubError,
+    SubscriptionClosed,
+    UnusableDeployment,
+    again,
+)
 from pgpubsub.hubs import forking
-from pgpubsub.hubs.link import Dial, Link
+from pgpubsub.hubs.link import HOPELESS, Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.outgoing import traced
 from pgpubsub.hubs.receiver import Receiver
@@ -76,7 +84,7 @@ class Engine:
         heartbeat_timeout: float = 5.0,
         send_timeout: float = 30.0,
         give_up_after: float | None = None,
-        proven: bool = False,
+        wait_for_primary: bool = False,
         max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
         tracing: Tracing | None = None,
@@ -94,12 +102,14 @@ class Engine:
         self.max_payload = max_payload
         self.tracing = tracing
         self._observer = observe
+        hopeless = (UnusableDeployment,) if wait_for_primary else HOPELESS
         beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
-        session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after, proven=proven)
+        session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after)
         self._sending = Link(
             "sending",
-            Session[None](True, new_delays, proven=proven),
+            Session[None](True, new_delays),
             sending,
+            hopeless=hopeless,
             on_change=partial(self._on_change, "sending"),
         )
         self._sender = Sender(self._sending, send_timeout, None if observe is None else self._on_told)
@@ -109,6 +119,7 @@ class Engine:
             listening,
             self._sender,
             max_payload,
+            hopeless=hopeless,
             on_change=partial(self._on_change, "listening"),
             observe=self.observe,
         )

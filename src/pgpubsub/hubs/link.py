@@ -18,11 +18,14 @@ from pgpubsub.errors import ConnectionFailed, GaveUp, PubSubError, ServerInRecov
 from pgpubsub.events import GapReason, Notify
 from pgpubsub.logs import EventLog
 
-__all__ = ["Dial", "Link"]
+__all__ = ["HOPELESS", "Dial", "Link"]
 
 logger = EventLog("connection")
 
 Dial = Callable[[], Awaitable[LoopConnection]]
+
+HOPELESS: tuple[type[PubSubError], ...] = (UnusableDeployment, ServerInRecovery)
+"""What trying again will not mend, where it is met first of all. Later, after a failover, it may pass."""
 
 
 async def _nothing_else(step: Step, connection: LoopConnection) -> None:
@@ -37,6 +40,7 @@ class Link(Generic[Owner]):
         session: makes the decisions.
         dial: opens a connection.
         on_events: gets what arrives.
+        hopeless: errors of dialling after which a session that was never trusted is not tried again.
         act: carries out a step that is not common to all links.
         on_change: called when a connection was made, could not be made or was lost.
     """
@@ -48,6 +52,7 @@ class Link(Generic[Owner]):
         dial: Dial,
         *,
         on_events: Callable[[list[Notify]], None] = lambda events: None,
+        hopeless: tuple[type[PubSubError], ...] = HOPELESS,
         act: Callable[[Step, LoopConnection], Awaitable[None]] = _nothing_else,
         on_change: Callable[[str, str], None] = lambda name, detail: None,
     ) -> None:
@@ -59,6 +64,7 @@ class Link(Generic[Owner]):
         self._name = name
         self._dial = dial
         self._on_events = on_events
+        self._hopeless = hopeless
         self._act = act
         self._on_change = on_change
         self._connection: LoopConnection | None = None
@@ -137,7 +143,7 @@ class Link(Generic[Owner]):
         except (PubSubError, TimeoutError) as failure:
             error = failure if isinstance(failure, PubSubError) else self.error or ConnectionFailed("no answer in time")
             self.error = error
-            hopeless = isinstance(error, ServerInRecovery | UnusableDeployment)
+            hopeless = isinstance(error, self._hopeless)
             self.session.on_connect_failed(monotonic(), str(error), hopeless=hopeless)
             logger.warning("connect_failed", "%(link)s connection failed: %(error)s", link=self._name, error=error)
             self._on_change("connect_failed", str(error))

@@ -69,7 +69,7 @@ class Receiver:
         dial: opens the listening connection.
         sender: sends heartbeats.
         max_payload: bytes of a payload that is put together, at most.
-        on_change: as for `Link`.
+        hopeless, on_change: as for `Link`.
         observe: gets observations.
     """
 
@@ -81,11 +81,20 @@ class Receiver:
         sender: Sender,
         max_payload: int,
         *,
+        hopeless: tuple[type[PubSubError], ...],
         on_change: Callable[[str, str], None],
         observe: Callable[[Observation], None],
     ) -> None:
         assert session.heartbeat is not None
-        self.link = Link("listening", session, dial, on_events=self._on_events, act=self._act, on_change=on_change)
+        self.link = Link(
+            "listening",
+            session,
+            dial,
+            on_events=self._on_events,
+            hopeless=hopeless,
+            act=self._act,
+            on_change=on_change,
+        )
         self.received = 0
         self.heartbeat_seconds: float | None = None
         self.complete_until = now()

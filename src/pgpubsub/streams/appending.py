@@ -60,7 +60,8 @@ class Appending(Outbox[NewEntry]):
         self._checked: LoopConnection | None = None  # leads to a schema of a version to work with
         self._hints: dict[int, _Hint] = {}
         self._appender = appender.Appender(engine.send_timeout, self._on_told if engine.observed else None)
-        link = Link("appending", Session[None](True, new_delays), dial, on_change=self._on_change)
+        # Whether this deployment can work at all is judged by the hub's other links.
+        link = Link("appending", Session[None](True, new_delays), dial, hopeless=(), on_change=self._on_change)
         super().__init__(link, engine.send_timeout, self._appender)
         self._begun = False
 
@@ -166,11 +167,8 @@ class Appending(Outbox[NewEntry]):
 
     def _on_change(self, what: str, detail: str) -> None:
         self._engine.observe_link("appending", what, detail)
-        if what == "stopped":
-            self._engine.fail(self._link.error or PubSubError(detail))
-        else:
-            self._registered.clear()  # that may be another server
-            self.pump()
+        self._registered.clear()  # that may be another server
+        self.pump()
 
     def _on_told(self, call: Call[NewEntry], error: PubSubError | None) -> None:
         name: Happening = "append_failed" if error else "appended"

@@ -55,8 +55,8 @@ class Hub:
         send_timeout: seconds that `notify`, and entering a subscription, wait during an outage.
         give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
             first at once and then every 0.1 to 30 seconds.
-        proven: whether it is known to work here, as in a worker that takes another's place: a standby, or a pooler
-            that notifications cannot pass, is then retried like any failure, as it is by a hub that was live before.
+        wait_for_primary: whether a hub that was never live goes on trying where it meets a standby, as others do:
+            for a process that may begin in the middle of a failover. Entering still raises; see `wait_until_live`.
         max_payload: longest payload that is sent, or put together when it arrives, in bytes.
         observe: called with each `Observation`, for metrics. It must not block.
         tracing: what makes spans of what is sent and handled, and has their context carried along:
@@ -87,7 +87,7 @@ class Hub:
         heartbeat_timeout: float = 5.0,
         send_timeout: float = 30.0,
         give_up_after: float | None = None,
-        proven: bool = False,
+        wait_for_primary: bool = False,
         max_payload: int = MAX_PAYLOAD,
         observe: Callable[[Observation], None] | None = None,
         tracing: Tracing | None = None,
@@ -101,7 +101,7 @@ class Hub:
             heartbeat_timeout=heartbeat_timeout,
             send_timeout=send_timeout,
             give_up_after=give_up_after,
-            proven=proven,
+            wait_for_primary=wait_for_primary,
             max_payload=max_payload,
             observe=observe,
             tracing=tracing,

@@ -56,7 +56,8 @@ def create_app(
     connected, and clients are told when the server ends.
 
     Args:
-        hub: an `AsyncHub` of this application's own, not entered yet, or a connection string.
+        hub: an `AsyncHub` of this application's own, not entered yet, or a connection string. With that, a server in
+            recovery is waited for.
         public: patterns of what everybody may read, such as `channels/news.*`. By default nothing.
         keys: to verify tokens with. Without any, nobody may write.
         origins: of pages that may use it, such as `https://example.com`, beside those of its own host.
@@ -82,7 +83,7 @@ def create_app(
     database = hub if database_metrics is True else database_metrics
     hubs = metrics or HubMetrics(None)
     gateway = Gateway(
-        AsyncHub(hub, observe=hubs.observer(NAME)) if isinstance(hub, str) else hub,
+        AsyncHub(hub, wait_for_primary=True, observe=hubs.observer(NAME)) if isinstance(hub, str) else hub,
         keys=keys,
         public=check_patterns(public),
         limits=limits or Limits(),

@@ -40,8 +40,9 @@ AT_ONCE = 256
 KEPT = 100
 """Entries of a stream that are kept though all clients have them: for those that come again."""
 
-TO_CONNECT = 5.0
-"""Seconds for which the start waits for the database. It goes on trying after that."""
+TO_CONNECT = 10.0
+"""Seconds for which the start waits for the database. It goes on trying after that. To find out that notifications do
+not arrive there takes a hub's `heartbeat_timeout`, 5 seconds."""
 
 TO_TAKE = 5.0
 """Seconds that clients have, when the server ends, to take what has come by then. Servers have to give them more."""
@@ -172,7 +173,8 @@ class Gateway:
         """From the server's start to its end.
 
         Raises:
-            UnusableDeployment, ServerInRecovery: it can never work here.
+            UnusableDeployment: notifications cannot arrive here, as behind a pooler in transaction mode.
+            ServerInRecovery: the server is a standby, and the hub does not wait for a primary.
         """
         try:
             await self.hub.wait_until_live(TO_CONNECT)

@@ -13,7 +13,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,6 @@ class Options:
     database_metrics: bool = False
     opentelemetry: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
-    proven: bool = False
 
     def application(self, telemetry: Telemetry | None = None) -> Starlette:
         """An application of these.
@@ -95,7 +94,7 @@ class Options:
             if telemetry is not None:
                 telemetry.observe(seen)
 
-        hub = AsyncHub(self.dsn, proven=self.proven, tracing=telemetry, observe=observe)
+        hub = AsyncHub(self.dsn, wait_for_primary=True, tracing=telemetry, observe=observe)
         if telemetry is not None:
             telemetry.watch(hub)
         return create_app(
@@ -109,10 +108,6 @@ class Options:
             metrics=metrics,
             database_metrics=self.dsn if self.database_metrics else False,
         )
-
-    def hand_on(self) -> None:
-        """To the workers that begin from now on."""
-        os.environ[OPTIONS] = json.dumps(asdict(self))
 
 
 def app() -> Starlette:
@@ -159,7 +154,7 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
     options.application()  # what is wrong with them is told before anything begins
     logging = log_config(log_format)
     limits = Limits(**options.limits)
-    options.hand_on()
+    os.environ[OPTIONS] = json.dumps(asdict(options))
     settings: dict[str, Any] = {
         "factory": True,
         "host": host,
@@ -180,20 +175,11 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
     with tempfile.TemporaryDirectory(prefix="pgpubsub-metrics-") as directory:
         os.environ[SEVERAL] = directory
         config = uvicorn.Config(APPLICATION, workers=workers, **settings)
-        _Supervisor(config, [config.bind_socket()], options).run()
+        _Supervisor(config, [config.bind_socket()]).run()
 
 
 class _Supervisor(Multiprocess):
-    """Goes on when a worker cannot be replaced just now, or not connect: uvicorn's own would end, and the other workers
-    with it."""
-
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], options: Options) -> None:
-        super().__init__(config, sockets)
-        self._options = options
-
-    def init_processes(self) -> None:
-        super().init_processes()
-        replace(self._options, proven=True).hand_on()  # whoever comes from now on takes another's place
+    """Goes on when a worker cannot be replaced just now. uvicorn's own would end, and the other workers with it."""
 
     def keep_subprocess_alive(self) -> None:
         try:
