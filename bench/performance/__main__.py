@@ -26,6 +26,8 @@ def main() -> None:
     )
     parser.add_argument("--anew", action="store_true", help="keep nothing of what was in that file before")
     options = parser.parse_args()
+    if options.anew and not options.files:
+        parser.error("--anew goes with files of runs")
     if options.files:
         before = None if options.anew or not FILE.exists() else json.loads(FILE.read_text())
         store(condense([json.loads(file.read_text()) for file in options.files], before))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.comparison import Comparison
 
-__all__ = ["FILE", "PartResult", "Results", "condense", "load", "store"]
+__all__ = ["FILE", "THE_SAME", "PartResult", "Results", "condense", "load", "store"]
 
 FILE = Path(__file__).parent.parent / "performance.json"
 
-THE_SAME = ("processor", "processors", "memory, GiB", "python", "server", "packages")
+LIBRARIES = ("libpq of psycopg", "libpq in C", "pgbench")
+
+THE_SAME = ("processor", "processors", "memory, GiB", "system", "python", "server", "packages", *LIBRARIES)
 """What parts that are shown together have to have been measured on."""
 
 OF_A_RUN = ("date", "commit", "load average", "warnings")
@@ -73,7 +75,8 @@ def condense(runs: Sequence[Mapping[str, Any]], before: Mapping[str, Any] | None
     """What is kept of runs, which replace the parts that they have: of what was kept before, and of earlier runs.
 
     Raises:
-        SystemExit: they were on different machines, or with different versions.
+        SystemExit: they were on different machines, or with different versions; or a run has less of a part than what
+            it would replace.
     """
     environment = dict(runs[-1]["environment"])
     parts: dict[str, Any] = dict(before["parts"]) if before is not None else {}
@@ -90,6 +93,7 @@ def condense(runs: Sequence[Mapping[str, Any]], before: Mapping[str, Any] | None
             seconds[measurement.partition("-")[0]] += its
         for name in seconds:
             of_part = [one for one in run["comparisons"] if one["measurement"].startswith(f"{name}-")]
+            _check_as_much(name, parts.get(name), run["kind"], {one["measurement"] for one in of_part})
             failures = {one: error for one, error in run["failures"].items() if one.startswith(f"{name}-")}
             of_run = {key: run["environment"][key] for key in OF_A_RUN}
             told = {"kind": run["kind"], "seconds": round(seconds[name]), "failures": failures, **of_run}
@@ -97,6 +101,16 @@ def condense(runs: Sequence[Mapping[str, Any]], before: Mapping[str, Any] | None
     for name in OF_A_RUN:
         del environment[name]
     return {"environment": environment, "parts": parts}
+
+
+def _check_as_much(part: str, before: Mapping[str, Any] | None, kind: str, measured: Collection[str]) -> None:
+    if before is None:
+        return
+    lacking = {one["measurement"] for one in before["comparisons"]} - set(measured)
+    if lacking:
+        raise SystemExit(f"this run lacks {', '.join(sorted(lacking))}: measure all of it, with --only {part}")
+    if kind == "quick" != before["run"]["kind"]:
+        raise SystemExit(f"a quick run does not replace a full one of {part}")
 
 
 def _rounded(given: Any) -> Any:

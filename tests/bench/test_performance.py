@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bench.parts import PARTS
 from bench.performance.better import aimed, better
 from bench.performance.charts import DIRECTORY, digest, lines
 from bench.performance.page import page
-from bench.performance.results import PartResult, Results, condense, load, store
+from bench.performance.results import THE_SAME, PartResult, Results, condense, load, store
 from bench.performance.tables import tables
 from bench.performance.words import anchor, title
 
@@ -115,16 +116,20 @@ def test_a_comparison_is_the_same_after_it_was_kept() -> None:
     assert Comparison.from_json(kept.as_json()) == kept
 
 
-def run(*parts: str, **environment: object) -> dict[str, object]:
-    machine = dict.fromkeys(("processor", "processors", "memory, GiB", "python", "server", "packages"), 1)
+def run(
+    *parts: str, measurements: Sequence[str] = ("thing",), kind: str = "full", **environment: object
+) -> dict[str, object]:
+    machine = dict.fromkeys(THE_SAME, 1)
     told = {"date": "today", "commit": "abc", "load average": [0.1], "warnings": []}
     comparisons = [
-        {**compared((10, 5, 10, 1)).as_json(), "measurement": f"{part}-thing", "rounds": len(parts)} for part in parts
+        {**compared((10, 5, 10, 1)).as_json(), "measurement": f"{part}-{one}", "rounds": len(parts)}
+        for part in parts
+        for one in measurements
     ]
     return {
-        "kind": "full",
+        "kind": kind,
         "environment": {**machine, **told, **environment},
-        "seconds": {f"{part}-thing": 60.4 for part in parts},
+        "seconds": {f"{part}-{one}": 60.4 for part in parts for one in measurements},
         "failures": {},
         "comparisons": comparisons,
     }
@@ -147,6 +152,14 @@ def test_runs_on_different_machines_are_not_put_together() -> None:
         condense([run("hub"), run("cost", server=2)])
     with pytest.raises(SystemExit, match="'server' differs"):
         condense([run("cost", server=2)], condense([run("hub")]))
+
+
+def test_a_run_of_less_replaces_nothing() -> None:
+    kept = condense([run("hub", measurements=("wake", "drain"))])
+    with pytest.raises(SystemExit, match=r"lacks hub-wake.*--only hub"):
+        condense([run("hub", measurements=("drain",))], kept)
+    with pytest.raises(SystemExit, match="quick"):
+        condense([run("hub", measurements=("wake", "drain"), kind="quick")], kept)
 
 
 def test_a_quick_run_is_marked_on_the_page() -> None:

@@ -149,8 +149,8 @@ class Psycopg3LoopConnection:
 
     def query(self, what: str, questions: Sequence[Question], on_done: OnResult) -> None:
         """`answer` with all that the last one returned, in binary form. Errors call it `what`."""
-        known = self._prepared
-        unknown = [question.text for question in questions if not known or question.text not in self._names]
+        prepared = self._prepared
+        unknown = [question.text for question in questions if not prepared or question.text not in self._names]
         try:
             texts = {text: text.encode(self._encoding) for text in unknown}
             parameters = [_encoded(question.parameters, self._encoding) for question in questions]
@@ -160,7 +160,7 @@ class Psycopg3LoopConnection:
         if not psycopg.capabilities.has_pipeline() and len(questions) > 1:
             self._query_one_by_one(what, questions, on_done)
             return
-        new = unknown if known else []
+        new = unknown if prepared else []
         alone = len(questions) == 1 and not new
         statement = Statement(
             what, lambda _: None, pipelined=not alone, most_ends=ENDS + 2 * (len(questions) + len(new))
@@ -174,7 +174,7 @@ class Psycopg3LoopConnection:
                 self._names[text] = f"pgpubsub_{next(self._numbers)}".encode()
                 self._pgconn.send_prepare(self._names[text], texts[text])
             for question, (values, formats) in zip(questions, parameters, strict=True):
-                if known:
+                if prepared:
                     name = self._names[question.text]
                     self._pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
                 else:

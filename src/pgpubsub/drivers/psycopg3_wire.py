@@ -5,7 +5,7 @@ statement at a time, and between them nobody would read: notifications would wai
 event loop that can watch a socket (`loop.add_reader`), which asyncio's and uvloop's can and Windows' proactor loop
 cannot.
 
-It knows nothing of what the statements say, but that none of them is a COPY.
+What the statements say is others' business, but none of them is a COPY.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ class Wire:
             self._on_events(events)
 
     def begin(self, begin: Callable[[], None], *statements: Statement) -> None:
-        """Have `begin` give them to libpq. Each is told of its end later, whatever becomes of it."""
+        """Have `begin` give them to libpq. Each is told of its end, whatever becomes of it: at once where the connection
+        is closed, and otherwise later."""
         assert not self._statements, "one thing at a time"
         self._statements.extend(statements)
         if self.closed:
