@@ -121,7 +121,7 @@ class Wire:
             self._on_events(events)
 
     def begin(self, begin: Callable[[], None], *statements: Statement) -> None:
-        """Have `begin` give them to libpq. Each is told of its end, whatever becomes of it: at once where the connection
+        """Have `begin` give them to libpq. Each is told of its end, whatever becomes of it: at once if the connection
         is closed, and otherwise later."""
         assert not self._statements, "one thing at a time"
         self._statements.extend(statements)
