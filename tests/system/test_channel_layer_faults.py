@@ -133,6 +133,23 @@ def test_a_name_that_leads_to_a_standby_for_a_while_is_no_end(
     run(main(), 60)
 
 
+def test_a_standby_that_is_met_first_is_waited_for(
+    server: TemporaryServer, make_standby: Callable[[TemporaryServer], Standby], make: Make
+) -> None:
+    prepare(server.dsn())
+    standby = make_standby(server)
+    layer = make(standby.dsn(), timeout=1.0)
+
+    async def main() -> None:
+        with pytest.raises(pgpubsub.NotLive, match="standby"):
+            await layer.send("some", {"number": 0})
+        standby.promote()
+        await certainly(functools.partial(layer.send, "some", {"number": 1}))
+        assert await layer.receive("some") == {"number": 1}
+
+    run(main(), 60)
+
+
 def test_a_transaction_pooler_is_refused(
     session_server: TemporaryServer, make_pgbouncer: Callable[[TemporaryServer, PoolMode], PgBouncer], make: Make
 ) -> None:

@@ -54,7 +54,7 @@ class PgPubSub:
     Args:
         app: the application, or None: see `init_app`.
         conninfo: as for `Hub`, where the application's configuration has no `PGPUBSUB_CONNINFO`.
-        options: as for `Hub`.
+        options: as for `Hub`, but that `wait_for_primary` is True by default: the hub stays as long as the process.
     """
 
     def __init__(self, app: flask.Flask | None = None, conninfo: Any = "", **options: Any) -> None:
@@ -66,7 +66,7 @@ class PgPubSub:
     def init_app(self, app: flask.Flask) -> None:
         """Give `app` a hub of its own."""
         conninfo = app.config.setdefault("PGPUBSUB_CONNINFO", self._conninfo)
-        app.extensions["pgpubsub"] = OfProcess(partial(Hub, conninfo, **self._options))
+        app.extensions["pgpubsub"] = OfProcess(partial(Hub, conninfo, **{"wait_for_primary": True, **self._options}))
 
     @property
     def hub(self) -> Hub:

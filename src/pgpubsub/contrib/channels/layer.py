@@ -99,7 +99,7 @@ class PostgresChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         )
 
         def start() -> _Running:  # which does not keep this layer alive
-            hub = AsyncHub(source, send_timeout=timeout, **libpq_keywords)
+            hub = AsyncHub(source, send_timeout=timeout, wait_for_primary=True, **libpq_keywords)
             return _Running(make_exchange(hub, inboxes=Inboxes(rules.get_capacity)))
 
         self._process = OfProcess(start)

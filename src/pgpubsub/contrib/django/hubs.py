@@ -111,9 +111,9 @@ def before_test_databases(other: Closing) -> None:
 
 
 def _arguments(using: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a hub is made with."""
+    """What a hub is made with. It stays as long as the process, which may have begun in the middle of a failover."""
     conninfo(using)  # so that what is wrong with the settings is told at once
-    options = _options(using)
+    options = {"wait_for_primary": True, **_options(using)}
     if "conninfo" in options:
         return (), options
     return (lambda: conninfo(using),), {name: options[name] for name in options if name not in LIBPQ_KEYWORDS}
