@@ -461,7 +461,7 @@ def test_a_reader_that_is_slow_is_told_where_entries_are_missing(
     new_hub: NewHub, stream: AnyStream, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads page by page, and what it has read before is its own."""
-    monkeypatch.setattr("pgpubsub.streams.reader.ROWS", 10)
+    monkeypatch.setattr("pgpubsub.streams.steps.ROWS", 10)
     monkeypatch.setattr("pgpubsub.streams.inbox.FEW", 0)
     stream.append_many(words(100))
     with new_hub() as hub, open_stream(hub, stream.name).read() as reader:

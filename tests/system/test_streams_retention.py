@@ -72,7 +72,7 @@ def test_readers_are_told_exactly_where_they_missed_something(
     stream_server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print(f"PGPUBSUB_STREAMS_SEED={SEED}")
-    monkeypatch.setattr("pgpubsub.streams.reader.ROWS", 40)
+    monkeypatch.setattr("pgpubsub.streams.steps.ROWS", 40)
     monkeypatch.setattr("pgpubsub.streams.inbox.FEW", 5)
     dsn = stream_server.dsn()
     kinds: tuple[Kind, ...] = ("Hub", "AsyncHub")

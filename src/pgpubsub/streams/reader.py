@@ -7,60 +7,23 @@ it goes on over the next, once that has shown that it has the same history.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
-from operator import itemgetter
-from typing import Any, Protocol
-from weakref import WeakSet
 
-from pgpubsub.core.position import FIRST, Covered, Position, Snapshot, spans
-from pgpubsub.core.reading import WITNESSES, Ask, Batch, Find, Look, Measure, Newest, Page, Reading, seen
-from pgpubsub.core.trimmed import Trimmed
+from pgpubsub.core.position import Position
+from pgpubsub.core.reading import Reading
 from pgpubsub.errors import ConnectionLost, PubSubError, SubscriptionClosed
-from pgpubsub.events import Gap, GapReason
-from pgpubsub.hubs.mailbox import now
 from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.status import Observation
-from pgpubsub.streams.installation import restored
-from pgpubsub.streams.session import Home, Session
 from pgpubsub.streams.source import Source
-from pgpubsub.streams.statements import Statements, as_array
+from pgpubsub.streams.statements import Statements
+from pgpubsub.streams.steps import Lagging, Sink, Steps
 from pgpubsub.streams.watch import Watch
 
 __all__ = ["Reader"]
 
 logger = EventLog("streams")
-
-ROWS = 2000
-"""Entries in a page, at most."""
-
-BYTES = 4 << 20
-"""Bytes of payload in a page, at most, unless one entry has more."""
-
-DETAILS = {
-    GapReason.REWOUND: "the newest entries that were read are not there any more: the server has another history",
-    GapReason.RESTORED: "the stream was restored from a dump since the position was taken",
-    GapReason.TRIMMED: "retention has removed entries that had not been read",
-}
-
-
-class Sink(Protocol):
-    """What is read goes there."""
-
-    @property
-    def has_enough(self) -> bool:
-        """Whether it is not time yet to read on."""
-
-    def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
-        """These rows of `Statements.look` or `page` come next. There may be none, and the position another."""
-
-    def deliver_gap(self, gap: Gap) -> None:
-        """Take note of a gap."""
-
-    def end(self, why: Exception) -> None:
-        """There will be no more."""
 
 
 class Reader:
@@ -99,19 +62,13 @@ class Reader:
         self._source = source
         self._statements = statements
         self._watch = watch
-        self._observe = observe
-        self._in_group = in_group
+        self._steps = Steps(name, self.reading, sink, statements, observe, in_group=in_group)
         self._woken = asyncio.Event()
         self._hungry = asyncio.Event()
         self._hungry.set()
         self._reachable = asyncio.Event()
         self._delays = new_delays()
-        self._met: WeakSet[Any] = WeakSet()  # connections whose history is known to be ours
-        self._home: Home | None = None
-        self._server: object = None
-        self._asked = False  # with the last step
         self._stopped = False
-        self._healthy = now()
 
     @property
     def position(self) -> Position:
@@ -155,7 +112,7 @@ class Reader:
         """Read until it is stopped, or else to the end."""
         try:
             while follow and not self._stopped:
-                await self._hungry.wait()
+                await self._until_hungry()
                 if not await self._advance() and not self._stopped:
                     await self._watch.wait(self)
             await self._finish()
@@ -172,9 +129,14 @@ class Reader:
 
     async def _finish(self) -> None:
         while self.reading.in_midst and not self._stopped:
-            await self._hungry.wait()
+            await self._until_hungry()
             if not await self._advance() and self.reading.behind:
                 await self._watch.wait(self)
+
+    async def _until_hungry(self) -> None:
+        if self._sink.has_enough:
+            self._hungry.clear()
+        await self._hungry.wait()
 
     async def until_woken(self) -> None:
         """Wait for `wake`."""
@@ -190,24 +152,20 @@ class Reader:
             self._woken.clear()  # what wakes us from now on may be news
         try:
             async with self._source.session(self._statements, spare=self.error is not None) as session:
-                await self._meet(session)
-                await self._take(session)
-                if self._asked and not reading.behind:  # the answer is one of this server, so it says what follows
-                    await self._take(session)
+                await self._steps.take(session)
         except ConnectionLost as error:
             await self._pause(error)
             return True
         if self.error is not None:
             self.error = None
             self._delays = new_delays()
-        self._healthy = now()
         return reading.in_midst and not reading.behind
 
     async def _meet_any(self) -> bool:
         try:
             async with self._source.session(self._statements, spare=self.error is not None) as session:
-                await self._meet(session)
-        except _Lagging:  # it will come
+                await self._steps.meet(session)
+        except Lagging:  # it will come
             return True
         except ConnectionLost as error:
             await self._pause(error)
@@ -220,180 +178,9 @@ class Reader:
             return
         logger.warning("reading_interrupted", "stream %(stream)r: %(error)s", stream=self._name, error=error)
         delay = max(0.02, next(self._delays))
-        if isinstance(error, _Lagging):
+        if isinstance(error, Lagging):
             delay = min(delay, self._watch.interval)
         self._reachable.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._reachable.wait()
-
-    async def _take(self, session: Session) -> None:
-        """Do what the core wants next."""
-        step = self.reading.next_step()
-        self._asked = isinstance(step, Ask)
-        if isinstance(step, Look):
-            await self._look(session, step)
-        elif isinstance(step, Page):
-            await self._page(session, step)
-        elif isinstance(step, Measure):
-            row = await self._first(session, self._statements.measure, below=step.covered.below)
-            self._note_trimmed(row[5])
-            snapshot, newest = Snapshot.parse(row[0]), _newest(*row[1:4])
-            self._check_present(newest, snapshot)
-            self.reading.on_measured(snapshot, newest, row[4])
-        elif isinstance(step, Ask):
-            start = None if step.start is None else str(step.start)
-            row = await session.first(self._statements.running, {"known": as_array(step.known), "start": start})
-            self.reading.on_asked(row[1], row[0])
-        elif isinstance(step, Find):
-            row = await self._first(
-                session, self._statements.find, running=as_array(sorted(step.running)), xmax=step.xmax
-            )
-            self._note_trimmed(row[6])
-            newest = _newest(*row[:3])
-            self._check_present(newest, Snapshot.parse(row[5]))
-            self.reading.on_found(newest, row[4], row[3])
-
-    async def _look(self, session: Session, step: Look) -> None:
-        below = step.covered.below
-        first, *found = await self._rows(
-            session, self._statements.look, below=below, open=as_array(step.covered.open), rows=ROWS, bytes=BYTES
-        )
-        found = self._without_trimmed(found)
-        if len(found) >= ROWS or any(row[2] is None and row[3] is None for row in found):
-            self.reading.on_many()
-            return
-        found.sort(key=itemgetter(0))
-        fresh = [(row[6], row[0], row[5]) for row in found if row[6] >= below]
-        newest = _newest(first[0], first[5], first[6])
-        if newest is None and fresh:
-            xid, id, appended_at = max(fresh)
-            newest = _newest(id, appended_at, xid)
-        snapshot = Snapshot.parse(first[1])
-        self._check_present(newest, snapshot)
-        batch = self.reading.on_looked(snapshot, newest, found[-1][0] if found else None)
-        self._deliver(found, batch or Batch(self.position, self.position, None))
-
-    async def _page(self, session: Session, step: Page) -> None:
-        after = step.after
-        if after is None:
-            after = await self._before_first(session, step.covered, step.target)
-        if after is None:
-            self.reading.on_page(None, done=True)
-            return
-        found = await self._rows(
-            session,
-            self._statements.page,
-            below=step.covered.below,
-            open=as_array(step.covered.open),
-            target=step.target.below,
-            target_open=as_array(step.target.open),
-            after=after,
-            until=step.until,
-            rows=ROWS,
-            bytes=BYTES,
-        )
-        found = self._without_trimmed(found)
-        last: int | None = found[-1][0] if found else None
-        wanted = [row for row in found if row[6] is not None]
-        if last is not None and not wanted:  # there may be millions more that were read before
-            last = await self._before_first(session, step.covered, step.target, last)
-        self._deliver(wanted, self.reading.on_page(last, done=last is None))
-
-    async def _before_first(self, session: Session, covered: Covered, target: Covered, after: int = 0) -> int | None:
-        """What is just below the first id above `after` of `target` that is not in `covered`. None: there is none."""
-        if covered.below <= FIRST:
-            return after
-        ranges = list(spans(covered, target))
-        lows, highs = as_array([low for low, _ in ranges]), as_array([high for _, high in ranges])
-        row = await self._first(session, self._statements.first, lows=lows, highs=highs, after=after)
-        first: int | None = row[0]
-        self._note_trimmed(row[1])
-        return None if first is None else first - 1
-
-    def _deliver(self, found: Sequence[Any], batch: Batch) -> None:
-        if found:
-            self.reading.on_delivered([seen(row[6], row[0], row[5]) for row in found[-WITNESSES:]])
-        self._sink.on_read(found, batch)
-        if self._sink.has_enough:
-            self._hungry.clear()
-
-    async def _rows(self, session: Session, statement: str, **parameters: object) -> list[Any]:
-        trimmed = self.reading.trimmed
-        parameters["removed"] = 0 if trimmed is None else trimmed.removed
-        named = {name: str(value) for name, value in parameters.items()}
-        return await session.rows(statement, {"stream": str(self.stream), **self._statements.parameters, **named})
-
-    async def _first(self, session: Session, statement: str, **parameters: object) -> Any:
-        return (await self._rows(session, statement, **parameters))[0]
-
-    # -- whose history it is
-
-    def _check_present(self, newest: Newest | None, snapshot: Snapshot) -> None:
-        """Raise if an entry is from the future: its transaction id was not assigned by this server."""
-        if newest is not None and newest.xid >= snapshot.xmax:
-            raise restored(self._statements.schema)
-
-    async def _meet(self, session: Session) -> None:
-        """Make sure that `session` has the history that the position is about, or report that it has another."""
-        home = await session.home(self._statements)
-        if session in self._met and home == self._home and not session.pooled:
-            return
-        self._home = home
-        reading = self.reading
-        reading.standby = home.in_recovery
-        if (reason := reading.on_session(home.birth, home.timeline)) is not None:
-            self._report(reason)
-        if anchors := reading.anchors:
-            expected = [*anchors, *reading.witnesses]
-            found, snapshot, text = await self._first(
-                session,
-                self._statements.anchors,
-                ids=as_array([one.anchor.id for one in expected]),
-                xids=as_array([one.xid for one in expected]),
-                times=as_array([one.anchor.microseconds for one in expected]),
-            )
-            trimmed = None if text is None else Trimmed.parse(text)
-            present = {number - 1 for number in found}.union(reading.passed(expected, trimmed))
-            witnesses = range(len(anchors), len(expected))
-            lost = [expected[number] for number in (0, *witnesses) if number not in present]
-            if home.in_recovery and any(one.xid >= Snapshot.parse(snapshot).xmin for one in lost):
-                raise _Lagging("the standby has not replayed what was read elsewhere")
-            if (reason := reading.on_anchors(present, witnesses=present.issuperset(witnesses))) is not None:
-                self._report(reason)
-            self._note_trimmed(text)
-        if home.in_recovery and session.server != self._server:
-            self._met.clear()  # the other may lag behind this one
-        self._server = session.server
-        self._met.add(session)
-
-    def _without_trimmed(self, rows: list[Any]) -> list[Any]:
-        """The entries of a look or a page, behind what was removed."""
-        if rows and rows[0][0] is None:
-            self._note_trimmed(rows[0][2])
-            return rows[1:]
-        return rows
-
-    def _note_trimmed(self, text: str | None) -> None:
-        """What retention has removed, if that is not what was known."""
-        if text is None:
-            return
-        trimmed = Trimmed.parse(text)
-        reason = self.reading.on_trimmed(trimmed)
-        if reason is None or (self._in_group and trimmed.kept):
-            return
-        self._report(reason)
-
-    def _report(self, reason: GapReason) -> None:
-        self._sink.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
-        self._observe(Observation("gap", (self._name,), detail=DETAILS[reason], reason=reason))
-
-
-class _Lagging(ConnectionLost):
-    """The server has not got as far as the reader. It will."""
-
-
-def _newest(id: int | None, appended_at: datetime | None, xid: int | None) -> Newest | None:
-    if id is None or appended_at is None or xid is None:
-        return None
-    return seen(xid, id, appended_at)

@@ -17,11 +17,12 @@ from pgpubsub.hubs.engine import Engine
 from pgpubsub.streams.appending import Appending, AwaitedAppend
 from pgpubsub.streams.description import Description, Options, traced
 from pgpubsub.streams.inbox import Inbox
-from pgpubsub.streams.reader import Reader, Sink
+from pgpubsub.streams.reader import Reader
 from pgpubsub.streams.retention import Trimmer
 from pgpubsub.streams.session import Session
 from pgpubsub.streams.source import Source
 from pgpubsub.streams.statements import Statements
+from pgpubsub.streams.steps import Sink
 from pgpubsub.streams.watch import Watch
 from pgpubsub.tracing import Tracing
 
