@@ -62,7 +62,7 @@ class Reader:
         self._source = source
         self._statements = statements
         self._watch = watch
-        self._steps = Steps(name, self.reading, sink, statements, observe, in_group=in_group)
+        self._steps = Steps(name, stream, self.reading, sink, statements, observe, in_group=in_group)
         self._woken = asyncio.Event()
         self._hungry = asyncio.Event()
         self._hungry.set()

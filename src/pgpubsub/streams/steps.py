@@ -64,6 +64,7 @@ class Steps:
 
     Args:
         name: the stream's.
+        stream: its id.
         reading: decides on the steps.
         sink: gets the entries.
         observe: is told of gaps.
@@ -73,6 +74,7 @@ class Steps:
     def __init__(
         self,
         name: str,
+        stream: int,
         reading: Reading,
         sink: Sink,
         statements: Statements,
@@ -83,6 +85,7 @@ class Steps:
         self.healthy = now()
         """When the last step was taken that succeeded."""
         self._name = name
+        self._stream = stream
         self._reading = reading
         self._sink = sink
         self._statements = statements
@@ -192,9 +195,7 @@ class Steps:
         trimmed = self._reading.trimmed
         parameters["removed"] = 0 if trimmed is None else trimmed.removed
         named = {name: str(value) for name, value in parameters.items()}
-        return await session.rows(
-            statement, {"stream": str(self._reading.stream), **self._statements.parameters, **named}
-        )
+        return await session.rows(statement, {"stream": str(self._stream), **self._statements.parameters, **named})
 
     async def _first(self, session: Session, statement: str, **parameters: object) -> Any:
         return (await self._rows(session, statement, **parameters))[0]
