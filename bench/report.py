@@ -55,7 +55,7 @@ def _busy(load: float) -> list[str]:
     processors = os.cpu_count() or 1
     if load < QUIET * processors:
         return []
-    return [f"the machine was not left alone: a load of {load:.1f} on {processors} processors before it began"]
+    return [f"a load of {load:.1f} on {processors} processors in the minute before"]
 
 
 def save(result: Mapping[str, Any], name: str, *, keep: bool) -> Path:

@@ -36,6 +36,16 @@ ASYNC_HUB, HUB = "AsyncHub, notify()", "Hub, notify()"
 UNNEST, EXECUTEMANY = "psycopg 3, unnest() by hand", "psycopg 3 executemany()"
 TABLE = "psycopg 3, a row and its id"
 TEXT = "plain text"
+
+HANDED_ON = (
+    "Each call wakes the hub's loop, and is woken by it, in one interpreter; threads with connections of their own wait"
+    " for their sockets alone."
+)
+IN_PARTS = (
+    "By hand, the text is stored in a row, and its id sent. Here it travels in some 130 notifications of one"
+    " transaction, through PostgreSQL's queue, which gives them out one by one, and is cut and put together in Python."
+    " There is no table to be made or emptied."
+)
 PGBENCH = "pgbench"
 
 LIMIT = Contestant[Called](PGBENCH, Role.LIMIT, pgbench.Notifies, lacking=pgbench.missing)
@@ -127,13 +137,29 @@ def metrics(effort: Effort) -> list[Metric]:
     size = "connections"
     return [
         Metric("sending-tasks", "per_second", at_once, calls, of_tasks, True, (Aim(10, FASTEST),), size),
-        Metric("sending-threads", "per_second", threads_at_once, calls, of_threads, True, (Aim(3, FASTEST),), size),
+        Metric(
+            "sending-threads",
+            "per_second",
+            threads_at_once,
+            calls,
+            of_threads,
+            True,
+            (Aim(3, FASTEST, HANDED_ON),),
+            size,
+        ),
         _alone("sending-one-task", f"{alone}, in a task, p50", Aim(1.3, SEND_3_ASYNC)),
         _alone("sending-one-thread", f"{alone}, in a thread, p50", Aim(2.5, SEND_3)),
         Metric("sending-many", "per_second", together, each, by_hand, True, (Aim(0.8, UNNEST),)),
         Metric("sending-many", "cpu_us", f"{together}: the sender's CPU time", "µs/notification", by_hand),
-        Metric("sending-large", "ms", f"{whole}, ASCII", "ms", (TABLE,), aims=(Aim(1, TABLE),)),
-        Metric("sending-large-unicode", "ms", f"{whole}, of several scripts", "ms", (TABLE,), aims=(Aim(1, TABLE),)),
+        Metric("sending-large", "ms", f"{whole}, ASCII", "ms", (TABLE,), aims=(Aim(1, TABLE, IN_PARTS),)),
+        Metric(
+            "sending-large-unicode",
+            "ms",
+            f"{whole}, of several scripts",
+            "ms",
+            (TABLE,),
+            aims=(Aim(1, TABLE, IN_PARTS),),
+        ),
         Metric("sending-equal", "per_second", f"{at_once}, all the same", calls, of_equal[1:], True, detail=size),
         Metric("sending-stream", "per_second", streamed, each, more_is_better=True),
         Metric("sending-stream", "mib", f"{streamed}: growth of the process, at most", "MiB"),

@@ -78,6 +78,10 @@ CARRIED = (
     " processors, in ms: the append 0.40 (by hand 0.23), the hint 0.27 (0.23), until the reader asks 0.07 (0.01), and"
     " on to who waits 0.11. The reader's statement takes three quarters of the time that psycopg's cursor needs for it."
 )
+ENTRIES = (
+    "The select yields tuples, and what it skips is not noticed. A reader asks for what it has not read, by transaction"
+    " ids, makes each an `Entry` with its position, and hands it to another task or thread."
+)
 LOCKED = (
     "With threads: appends share commits, so the disk does not limit them, but each call crosses to the hub's loop and"
     " back, and 256 threads share the interpreter lock with it."
@@ -122,7 +126,7 @@ def metrics(effort: Effort) -> list[Metric]:
             found += [_arrival(disk, rate, since, percent) for since in clocks for percent in (50, 99)]
     caught_up = f"Catching up with {effort.stored:,} entries of 100 bytes"
     peers = tuple(one.name for one in READERS if one.role is Role.PEER)
-    aims = (Aim(0.5, COPY), Aim(1, SELECT))
+    aims = (Aim(0.5, COPY), Aim(1, SELECT, ENTRIES))
     smallest = _stocks(effort)[0].name
     return [
         *found,
