@@ -109,7 +109,7 @@ def _check_as_much(part: str, before: Mapping[str, Any] | None, kind: str, measu
     lacking = {one["measurement"] for one in before["comparisons"]} - set(measured)
     if lacking:
         raise SystemExit(f"this run lacks {', '.join(sorted(lacking))}: measure all of it, with --only {part}")
-    if kind == "quick" != before["run"]["kind"]:
+    if kind == "quick" and before["run"]["kind"] != "quick":
         raise SystemExit(f"a quick run does not replace a full one of {part}")
 
 

@@ -16,6 +16,7 @@ from pgpubsub.contrib.flask import PgPubSub
 from pgpubsub.testing import TemporaryServer
 from tests.contract.owners import use_django
 from tests.system.standby import Standby
+from tests.system.streams import until
 
 
 @contextmanager
@@ -50,6 +51,7 @@ def test_a_process_that_begins_during_a_failover_has_a_hub_when_it_is_over(
     with of_framework(standby.dsn()) as hub:
         with pytest.raises(pgpubsub.NotLive):
             hub.wait_until_live(0.1)
+        until(lambda: isinstance(hub.state.error, pgpubsub.ServerInRecovery))
         standby.promote()
         with hub.subscribe("a") as events:
             hub.notify("a", "1")

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 import pgpubsub
 from pgpubsub import Hub
@@ -28,6 +29,7 @@ from pgpubsub.testing import TemporaryServer
 from tests.contract.browser import Browser
 from tests.contract.faces import Worker
 from tests.contract.test_handler import eventually
+from tests.system.pgbouncer import PgBouncer
 from tests.system.processes import is_worker, limit_descriptors, with_children
 from tests.system.standby import restart_as_standby
 from tests.web.conftest import SECRET, token
@@ -243,6 +245,28 @@ def test_a_worker_that_begins_during_a_failover_waits_for_its_end() -> None:
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
             admin.execute("SELECT pg_promote()")
         eventually(lambda: gateway.get("/readyz") == (200, "live\n"), DEADLINE)
+
+
+def test_a_worker_that_cannot_start_while_another_serves_is_tried_again(tmp_path: Path) -> None:
+    services = tmp_path / "services"
+
+    def lead_to(dsn: str) -> None:
+        lines = [f"{name}={value}" for name, value in conninfo_to_dict(dsn).items()]
+        services.write_text("\n".join(["[gateway]", *lines]) + "\n")
+
+    with TemporaryServer(tcp=True) as server, PgBouncer(server, "transaction") as pooler:
+        lead_to(server.dsn())
+        variables = {"PGSERVICEFILE": str(services)}
+        with Gateway("--dsn", "service=gateway", "--workers", "2", environment=variables) as gateway:
+            eventually(lambda: gateway.output.count("Application startup complete") == 2, DEADLINE)
+            lead_to(pooler.dsn())
+            os.kill(workers(gateway)[0], signal.SIGKILL)
+            eventually(lambda: "so there will be another" in gateway.output, DEADLINE)
+            assert gateway.get("/readyz") == (200, "live\n")
+            lead_to(server.dsn())
+            eventually(lambda: gateway.output.count("Application startup complete") == 3, DEADLINE)
+            assert "pgpubsub.errors.UnusableDeployment" in gateway.output
+            gateway.output = ""  # uvicorn shows where a start has failed
 
 
 # -- one takes over from another

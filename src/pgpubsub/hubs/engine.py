@@ -28,11 +28,10 @@ from pgpubsub.errors import (
     NotLive,
     PubSubError,
     SubscriptionClosed,
-    UnusableDeployment,
     again,
 )
 from pgpubsub.hubs import forking
-from pgpubsub.hubs.link import HOPELESS, Dial, Link
+from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
 from pgpubsub.hubs.outgoing import traced
 from pgpubsub.hubs.receiver import Receiver
@@ -102,14 +101,13 @@ class Engine:
         self.max_payload = max_payload
         self.tracing = tracing
         self._observer = observe
-        hopeless = (UnusableDeployment,) if wait_for_primary else HOPELESS
         beats = Heartbeat(HEARTBEAT_CHANNEL, heartbeat, heartbeat_timeout, random.random)
         session = Session[Mailbox](True, new_delays, heartbeat=beats, give_up_after=give_up_after)
         self._sending = Link(
             "sending",
             Session[None](True, new_delays),
             sending,
-            hopeless=hopeless,
+            refuses_standby=not wait_for_primary,
             on_change=partial(self._on_change, "sending"),
         )
         self._sender = Sender(self._sending, send_timeout, None if observe is None else self._on_told)
@@ -119,7 +117,7 @@ class Engine:
             listening,
             self._sender,
             max_payload,
-            hopeless=hopeless,
+            refuses_standby=not wait_for_primary,
             on_change=partial(self._on_change, "listening"),
             observe=self.observe,
         )

@@ -18,14 +18,11 @@ from pgpubsub.errors import ConnectionFailed, GaveUp, PubSubError, ServerInRecov
 from pgpubsub.events import GapReason, Notify
 from pgpubsub.logs import EventLog
 
-__all__ = ["HOPELESS", "Dial", "Link"]
+__all__ = ["Dial", "Link"]
 
 logger = EventLog("connection")
 
 Dial = Callable[[], Awaitable[LoopConnection]]
-
-HOPELESS: tuple[type[PubSubError], ...] = (UnusableDeployment, ServerInRecovery)
-"""What trying again will not mend, where it is met first of all. Later, after a failover, it may pass."""
 
 
 async def _nothing_else(step: Step, connection: LoopConnection) -> None:
@@ -40,7 +37,8 @@ class Link(Generic[Owner]):
         session: makes the decisions.
         dial: opens a connection.
         on_events: gets what arrives.
-        hopeless: errors of dialling after which a session that was never trusted is not tried again.
+        refuses_standby: whether a session that was never trusted ends where it meets a standby. Otherwise that is
+            waited for, as it is after a failover.
         act: carries out a step that is not common to all links.
         on_change: called when a connection was made, could not be made or was lost.
     """
@@ -52,7 +50,7 @@ class Link(Generic[Owner]):
         dial: Dial,
         *,
         on_events: Callable[[list[Notify]], None] = lambda events: None,
-        hopeless: tuple[type[PubSubError], ...] = HOPELESS,
+        refuses_standby: bool = True,
         act: Callable[[Step, LoopConnection], Awaitable[None]] = _nothing_else,
         on_change: Callable[[str, str], None] = lambda name, detail: None,
     ) -> None:
@@ -64,7 +62,7 @@ class Link(Generic[Owner]):
         self._name = name
         self._dial = dial
         self._on_events = on_events
-        self._hopeless = hopeless
+        self._refuses_standby = refuses_standby
         self._act = act
         self._on_change = on_change
         self._connection: LoopConnection | None = None
@@ -143,7 +141,9 @@ class Link(Generic[Owner]):
         except (PubSubError, TimeoutError) as failure:
             error = failure if isinstance(failure, PubSubError) else self.error or ConnectionFailed("no answer in time")
             self.error = error
-            hopeless = isinstance(error, self._hopeless)
+            hopeless = isinstance(error, UnusableDeployment) or (
+                self._refuses_standby and isinstance(error, ServerInRecovery)
+            )
             self.session.on_connect_failed(monotonic(), str(error), hopeless=hopeless)
             logger.warning("connect_failed", "%(link)s connection failed: %(error)s", link=self._name, error=error)
             self._on_change("connect_failed", str(error))

@@ -69,7 +69,7 @@ class Receiver:
         dial: opens the listening connection.
         sender: sends heartbeats.
         max_payload: bytes of a payload that is put together, at most.
-        hopeless, on_change: as for `Link`.
+        refuses_standby, on_change: as for `Link`.
         observe: gets observations.
     """
 
@@ -81,7 +81,7 @@ class Receiver:
         sender: Sender,
         max_payload: int,
         *,
-        hopeless: tuple[type[PubSubError], ...],
+        refuses_standby: bool,
         on_change: Callable[[str, str], None],
         observe: Callable[[Observation], None],
     ) -> None:
@@ -91,7 +91,7 @@ class Receiver:
             session,
             dial,
             on_events=self._on_events,
-            hopeless=hopeless,
+            refuses_standby=refuses_standby,
             act=self._act,
             on_change=on_change,
         )

@@ -60,8 +60,10 @@ class Appending(Outbox[NewEntry]):
         self._checked: LoopConnection | None = None  # leads to a schema of a version to work with
         self._hints: dict[int, _Hint] = {}
         self._appender = appender.Appender(engine.send_timeout, self._on_told if engine.observed else None)
-        # Whether this deployment can work at all is judged by the hub's other links.
-        link = Link("appending", Session[None](True, new_delays), dial, hopeless=(), on_change=self._on_change)
+        # The hub's other links have judged that; this one may begin in the middle of a failover.
+        link = Link(
+            "appending", Session[None](True, new_delays), dial, refuses_standby=False, on_change=self._on_change
+        )
         super().__init__(link, engine.send_timeout, self._appender)
         self._begun = False
 

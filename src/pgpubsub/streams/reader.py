@@ -111,8 +111,7 @@ class Reader:
     async def run(self, follow: bool) -> None:
         """Read until it is stopped, or else to the end."""
         try:
-            while follow and not self._stopped:
-                await self._until_hungry()
+            while follow and await self._until_hungry():
                 if not await self._advance() and not self._stopped:
                     await self._watch.wait(self)
             await self._finish()
@@ -128,15 +127,16 @@ class Reader:
             self._sink.end(failure)
 
     async def _finish(self) -> None:
-        while self.reading.in_midst and not self._stopped:
-            await self._until_hungry()
+        while self.reading.in_midst and await self._until_hungry():
             if not await self._advance() and self.reading.behind:
                 await self._watch.wait(self)
 
-    async def _until_hungry(self) -> None:
-        if self._sink.has_enough:
+    async def _until_hungry(self) -> bool:
+        """Wait until there is room for more. False: nobody wants more."""
+        if self._sink.has_enough and not self._stopped:
             self._hungry.clear()
         await self._hungry.wait()
+        return not self._stopped
 
     async def until_woken(self) -> None:
         """Wait for `wake`."""

@@ -1,7 +1,7 @@
 """One step of a reader after the other: what it asks of the server, and what the answer means.
 
-`core.reading` decides on the steps. Each is one statement, on a session that has shown that it has the history which
-the reader's position is about.
+`core.reading` decides on the steps. Each is taken on a session that has shown that it has the history which the
+reader's position is about.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Steps:
         stream: its id.
         reading: decides on the steps.
         sink: gets the entries.
+        statements: of the schema.
         observe: is told of gaps.
         in_group: whether it reads for a group, which goes on from what is stored whatever it missed.
     """
@@ -82,8 +83,7 @@ class Steps:
         *,
         in_group: bool,
     ) -> None:
-        self.healthy = now()
-        """When the last step was taken that succeeded."""
+        self._healthy = now()  # when the last step was taken that succeeded
         self._name = name
         self._stream = stream
         self._reading = reading
@@ -103,7 +103,7 @@ class Steps:
         if isinstance(step, Ask) and not self._reading.behind:
             # The answer is one of this server, so it says what follows.
             await self._do(session, self._reading.next_step())
-        self.healthy = now()
+        self._healthy = now()
 
     async def _do(self, session: Session, step: Step) -> None:
         if isinstance(step, Look):
@@ -258,7 +258,7 @@ class Steps:
         self._report(reason)
 
     def _report(self, reason: GapReason) -> None:
-        self._sink.deliver_gap(Gap(reason, (self._name,), self.healthy, None, DETAILS[reason]))
+        self._sink.deliver_gap(Gap(reason, (self._name,), self._healthy, None, DETAILS[reason]))
         self._observe(Observation("gap", (self._name,), detail=DETAILS[reason], reason=reason))
 
 

@@ -21,7 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.supervisors.multiprocess import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from pgpubsub.aio import AsyncHub
 from pgpubsub.contrib.prometheus import HubMetrics
@@ -51,6 +51,9 @@ GRACE = 10
 
 MOST_AT_ONCE = 64 << 10
 """Bytes that are written past all that is between; more goes the long way, where it is waited for."""
+
+STARTUP_FAILURE = 3
+"""What a worker of uvicorn ends with that could not start. Which of uvicorn's modules has it depends on the version."""
 
 COLLECT_AFTER = (10_000, 10, 10)
 """When Python looks for garbage in cycles (`gc.set_threshold`): for each event, every client makes an object that waits
@@ -182,12 +185,26 @@ class _Supervisor(Multiprocess):
     """Goes on when a worker cannot be replaced just now. uvicorn's own would end, and the other workers with it."""
 
     def keep_subprocess_alive(self) -> None:
+        if self.should_exit.is_set():  # as a signal wants it
+            return
         try:
             super().keep_subprocess_alive()
+            self._replace_those_that_did_not_start()
         except OSError as error:  # no process, or no descriptor, is to be had
             logger.warning(
                 "worker_not_replaced", "a worker has ended, and there can be no other yet: %(error)s", error=error
             )
+
+    def _replace_those_that_did_not_start(self) -> None:
+        """The others serve, so what kept these from starting may pass: in a failover much looks hopeless."""
+        failed = [number for number, one in enumerate(self.processes) if one.exitcode == STARTUP_FAILURE]
+        if not failed or not any(one.exitcode is None and one.is_ready() for one in self.processes):
+            return
+        self.should_exit.clear()
+        for number in failed:
+            logger.warning("worker_not_started", "a worker could not start; others serve, so there will be another")
+            self.processes[number] = Process(self.config, self.sockets)
+            self.processes[number].start()
 
 
 class _Protocol(HttpToolsProtocol):
