@@ -37,12 +37,12 @@ from pgpubsub.events import Notify
 from pgpubsub.logs import EventLog
 
 __all__ = [
+    "ENDING",
     "LIBPQ_KEYWORDS",
     "Connection",
     "Psycopg3Connection",
     "break_off",
     "decode",
-    "ends_connection",
     "let_go",
     "open_connection",
     "parse_conninfo",
@@ -84,17 +84,16 @@ LIBPQ_KEYWORDS = frozenset(option.keyword.decode() for option in pq.Conninfo.get
 """The names of connection parameters."""
 
 
+ENDING = ("FATAL", "PANIC")
+"""The severities of what a server ends the connection with."""
+
+
 def let_go(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """After `fork()`, in the child: close its copy of the parent's socket, or the server would not notice the end of a
     parent that its child outlives. The connection is kept: its destructor would say goodbye, or complain."""
     if not conn.closed:
         os.close(conn.pgconn.socket)
         _inherited.append(conn)
-
-
-def ends_connection(told: psycopg.errors.Diagnostic) -> bool:
-    """Whether the server ends the connection with what it says."""
-    return told.severity_nonlocalized in ("FATAL", "PANIC")
 
 
 def break_off(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
@@ -317,7 +316,7 @@ class Psycopg3Connection:
 
 
 def remember_fatal_notice(fatal_notices: list[str], notice: psycopg.errors.Diagnostic) -> None:
-    if ends_connection(notice):
+    if notice.severity_nonlocalized in ENDING:
         fatal_notices.append(f"{notice.severity}: {notice.message_primary}")
 
 

@@ -23,7 +23,7 @@ from psycopg import pq
 
 from pgpubsub.core.frames import Message
 from pgpubsub.drivers.interface import LOST, statement_error, statement_name
-from pgpubsub.drivers.psycopg3 import decode, ends_connection, let_go, psycopg, remember_fatal_notice
+from pgpubsub.drivers.psycopg3 import ENDING, decode, let_go, psycopg, remember_fatal_notice
 from pgpubsub.errors import ConnectionLost, PubSubError
 from pgpubsub.events import Notify
 
@@ -193,7 +193,7 @@ class Wire:
         statement.result = result
         if result.status == pq.ExecStatus.FATAL_ERROR and statement.refusal is None:
             error = psycopg.errors.error_from_result(result, self.encoding)
-            if self.pgconn.status != pq.ConnStatus.OK or ends_connection(error.diag):
+            if self.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ENDING:
                 raise error
             statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
             statement.refusal.__cause__ = error

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, nullcontext
 import psycopg
 
 from pgpubsub.drivers.interface import statement_error
-from pgpubsub.drivers.psycopg3 import ends_connection
+from pgpubsub.drivers.psycopg3 import ENDING
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.streams.installation import missing_schema, not_installed
 from pgpubsub.streams.session import Session, session_on
@@ -142,6 +142,6 @@ class Source:
         sqlstate = error.sqlstate
         if missing_schema(sqlstate):
             return not_installed(schema, error)
-        if sqlstate is None or sqlstate.startswith(TRY_AGAIN) or ends_connection(error.diag):
+        if sqlstate is None or sqlstate.startswith(TRY_AGAIN) or error.diag.severity_nonlocalized in ENDING:
             return ConnectionLost(f"{what} failed: {' '.join(str(error).split())}")
         return statement_error(what, error, lost=False, sqlstate=sqlstate)
