@@ -79,14 +79,15 @@ def condense(runs: Sequence[Mapping[str, Any]], before: Mapping[str, Any] | None
             it would replace.
     """
     environment = dict(runs[-1]["environment"])
-    parts: dict[str, Any] = dict(before["parts"]) if before is not None else {}
-    for run in (*([before] if before is not None else []), *runs):
+    kept = [] if before is None else [before]
+    for run in (*kept, *runs):
         for name in THE_SAME:
             if run["environment"][name] != environment[name]:
                 raise SystemExit(
                     f"{name!r} differs between these runs or from what is kept: measure all parts again, and begin"
                     " --anew with them"
                 )
+    parts: dict[str, Any] = {} if before is None else dict(before["parts"])
     for run in runs:
         seconds: Counter[str] = Counter()
         for measurement, its in run["seconds"].items():

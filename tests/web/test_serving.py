@@ -95,9 +95,9 @@ class Gateway:
     def wait(self) -> int:
         return self._process.wait(DEADLINE)
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, timeout: float = 30) -> tuple[int, str]:
         """The status of an answer, and what it says."""
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             client.request("GET", path)
             response = client.getresponse()
@@ -107,7 +107,7 @@ class Gateway:
 
     def _answers(self) -> bool:
         try:
-            return self.get("/healthz")[0] == 200
+            return self.get("/healthz", timeout=5)[0] == 200
         except OSError:
             assert self.status is None, self.output
             return False
@@ -211,10 +211,7 @@ def test_several_workers_share_a_port_and_their_figures(
         assert [browser.next().data for browser in browsers] == ["1"] * 20
 
         def clients() -> float:
-            client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
-            client.request("GET", "/metrics")
-            text = client.getresponse().read().decode()
-            client.close()
+            _, text = gateway.get("/metrics")
             return float(re.findall(r"^pgpubsub_gateway_clients_total ([\d.]+)", text, re.M)[0])
 
         eventually(lambda: clients() == 20)

@@ -22,14 +22,7 @@ from pgpubsub.core.heartbeat import Heartbeat
 from pgpubsub.core.session import Session
 from pgpubsub.core.sql import check_max_payload
 from pgpubsub.core.timeouts import check_seconds, check_timeout
-from pgpubsub.errors import (
-    Closed,
-    ConcurrentUse,
-    NotLive,
-    PubSubError,
-    SubscriptionClosed,
-    again,
-)
+from pgpubsub.errors import Closed, ConcurrentUse, NotLive, PubSubError, SubscriptionClosed, again
 from pgpubsub.hubs import forking
 from pgpubsub.hubs.link import Dial, Link
 from pgpubsub.hubs.mailbox import Mailbox, now
