@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import psycopg
 
 from bench import pins
 from bench.peers import libpq, pgbench
+from bench.revision import revision
 
 __all__ = ["environment", "save"]
 
@@ -34,7 +34,7 @@ def environment(dsn: str) -> dict[str, Any]:
     load = os.getloadavg()
     return {
         "date": f"{date.today()}",
-        "commit": _commit(),
+        "commit": revision(),
         "processor": _processor(),
         "processors": os.cpu_count(),
         "memory, GiB": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
@@ -75,11 +75,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _commit() -> str:
-    try:
-        command = ("git", "describe", "--always", "--dirty")
-        return subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from bench.revision import revision
 from tests.system.processes import ROOT
 
 __all__ = ["PAGE", "Section"]
@@ -44,7 +45,12 @@ class Section:
         PAGE.write_text(self.page())
 
     def keep(self, server: str, figures: dict[str, Any]) -> None:
-        """Keep figures, with the versions that they were measured with, and write them into the page."""
-        versions = {"server": server, "python": platform.python_version(), "driver": psycopg.__version__}
+        """Keep figures, with the commit and the versions that they were measured at, and write them into the page."""
+        versions = {
+            "commit": revision(),
+            "server": server,
+            "python": platform.python_version(),
+            "driver": psycopg.__version__,
+        }
         self.figures.write_text(json.dumps({**figures, **versions}, indent=1) + "\n")
         self.write()

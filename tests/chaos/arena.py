@@ -31,15 +31,18 @@ __all__ = ["RECEIVERS", "Arena", "Part"]
 RECEIVERS = ("Hub", "AsyncHub", "clients")
 
 IMPATIENT = """
+from pgpubsub import AsyncHub, Hub
 from pgpubsub.core.backoff import backoff
 from pgpubsub.streams import source
 
 backoff.__kwdefaults__["maximum"] = 1.0
 source.ANSWER = 3.0
+for kind in AsyncHub, Hub:
+    kind.__init__.__kwdefaults__.update(heartbeat=0.5, heartbeat_timeout=1.0, send_timeout=4.0)
 """
 """What all of them import before anything else (`sitecustomize`). Faults come more often than sessions last, so that
 all would soon wait for as long as a hub ever does between two attempts, and for a server that says nothing: half a
-minute."""
+minute each. A heartbeat finds what is over too soon for one of ten seconds."""
 
 Make = Callable[[Mapping[str, str]], Process]
 """Makes a process, given the positions where readers go on."""

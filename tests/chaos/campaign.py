@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from random import Random
 from threading import Event
 from time import monotonic
@@ -117,6 +117,13 @@ class Campaign:
             part.process.tell(MESSAGES)
             self._done = False
 
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """See `faults.Stage`."""
+        self.ledger.on_forgetting(monotonic())
+        yield
+        self.ledger.on_forgotten(monotonic())
+
     # -- a round
 
     def _play(self, planned: Sequence[Planned]) -> float:
@@ -176,6 +183,9 @@ class Campaign:
                 begun = monotonic()
                 pgpubsub.notify(admin, channel, text(MARKER, self._marker))
                 self.ledger.on_marked(channel, self._marker, begun, monotonic())
+            for stream in STREAMS:
+                pgpubsub.append(admin, stream, text(MARKER, self._marker))
+                self.ledger.on_marked_stream(stream, self._marker)
 
     def _stored(self) -> dict[str, set[Entry]]:
         """What is in the streams. Far behind the newest, all is settled."""

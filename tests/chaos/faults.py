@@ -33,6 +33,9 @@ class Stage(Protocol):
     def replace(self, name: str) -> None:
         """Kill one who takes part, and start it again where it was."""
 
+    def forgetting(self) -> AbstractContextManager[None]:
+        """Meanwhile the servers may lose what they commit."""
+
 
 Fault = Callable[[Stage, Random], AbstractContextManager[None]]
 F = TypeVar("F", bound=Callable[[Stage, Random], Iterator[None]])
@@ -177,6 +180,14 @@ def fail_over(stage: Stage, chance: Random) -> Iterator[None]:
     stage.arena.pair.copy()
 
 
+@fault(2, (0.3, 1.5), exclusive="server")
+def fail_over_behind(stage: Stage, chance: Random) -> Iterator[None]:
+    """The server is gone, and a standby is the primary from now on that lacks what was committed last."""
+    with stage.forgetting(), stage.arena.pair.falling_behind():
+        yield
+    stage.arena.pair.copy()
+
+
 @fault(3, (0.3, 2.0), exclusive="server", delays=True)
 def stop_standby(stage: Stage, chance: Random) -> Iterator[None]:
     """The standby stands still, and commits wait for it."""
@@ -254,7 +265,7 @@ def deafen(stage: Stage, chance: Random) -> Iterator[None]:
 @fault(3, (0.2, 1.0))
 def vanish(stage: Stage, chance: Random) -> Iterator[None]:
     """Nothing comes through any more on the connections that there are, and nobody is ever told."""
-    part, direction = choose(stage, chance, ("Hub", "AsyncHub")), choose_direction(chance)
+    part, direction = choose(stage, chance, ("Hub", "AsyncHub", "gateway")), choose_direction(chance)
     for proxy in part.proxies:
         proxy.deafen(direction)
     yield

@@ -21,6 +21,8 @@ MARKER = "marker"
 Key = tuple[str, str]
 """A part of the arena, and a name within it."""
 
+NEVER = (float("inf"), float("inf"))
+
 HUBS = ("Hub", "AsyncHub")
 
 EXPECTED: dict[Key, tuple[str, ...]] = {
@@ -48,6 +50,8 @@ class Ledger:
         """By reason, in all."""
         self.positions: dict[str, dict[str, str]] = defaultdict(dict)
         """Where readers are, by part and name."""
+        self._forgetting = NEVER
+        self._doubtful: dict[str, set[Entry]] = defaultdict(set)  # by stream: those that the servers may have lost
         self._strange: list[str] = []
         self._under_way: dict[tuple[str, int], tuple[float, str, str]] = {}
         self._sent: dict[str, dict[tuple[str, int], Sent]] = defaultdict(dict)  # by channel
@@ -75,6 +79,18 @@ class Ledger:
         """The end of a round was sent."""
         self._sent[channel][MARKER, number] = Sent(MARKER, number, begun, ended, "committed")
 
+    def on_marked_stream(self, stream: str, number: int) -> None:
+        """The same, in a stream: behind it nobody stands at an entry that is not there any more."""
+        self._appended[stream][Entry(MARKER, number)] = "committed"
+
+    def on_forgetting(self, since: float) -> None:
+        """What the servers commit from then on they may lose."""
+        self._forgetting = (since, float("inf"))
+
+    def on_forgotten(self, until: float) -> None:
+        """They have lost it, and lose nothing more."""
+        self._forgetting = (self._forgetting[0], until)
+
     def on_killed(self, part: str) -> None:
         """It will not tell any more what became of what it has begun, nor get what has come for it."""
         if part == "publishers":
@@ -97,6 +113,9 @@ class Ledger:
             self._sent[place][publisher, number] = Sent(publisher, number, begun, at, outcome)
         else:
             self._appended[place][Entry(publisher, number)] = outcome
+            since, until = self._forgetting
+            if since <= at and begun <= until and outcome != "not":
+                self._doubtful[place].add(Entry(publisher, number))
 
     def _on_open(self, key: Key, at: float, channels: list[str], latest: bool) -> None:
         if key in self._records:
@@ -118,6 +137,7 @@ class Ledger:
             *entry, self.positions[part][name] = fields
             self._read[key].append(Entry(*entry))
         elif what == "stream gap":
+            self.gaps[fields[0]] += 1
             self._read[key].append(Gap(fields[0], (), None, None))
         else:
             self._strange.append(f"{part}, {name}: {fields}")
@@ -150,7 +170,14 @@ class Ledger:
             sure = {entry for entry, outcome in self._appended[stream].items() if outcome == "committed"}
             never = {entry for entry, outcome in self._appended[stream].items() if outcome == "not"}
             wrong += [f"{entry} is in {stream}, and was taken back" for entry in sorted(never & new)]
-            wrong += check_reader(", ".join(key), self._read.pop(key, []), new, sure)
+            wrong += check_reader(
+                ", ".join(key),
+                self._read.pop(key, []),
+                new,
+                sure,
+                doubtful=self._doubtful[stream],
+                earlier=self._settled[stream],
+            )
         for stream, entries in stored.items():
             self._settled[stream] |= set(entries)
         self._forget(marker)
@@ -196,3 +223,5 @@ class Ledger:
                 if one.outcome != "uncertain" and not (one.publisher == MARKER and one.number >= marker):
                     del sent[key]
         self._appended.clear()
+        self._doubtful.clear()
+        self._forgetting = NEVER

@@ -1,4 +1,7 @@
-"""Two servers: a primary, and its standby for which each commit waits, so that a failover loses nothing."""
+"""Two servers: a primary, and its standby for which each commit waits, so that a failover loses nothing.
+
+Unless it is told that they do not wait, as in many a cluster: then a failover loses what was committed last.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any, Self
 import psycopg
 
 from pgpubsub.testing import TemporaryServer
-from tests.system.commits import be_synchronous
+from tests.system.commits import be_synchronous, wait_for_nobody
 from tests.system.standby import back_up, own
 from tests.system.streams import connect, until
 
@@ -77,8 +80,18 @@ class Pair:
         self._primary = 1 - self._primary
         with connect(self.primary.dsn()) as admin:
             assert admin.execute("SELECT pg_promote()").fetchone() == (True,)
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
+            wait_for_nobody(admin)
+
+    @contextmanager
+    def falling_behind(self) -> Iterator[None]:
+        """Meanwhile the standby gets nothing, and commits do not wait for it. Then it takes the primary's place."""
+        with connect(self.primary.dsn()) as admin:
+            wait_for_nobody(admin)
+        self.standby.stop()
+        yield
+        self.primary.stop("immediate")
+        self.standby.start()
+        self.fail_over()
 
     def copy(self) -> None:
         """The other server becomes the standby of the primary, and commits wait for it."""

@@ -56,7 +56,7 @@ class Publishing:
     port: int
 
     def run(self) -> None:
-        journal, hub = Journal(self.journal), Hub(self.dsn, send_timeout=4)
+        journal, hub = Journal(self.journal), Hub(self.dsn)
         numbers = count(1)
         publishers: list[Publisher] = [
             kind(f"{kind.__name__} {self.seed}.{next(numbers)}", Random(f"{self.seed} {number}"), journal, self, hub)

@@ -36,8 +36,6 @@ from tests.system.processes import Journal
 
 __all__ = ["CLIENTS", "SUBSCRIBERS", "Receiving"]
 
-QUICK: dict[str, Any] = {"heartbeat": 0.5, "heartbeat_timeout": 1.0}
-
 
 @dataclass(frozen=True)
 class Subscriber:
@@ -150,7 +148,7 @@ def begin(work: Callable[[], object]) -> None:
 
 
 def in_threads(settings: Receiving, notes: Notes) -> None:
-    with closing(Hub(settings.dsn, **QUICK)) as hub:
+    with closing(Hub(settings.dsn)) as hub:
         for name, its in SUBSCRIBERS.items():
             begin(partial(subscribe, hub, notes, name, Random(f"{settings.seed} {name}"), its))
         for stream in STREAMS:
@@ -191,7 +189,7 @@ def read(hub: Hub, notes: Notes, stream: str, chance: Random, position: Any) -> 
 
 
 async def in_tasks(settings: Receiving, notes: Notes) -> None:
-    hub = AsyncHub(settings.dsn, **QUICK)
+    hub = AsyncHub(settings.dsn)
     try:
         async with asyncio.TaskGroup() as tasks:
             for name, its in SUBSCRIBERS.items():

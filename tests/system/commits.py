@@ -23,8 +23,7 @@ def held_up_commits(dsn: str) -> Iterator[None]:
         try:
             yield
         finally:
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
+            wait_for_nobody(admin)
             admin.execute(COMMIT)
 
 
@@ -32,6 +31,12 @@ def be_synchronous(admin: psycopg.Connection[Any]) -> None:
     """Commits wait for the one standby from now on."""
     _hold_up(admin)
     _name_standby(admin, "standby")
+
+
+def wait_for_nobody(admin: psycopg.Connection[Any]) -> None:
+    """Commits wait for no standby any more, as soon as the server has read the setting."""
+    admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    admin.execute("SELECT pg_reload_conf()")
 
 
 def is_held_up(admin: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> bool:
