@@ -366,6 +366,30 @@ def test_a_standby_is_waited_for_by_those_who_want_that(
         hub.notify("a", "1")
 
 
+def test_entering_waits_for_a_primary_where_that_is_wanted(
+    session_server: TemporaryServer, make_standby: MakeStandby
+) -> None:
+    standby = make_standby(session_server)
+    with pytest.raises(pgpubsub.NotLive, match="after 0.1 s"):
+        Hub(standby.dsn(), wait_for_primary=True, send_timeout=0.1).__enter__()
+    refused = threading.Event()
+
+    def note(observation: Observation) -> None:
+        if observation.name == "connect_failed":
+            refused.set()
+
+    def enter() -> None:
+        with Hub(standby.dsn(), wait_for_primary=True, observe=note, **QUICK) as hub:
+            hub.notify("a", "1")
+
+    with ThreadPoolExecutor(1) as pool:
+        entering = pool.submit(enter)
+        assert refused.wait(30)
+        assert not entering.done()
+        standby.promote()
+        entering.result(60)
+
+
 def test_a_failover_is_followed(server: TemporaryServer, make_standby: MakeStandby) -> None:
     standby = make_standby(server)
     hosts: dict[str, Any] = {"host": "127.0.0.1,127.0.0.1", "port": f"{server.port},{standby.server.port}"}

@@ -91,6 +91,7 @@ class Engine:
             raise TypeError(f"observe is a function that takes an Observation, not {type(observe).__name__}")
         check_tracing(tracing)
         self.send_timeout = send_timeout
+        self._waits_for_primary = wait_for_primary
         self.max_payload = max_payload
         self.tracing = tracing
         self._observer = observe
@@ -132,9 +133,11 @@ class Engine:
     # -- life
 
     async def enter(self) -> None:
-        """Connect, or raise what stands in the way."""
+        """Connect, or raise what stands in the way: at once, unless a primary is to be waited for."""
         self.start()
         try:
+            if self._waits_for_primary:
+                return await self.wait_until_live(self.send_timeout)
             await self._until(lambda: self._obstacle is not None or (self.state.live and self._sending.session.up))
             if self._obstacle is not None:
                 raise self._obstacle

@@ -56,7 +56,7 @@ class Hub:
         give_up_after: seconds without a connection after which the hub fails for good. None: it goes on trying,
             first at once and then every 0.1 to 30 seconds.
         wait_for_primary: whether a hub that was never live goes on trying where it meets a standby, as others do:
-            for a process that may begin in the middle of a failover. Entering still raises; see `wait_until_live`.
+            for a process that may begin in the middle of a failover. Entering it waits, for `send_timeout` at most.
         max_payload: longest payload that is sent, or put together when it arrives, in bytes.
         observe: called with each `Observation`, for metrics. It must not block.
         tracing: what makes spans of what is sent and handled, and has their context carried along:
@@ -127,6 +127,7 @@ class Hub:
 
         Raises:
             ConnectionFailed: it cannot connect. At once, without another attempt; see `wait_until_live`.
+            NotLive: with `wait_for_primary`, after `send_timeout` seconds, instead of that, and of the last two.
             UnusableDeployment: notifications cannot arrive here, as behind a pooler in transaction mode.
             ServerInRecovery: the server is a standby.
             ConnectionLost: the connection broke while this went on.
