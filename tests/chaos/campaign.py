@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -13,11 +14,11 @@ from typing import Self
 
 import pgpubsub
 from tests.chaos.arena import Arena
-from tests.chaos.checks import Entry
 from tests.chaos.faults import FAULTS, Stage
 from tests.chaos.ledger import MARKER, Ledger
 from tests.chaos.pair import fetch
-from tests.chaos.plan import Planned, plan
+from tests.chaos.plan import Planned, is_calm, plan
+from tests.chaos.stream_checks import Entry
 from tests.chaos.texts import CHANNELS, SOMETIMES, STREAMS, read, text
 from tests.system.streams import connect, until
 
@@ -36,6 +37,11 @@ A_MOMENT = 1.0
 
 LONGEST = 90.0
 """Seconds after which all has to be well again."""
+
+
+TRACEBACK = re.compile(r"^Traceback.*\n(?: .*\n)+(.*)", re.MULTILINE)
+NO_FILES = "OSError: [Errno 24]"
+"""How asyncio says that it can accept nobody, when a process may open no more files."""
 
 
 class Broken(AssertionError):
@@ -76,10 +82,10 @@ class Campaign:
         try:
             held_up = self._play(planned)
             sent = monotonic()
-            wrong = self._settle(A_MOMENT + held_up)
+            wrong = self._settle(A_MOMENT + held_up, calm=is_calm(number))
         except Exception as error:
             wrong = ["".join(traceback.format_exception(error))]
-        wrong += self._misbehaved()
+        wrong += [*self._misbehaved(), *self._faults_of_gateway()]
         faults = "; ".join(map(str, planned))
         if wrong:
             lines = "\n  ".join(wrong[:30])
@@ -147,8 +153,9 @@ class Campaign:
                 lasting.end_those_that_are_over()
         return lasting.held_up
 
-    def _settle(self, on_its_way: float) -> list[str]:
-        """Wait until everybody has got everything. Returns what is wrong, where messages may have taken so long."""
+    def _settle(self, on_its_way: float, *, calm: bool) -> list[str]:
+        """Wait until everybody has got everything. Returns what is wrong, where messages may have taken so long, and
+        if nothing has happened at all."""
         first, deadline = self._marker + 1, monotonic() + LONGEST
         while True:
             self._mark()
@@ -159,7 +166,7 @@ class Campaign:
                 late = self.ledger.waiting(first, stored)
                 self._last = late or self._last
                 if not late:
-                    wrong = self.ledger.settle(first, stored, on_its_way)
+                    wrong = self.ledger.settle(first, stored, on_its_way, calm=calm)
                     for part in self.arena.parts.values():
                         part.clock.was_set = False
                     return wrong
@@ -204,6 +211,11 @@ class Campaign:
             if errors or not part.process.running:
                 wrong.append(f"{name} {'goes on' if part.process.running else 'has ended'}: {errors[-3000:]}")
         return wrong
+
+    def _faults_of_gateway(self) -> list[str]:
+        """That are its own, going by what it logs."""
+        log = self.arena.parts["gateway"].process.errors
+        return [each[0] for each in TRACEBACK.finditer(log) if not each[1].startswith(NO_FILES)]
 
 
 class Lasting:

@@ -1,22 +1,25 @@
-"""What has to be true of what subscribers and readers have got, given what was sent. Pure: lists in, complaints out.
+"""What has to be true of what subscribers have got, given what was sent. Pure: lists in, complaints out.
 
-For each subscriber: what was sent on its channels while it was there, and is committed, it has got, once and in order,
-or it lies inside a gap that it was told of: at that place between the others, on that channel, committed since the time
-that the gap says. What is certain not to have been sent it has not got. A gap that counts has counted right.
-
-For each reader of a stream: every entry that is committed, once, each publisher's in order, and no gap. Where the
-servers have lost what they had committed, whoever has got some of it is told so, and gets what there is.
+What was sent on a subscriber's channels while it was there, and is committed, it has got, once and in order, or it lies
+inside a gap that it was told of: at that place between the others, on that channel, committed since the time that the
+gap says. Of a lost connection all are told. What is certain not to have been sent nobody has got. A gap that counts has
+counted right.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-__all__ = ["Entry", "Gap", "Notify", "Record", "Sent", "check_reader", "check_subscriber"]
+__all__ = ["Gap", "Notify", "Record", "Sent", "check_calm", "check_subscriber", "check_told"]
+
+SAME = 0.05
+"""Seconds by which the `since` of the same gap may differ, as each was taken from a clock of the wall."""
+AT_ONCE = 1.0
+"""Seconds by which one thread may be slower than another to note what came at the same time."""
 
 Outcome = Literal["committed", "uncertain", "not"]
 
@@ -43,13 +46,6 @@ class Notify(NamedTuple):
     """When."""
 
 
-class Entry(NamedTuple):
-    """An entry that came."""
-
-    publisher: str
-    number: int
-
-
 @dataclass(frozen=True)
 class Gap:
     """A gap that was told."""
@@ -59,6 +55,8 @@ class Gap:
     since: float | None
     """None where a clock was set meanwhile."""
     count: int | None
+    at: float = 0.0
+    """When it was taken."""
 
     @property
     def uncounted(self) -> bool:
@@ -80,7 +78,9 @@ class Record:
     wanders: bool = False
     """Whether it may go on, behind a gap, with one that hears later: then what came before the gap may come again."""
     ended: bool = False
-    """Whether it went away, with whatever came last."""
+    """Whether it went away, or was killed, before it got what was sent last."""
+    sent_before: float = float("-inf")
+    """When the last of what it got earlier was sent."""
     events: list[Notify | Gap] = field(default_factory=list)
 
 
@@ -88,7 +88,8 @@ def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_
     """What is wrong with it.
 
     Args:
-        record: what came. Unless it has ended, all that was sent has come, or lies in a gap, if nothing is wrong.
+        record: what came. If nothing is wrong, all that was sent has come, or lies in a gap; if it has ended, all that
+            was committed before the last that has come was sent.
         sent: by channel, everything, each publisher's in order.
         on_its_way: seconds that a message may have taken: `since` says when the last that came before it arrived.
     """
@@ -97,9 +98,10 @@ def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_
     wrong += _check_since(record, sent, on_its_way)
     counted: list[tuple[set[int], int, int]] = []  # places of gaps, and fewest and most that are missing there
     unclear: set[int] = set()  # gaps of which nobody knows what is missing there
+    until = _there_until(record, sent)
     for channel in record.channels:
         for line in _lines(sent.get(channel, ())).values():
-            wrong += _check_line(record, channel, line, on_its_way, counted, unclear)
+            wrong += _check_line(record, channel, line, until, on_its_way, counted, unclear)
     for places, fewest, most in _together(counted):
         gaps = [gap for place in sorted(places) if isinstance(gap := record.events[place], Gap)]
         counts = [gap.count for gap in gaps if gap.count is not None]
@@ -108,6 +110,32 @@ def check_subscriber(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_
         if not fewest <= sum(counts) <= most:
             wrong.append(f"{gaps} at {sorted(places)} says {sum(counts)}, and {fewest} to {most} are missing there")
     return [f"{record.name}: {one}" for one in wrong]
+
+
+def _there_until(record: Record, sent: Mapping[str, Sequence[Sent]]) -> float:
+    """Until when it was there for sure: what was committed before something was sent that came has come before that."""
+    begun = _begun(record, sent)
+    came = (begun[event[:3]] for event in record.events if isinstance(event, Notify) and event[:3] in begun)
+    return max(came, default=float("-inf"))
+
+
+def check_calm(record: Record) -> list[str]:
+    """What is wrong with it where nothing has happened."""
+    return [f"{record.name}: {gap}, although nothing has happened" for gap in _gaps(record) if gap.reason != "overflow"]
+
+
+def check_told(gaps: Iterable[Gap], told: Collection[Gap]) -> list[str]:
+    """What is wrong with `told`, the gaps of one who keeps only the newest messages, so that nobody can tell what it
+    has missed. Of the lost connections in `gaps` somebody else on the same one was told. It was, too: later perhaps,
+    and of several as one."""
+    return [
+        f"it was not told of {gap}"
+        for gap in gaps
+        if gap.reason != "overflow" and gap.since is not None
+        if not any(
+            other.since is None or (other.since < gap.since + SAME and other.at > gap.at - AT_ONCE) for other in told
+        )
+    ]
 
 
 def _together(counted: Iterable[tuple[set[int], int, int]]) -> Sequence[tuple[set[int], int, int]]:
@@ -130,16 +158,20 @@ def _gaps(record: Record) -> Iterator[Gap]:
 
 def _check_since(record: Record, sent: Mapping[str, Sequence[Sent]], on_its_way: float) -> Iterator[str]:
     """When a connection is lost, what has come is not missing. (A full buffer is another matter.) It may have been lost
-    before the subscriber came, who could not know."""
-    begun = {
-        (channel, one.publisher, one.number): one.begun for channel in record.channels for one in sent.get(channel, ())
-    }
-    last = float("-inf")
+    before the subscriber came, and was found out later."""
+    begun = _begun(record, sent)
+    last = record.sent_before
     for event in record.events:
         if isinstance(event, Notify):
             last = max(last, begun.get(event[:3], last))
         elif event.reason != "overflow" and event.since is not None and event.since < last - on_its_way:
             yield f"{event} begins before {last}, when the last message before it was sent"
+
+
+def _begun(record: Record, sent: Mapping[str, Sequence[Sent]]) -> dict[tuple[str, str, int], float]:
+    return {
+        (channel, one.publisher, one.number): one.begun for channel in record.channels for one in sent.get(channel, ())
+    }
 
 
 def _strangers(record: Record, sent: Mapping[str, Sequence[Sent]]) -> Iterator[Notify]:
@@ -160,6 +192,7 @@ def _check_line(
     record: Record,
     channel: str,
     line: Sequence[Sent],
+    until: float,
     on_its_way: float,
     counted: list[tuple[set[int], int, int]],
     unclear: set[int],
@@ -202,11 +235,11 @@ def _check_line(
             continue
         after = len(record.events) if one is None else places[one.number]
         between = [(place, gap) for place, gap in gaps if before < place < after]
-        if one is None and record.ended:  # and nobody knows how much of this it was there for
+        if one is None and record.ended:  # and nobody knows how much of the rest it was there for
             unclear.update(place for place, _ in between)
-            break
+            missing = [each for each in missing if each.ended < until]
         wrong += _check_missing(record, channel, missing, between, on_its_way)
-        if between:
+        if between and not (one is None and record.ended):
             surely = sum(one.outcome == "committed" and one.begun > record.opened for one in missing)
             perhaps = sum(one.outcome != "not" for one in missing)
             counted.append(({place for place, _ in between}, surely, perhaps))
@@ -223,63 +256,3 @@ def _check_missing(
         told = [gap for _, gap in between if gap.since is None or gap.since <= one.ended + on_its_way]
         if not told:
             yield f"{one} on {channel} is missing, and no gap tells of it; at its place: {[gap for _, gap in between]}"
-
-
-def check_reader(
-    name: str,
-    events: Sequence[Entry | Gap],
-    committed: Collection[Entry],
-    sure: Collection[Entry] = (),
-    *,
-    doubtful: Collection[Entry] = (),
-    earlier: Collection[Entry] = (),
-) -> list[str]:
-    """What is wrong with what a reader has got.
-
-    Args:
-        events: that came.
-        committed: entries that are in the table.
-        sure: those of which a publisher was told that they are.
-        doubtful: those that the servers may have lost nevertheless. Who has got one that is not there any more is told
-            so by a gap, and what came before it may come again.
-        earlier: that are in the table, and came to everybody long ago.
-    """
-    there, perhaps = set(committed), set(doubtful)
-    wrong = [f"{one} is not in the table, and was acknowledged" for one in sorted(set(sure) - there - perhaps)]
-    came: set[Entry] = set()
-    for place, part in enumerate(parts := _parts(events)):
-        times = Counter(part)
-        wrong += [f"{one} came {number} times" for one, number in sorted(times.items()) if number > 1]
-        wrong += _check_order(part, sure)
-        came |= set(times)
-        known = there | (set(earlier) if place else set())
-        if place + 1 == len(parts):  # and nothing tells that it is gone
-            wrong += [f"{one} came and is not in the table" for one in sorted(set(times) - known)]
-        elif not came & perhaps:
-            wrong.append("it was told that history has changed, and has got nothing that can be lost")
-        else:
-            wrong += [f"{one} came and was never in the table" for one in sorted(set(times) - known - perhaps)]
-    wrong += [f"{one} did not come" for one in sorted(there - came)]
-    wrong += [f"{gap}, although that cannot be" for gap in events if isinstance(gap, Gap) and gap.reason != "rewound"]
-    return [f"{name}: {one}" for one in wrong]
-
-
-def _parts(events: Iterable[Entry | Gap]) -> Sequence[Sequence[Entry]]:
-    """The entries before, between and behind the gaps."""
-    parts: list[list[Entry]] = [[]]
-    for event in events:
-        if isinstance(event, Gap):
-            parts.append([])
-        else:
-            parts[-1].append(event)
-    return parts
-
-
-def _check_order(entries: Iterable[Entry], sure: Collection[Entry]) -> Iterator[str]:
-    """Any that is not sure may have been committed after those that were appended behind it."""
-    last: dict[str, int] = {}
-    for one in entries:
-        if one in sure:
-            if one.number < last.get(one.publisher, -1):
-                yield f"{one} came after {last[one.publisher]}"
-            last[one.publisher] = one.number

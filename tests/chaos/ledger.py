@@ -9,8 +9,18 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from tests.chaos.checks import Entry, Gap, Notify, Outcome, Record, Sent, check_reader, check_subscriber
+from tests.chaos.checks import (
+    Gap,
+    Notify,
+    Outcome,
+    Record,
+    Sent,
+    check_calm,
+    check_subscriber,
+    check_told,
+)
 from tests.chaos.receiving import CLIENTS, SUBSCRIBERS
+from tests.chaos.stream_checks import Entry, check_reader
 from tests.chaos.texts import STREAMS
 
 __all__ = ["MARKER", "Ledger"]
@@ -51,7 +61,10 @@ class Ledger:
         self.positions: dict[str, dict[str, str]] = defaultdict(dict)
         """Where readers are, by part and name."""
         self._forgetting = NEVER
+        self._told: dict[Key, list[Gap]] = defaultdict(list)  # in this round
+        self._told_before: dict[Key, list[Gap]] = defaultdict(list)  # in the one before
         self._doubtful: dict[str, set[Entry]] = defaultdict(set)  # by stream: those that the servers may have lost
+        self._doubts: list[str] = []  # what nobody knows the outcome of
         self._strange: list[str] = []
         self._under_way: dict[tuple[str, int], tuple[float, str, str]] = {}
         self._sent: dict[str, dict[tuple[str, int], Sent]] = defaultdict(dict)  # by channel
@@ -72,6 +85,8 @@ class Ledger:
                 self._on_end(at, *fields)
             elif what == "open":
                 self._on_open((part, fields[0]), at, *fields[1:])
+            elif what == "closed":
+                self._on_closed((part, fields[0]), fields[1])
             elif what not in ("ready", "done"):
                 self._on_event((part, fields[0]), what, at, fields[1:], clock_was_set)
 
@@ -98,6 +113,8 @@ class Ledger:
                 self._on_end(float("inf"), publisher, number, "uncertain")
         for key in [key for key in self._records if key[0] == part]:
             self._end(key)
+            self._told_before[key].clear()
+            self._told[key].clear()
 
     def _on_begin(self, at: float, publisher: str, number: int, kind: str, place: str) -> None:
         self._under_way[publisher, number] = (at, kind, place)
@@ -108,6 +125,8 @@ class Ledger:
 
     def _on_end(self, at: float, publisher: str, number: int, outcome: Outcome) -> None:
         self.committed += outcome == "committed"
+        if outcome == "uncertain":
+            self._doubts.append(f"{publisher} {number}")
         begun, kind, place = self._under_way.pop((publisher, number))
         if kind == "channel":
             self._sent[place][publisher, number] = Sent(publisher, number, begun, at, outcome)
@@ -119,10 +138,15 @@ class Ledger:
 
     def _on_open(self, key: Key, at: float, channels: list[str], latest: bool) -> None:
         if key in self._records:
-            self._end(key)
+            self._strange.append(f"{', '.join(key)} came again, and had not gone")
         self._records[key] = Record(
             ", ".join(key), tuple(channels), at, latest, counts=key[0] in HUBS, wanders=key[0] not in HUBS
         )
+
+    def _on_closed(self, key: Key, why: str) -> None:
+        if not SUBSCRIBERS[key[1]].may_end(why):
+            self._strange.append(f"{', '.join(key)}: {why}")
+        self._end(key)
 
     def _on_event(self, key: Key, what: str, at: float, fields: list[Any], clock_was_set: bool) -> None:
         part, name = key
@@ -132,7 +156,9 @@ class Ledger:
         elif what == "gap":
             reason, channels, since, count = fields
             self.gaps[reason] += 1
-            self._records[key].events.append(Gap(reason, tuple(channels), None if clock_was_set else since, count))
+            gap = Gap(reason, tuple(channels), None if clock_was_set else since, count, at)
+            self._records[key].events.append(gap)
+            self._told[key].append(gap)
         elif what == "entry":
             *entry, self.positions[part][name] = fields
             self._read[key].append(Entry(*entry))
@@ -157,9 +183,20 @@ class Ledger:
                 late.append(", ".join(key))
         return late
 
-    def settle(self, marker: int, stored: Mapping[str, Collection[Entry]], on_its_way: float) -> list[str]:
-        """Say what is wrong, when nobody is waiting, and forget it all. `on_its_way` as in `check_subscriber`."""
+    def settle(
+        self, marker: int, stored: Mapping[str, Collection[Entry]], on_its_way: float, *, calm: bool
+    ) -> list[str]:
+        """Say what is wrong, when nobody is waiting, and forget it all. `on_its_way` as in `check_subscriber`; `calm`
+        if nothing has happened."""
         wrong, self._strange = self._strange, []
+        if calm:
+            wrong += [f"{one}: nobody knows what became of it, although nothing has happened" for one in self._doubts]
+            wrong += [one for record in (*self._ended, *self._records.values()) for one in check_calm(record)]
+        self._doubts.clear()
+        for part in HUBS:
+            told = self._told_before[part, "latest"] + self._told[part, "latest"]
+            wrong += [f"{part}, latest: {one}" for one in check_told(self._told_before[part, "all"], told)]
+        self._told_before, self._told = self._told, defaultdict(list)
         for record in self._ended:
             wrong += check_subscriber(record, self._all_sent(marker), on_its_way)
         self._ended = []
@@ -194,6 +231,7 @@ class Ledger:
         wrong = check_subscriber(record, self._all_sent(marker), on_its_way)
         record.events[:] = rest
         record.opened = upon.at
+        record.sent_before = self._sent[upon.channel][MARKER, upon.number].begun
         return wrong
 
     def _marked(self, key: Key, marker: int) -> int | None:

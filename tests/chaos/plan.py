@@ -6,7 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Kind", "Planned", "plan"]
+__all__ = ["Kind", "Planned", "is_calm", "plan"]
+
+CALM = 10
+"""Each tenth round has to go as if nothing had ever happened."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Planned:
         return f"{self.kind} at {self.place:.2f}{lasting}"
 
 
+def is_calm(number: int) -> bool:
+    """Whether nothing happens in a round, nor has happened in the one before, in which what was over had its last
+    effects."""
+    return number % CALM == 0
+
+
 def plan(seed: int, number: int, kinds: Mapping[str, Kind]) -> Sequence[Planned]:
     """The faults of a round, in order.
 
@@ -51,7 +60,11 @@ def plan(seed: int, number: int, kinds: Mapping[str, Kind]) -> Sequence[Planned]
     True
     >>> [str(fault) for fault in plan(1, 8, kinds)]
     ['restart at 0.27', 'cut at 0.54']
+    >>> plan(1, 9, kinds), plan(1, 10, kinds)
+    ([], [])
     """
+    if is_calm(number) or is_calm(number + 1):
+        return []
     chance = random.Random(f"{seed} {number}")
     left = dict(kinds)
     faults = []

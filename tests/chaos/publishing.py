@@ -233,5 +233,5 @@ class Posts(Appender):
 
 if __name__ == "__main__":
     for name in ("pgpubsub", "psycopg"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they tell of faults, as they should
+        logging.getLogger(name).setLevel(logging.ERROR)  # below that they tell of faults, as they should
     Publishing(**json.loads(sys.argv[1])).run()

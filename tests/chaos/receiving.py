@@ -3,6 +3,7 @@
 A journal's lines, of which each has a time after the first word, and then who has got it:
 
     open CHANNELS LATEST        a subscription begins (in place of an earlier one of the same name)
+    closed WHY                  it has ended
     notify CHANNEL PUBLISHER NUMBER
     gap REASON CHANNELS SINCE COUNT
     entry PUBLISHER NUMBER POSITION
@@ -36,6 +37,8 @@ from tests.system.processes import Journal
 
 __all__ = ["CLIENTS", "SUBSCRIBERS", "Receiving"]
 
+LEFT, TOO_SLOW = "it left", "it was too slow"
+
 
 @dataclass(frozen=True)
 class Subscriber:
@@ -46,6 +49,10 @@ class Subscriber:
     overflow: Overflow = "clear"
     slow: bool = False
     stays: int = 0
+
+    def may_end(self, why: str) -> bool:
+        """Whether that is a reason for its subscription to have ended."""
+        return (why == LEFT and self.stays > 0) or (why == TOO_SLOW and self.overflow == "close")
 
     @property
     def options(self) -> Options:
@@ -110,6 +117,9 @@ class Notes:
     def opened(self, name: str, channels: tuple[str, ...], *, latest: bool) -> None:
         self.write("open", monotonic(), name, channels, latest)
 
+    def closed(self, name: str, why: str) -> None:
+        self.write("closed", monotonic(), name, why)
+
     def came(self, name: str, event: Any) -> None:
         """On a channel."""
         if isinstance(event, pgpubsub.Gap):
@@ -168,9 +178,14 @@ def subscribe(hub: Hub, notes: Notes, name: str, chance: Random, its: Subscriber
                     if its.slow and chance.random() < 0.1:
                         Event().wait(chance.uniform(0, 0.3))
                     if number == its.stays:
+                        notes.closed(name, LEFT)
                         break
-        except (NotLive, SubscriberTooSlow):
+                else:
+                    notes.closed(name, "it came to an end")
+        except NotLive:
             continue
+        except SubscriberTooSlow:
+            notes.closed(name, TOO_SLOW)
 
 
 def read(hub: Hub, notes: Notes, stream: str, chance: Random, position: Any) -> None:
@@ -216,9 +231,14 @@ async def subscribe_in_a_task(hub: AsyncHub, notes: Notes, name: str, chance: Ra
                     if its.slow and chance.random() < 0.1:
                         await asyncio.sleep(chance.uniform(0, 0.3))
                     if number == its.stays:
+                        notes.closed(name, LEFT)
                         break
-        except (NotLive, SubscriberTooSlow):
+                else:
+                    notes.closed(name, "it came to an end")
+        except NotLive:
             continue
+        except SubscriberTooSlow:
+            notes.closed(name, TOO_SLOW)
 
 
 async def read_in_a_task(hub: AsyncHub, notes: Notes, stream: str, chance: Random, position: Any) -> None:
@@ -266,5 +286,5 @@ def attend(notes: Notes, name: str, channels: tuple[str, ...], following: Any, s
 
 if __name__ == "__main__":
     for name in ("pgpubsub", "psycopg"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they tell of faults, as they should
+        logging.getLogger(name).setLevel(logging.ERROR)  # below that they tell of faults, as they should
     Receiving(**json.loads(sys.argv[1])).run()

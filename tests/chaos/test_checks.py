@@ -7,7 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from tests.chaos.checks import Entry, Gap, Notify, Outcome, Record, Sent, check_reader, check_subscriber
+from tests.chaos.checks import (
+    Gap,
+    Notify,
+    Outcome,
+    Record,
+    Sent,
+    check_calm,
+    check_subscriber,
+    check_told,
+)
 
 
 def sent(*outcomes: str, publisher: str = "p", begun: float = 10.0) -> list[Sent]:
@@ -27,8 +36,6 @@ def record(*events: int | Gap, **options: Any) -> Record:
 def gap(since: float | None = None, count: int | None = None, channels: Sequence[str] = ("c",)) -> Gap:
     return Gap("overflow" if count else "connection_lost", tuple(channels), since, count)
 
-
-REWOUND = Gap("rewound", (), None, None)
 
 ALL = {"c": sent(*["committed"] * 5)}
 
@@ -73,6 +80,7 @@ def test_nothing_is_wrong(its: Record) -> None:
         (record(1, gap(count=1), 4, 5), "says 1, and 2 to 2 are missing"),
         (record(1, gap(count=3), 4, 5), "says 3, and 2 to 2 are missing"),
         (record(1, 3, ended=True), "is missing, and no gap"),
+        (record(gap(since=9.0), 1, 2, 3, 4, 5, sent_before=9.5), "begins before 9.5"),
         (record(5, 2, latest=True), "came before"),
     ],
 )
@@ -86,6 +94,32 @@ def test_what_has_come_is_not_missing() -> None:
     (wrong,) = check_subscriber(record(1, 2, gap(since=11.5), 4, 5), ALL)
     assert "begins before 12.0" in wrong
     assert check_subscriber(record(1, 2, gap(since=11.5), 4, 5), ALL, on_its_way=0.5) == []
+
+
+def test_who_has_gone_was_there_until_the_last_that_came() -> None:
+    """What was committed before that was sent, by whomever, is missing if it did not come."""
+    its = {"c": sent(*["committed"] * 5), "d": sent(*["committed"] * 5, publisher="q", begun=10.5)}
+    events: list[Notify | Gap] = [Notify("c", "p", 1), Notify("d", "q", 1), Notify("d", "q", 2), Notify("d", "q", 3)]
+    gone = Record("r", ("c", "d"), 5.0, ended=True, events=events)
+    assert ["number=2" in one or "number=3" in one for one in check_subscriber(gone, its)] == [True, True]
+    events.insert(1, gap(channels=["c"]))
+    assert check_subscriber(gone, its) == []
+
+
+def test_where_nothing_happens_nothing_is_lost() -> None:
+    assert check_calm(record(1, gap(count=2), 4)) == [], "its buffer was full"
+    (wrong,) = check_calm(record(1, gap(), 4))
+    assert "nothing has happened" in wrong
+
+
+def test_who_keeps_the_newest_alone_is_told_of_lost_connections() -> None:
+    first, second = Gap("connection_lost", ("c",), 10.0, None, 12.0), Gap("heartbeat", ("c",), 20.0, None, 23.0)
+    both = Gap("connection_lost", ("c",), 10.01, None, 25.0)
+    assert check_told([first, second], [first, second]) == []
+    assert check_told([first, second], [both]) == []
+    (wrong,) = check_told([first, second], [first])
+    assert "heartbeat" in wrong
+    assert check_told([gap(count=2)], []) == [], "that was somebody else's"
 
 
 def test_gaps_that_share_what_is_missing_count_together() -> None:
@@ -126,47 +160,3 @@ def test_a_count_is_that_of_all_publishers() -> None:
     for count, right in ((0, False), (1, True), (2, True), (3, False)):
         events[2] = gap(count=count or None) if count else Gap("overflow", ("c",), 10.0, 0)
         assert (check_subscriber(Record("r", ("c",), 5.0, events=list(events)), its) == []) is right
-
-
-def test_readers_get_everything_once_and_in_order() -> None:
-    one, two, three, other = Entry("p", 1), Entry("p", 2), Entry("p", 3), Entry("q", 1)
-    everything = [one, two, three, other]
-    assert check_reader("r", [one, other, two, three], everything, everything) == []
-    cases: list[tuple[list[Entry | Gap], str]] = [
-        ([one, other, two], "did not come"),
-        ([one, other, three, two], "came after 3"),
-        ([*everything, two], "came 2 times"),
-        ([*everything, Entry("p", 9)], "is not in the table"),
-        ([*everything, REWOUND], "nothing that can be lost"),
-        ([*everything, Gap("trimmed", (), None, None)], "that cannot be"),
-    ]
-    for events, what in cases:
-        assert any(what in wrong for wrong in check_reader("r", events, everything, everything)), what
-    assert check_reader("r", [one, other, three, two], everything, [one, three, other]) == [], "two was uncertain"
-    assert "was acknowledged" in check_reader("r", [one], [one], [one, two])[0]
-
-
-def test_who_has_got_what_the_servers_have_lost_is_told_so() -> None:
-    old, kept, lost, late, new = (Entry("p", number) for number in range(5))
-    there, sure, doubtful = [kept, late, new], [kept, lost, late, new], [lost, late]
-
-    def wrong(*events: Entry | Gap) -> list[str]:
-        return check_reader("r", events, there, sure, doubtful=doubtful, earlier=[old])
-
-    assert wrong(kept, late, new) == [], "it has got nothing of what is lost"
-    assert wrong(kept, lost, REWOUND, late, new) == []
-    assert wrong(kept, lost, REWOUND, old, kept, late, new) == [], "what both histories have may come again"
-    assert wrong(kept, lost, REWOUND, REWOUND, late, new) == [], "it may have gone on before it was told"
-    cases: list[tuple[list[Entry | Gap], str]] = [
-        ([kept, lost, late, new], "came and is not in the table"),
-        ([kept, REWOUND, lost, late, new], "nothing that can be lost"),
-        ([kept, late, REWOUND, lost, new], "came and is not in the table"),
-        ([kept, lost, REWOUND, new], "did not come"),
-        ([kept, lost, REWOUND, late, late, new], "came 2 times"),
-        ([kept, lost, REWOUND, new, late], "came after"),
-        ([old, kept, late, new], "came and is not in the table"),
-        ([Entry("p", 9), lost, REWOUND, late, kept, new], "was never in the table"),
-    ]
-    for events, what in cases:
-        assert any(what in one for one in wrong(*events)), what
-    assert "was acknowledged" in check_reader("r", [kept], [kept], [kept, lost])[0]
