@@ -1,7 +1,8 @@
 """The part about groups, beside what people write by hand for the same and beside job queues.
 
 So many members in processes of their own, with handlers that do nothing, on a disk of a millisecond: first everybody
-is there, then what is to be handled is committed, at which the clock starts, and it stops when all is acknowledged.
+is at work and has handled a few entries that do not count, then what is to be handled is committed, at which the clock
+starts, and it stops when all is acknowledged.
 Job queues have no handlers for many jobs at once; what comes closest to a batch is given to them (procrastinate's
 concurrency, PGQueuer's batch size). "SKIP LOCKED" is the loop by hand with `SELECT ... FOR UPDATE SKIP LOCKED` and
 `DELETE`: no attempts are counted, no order is kept, nothing is set aside. "attempts counted" counts them first.
