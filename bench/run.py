@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
-from bench.comparison import Comparison, Metric, compare
+from bench.comparison import ENOUGH, Comparison, Metric, compare
 from bench.contestants import Contestant
 from bench.ground import Effort, Ground
 from bench.parts import FULL, PARTS, QUICK
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _conclude(played: Played, rounds: int, seconds: float) -> None:
-    print(f"{rounds} rounds in {seconds:.0f} s; ratios are medians over the rounds (quartiles)")
+    print(f"{rounds} rounds in {seconds:.0f} s; ratios are medians (quartiles; of fewer than {ENOUGH} rounds, all)")
     for part in PARTS:
         took = {name: its for name, its in played.seconds.items() if name.startswith(f"{part}-")}
         if took:

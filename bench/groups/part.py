@@ -20,7 +20,7 @@ from bench.comparison import FASTEST, ITSELF, Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.ground import Effort
 from bench.groups import growth, kept, ours
-from bench.groups.called import RATE, Called
+from bench.groups.called import BEHIND, RATE, Called
 from bench.groups.growth import Aged, Growth
 from bench.groups.handled import RATE as PER_SECOND
 from bench.groups.handled import Handled
@@ -142,7 +142,7 @@ def metrics(effort: Effort) -> list[Metric]:
     for percent in (50, 99):
         what = f"From an append to the handler, {RATE}/s, {where}, p{percent}"
         aims = (Aim(1, FASTEST, TOLD_LATER),)
-        found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims))
+        found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims, behind=BEHIND))
     found += [metric for held in (False, True) for metric in _when_much_has_gone_through(effort, held)]
     hour = f"An hour of {kept.RATE} entries/s, of which the last {kept.KEPT / 60:.0f} minutes are kept"
     found.append(Metric("groups-kept", kept.SIZE, f"{hour}: the most", "bytes"))
@@ -165,7 +165,7 @@ def _when_much_has_gone_through(effort: Effort, held: bool) -> Iterator[Metric]:
     for percent in (50, 99):
         what = f"From an append to the handler, {RATE}/s, {after}, p{percent}"
         aims = (Aim(FLAT, ITSELF),)
-        yield Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims, among=among)
+        yield Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims, among=among, behind=BEHIND)
 
 
 def _name(members: int, batch: int) -> str:

@@ -125,7 +125,9 @@ def _style(axes: Axes, drawn: Sequence[Line]) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.tick_params(colors=TEXT, labelsize=8.5, length=0)
-    axes.set_xlabel("times as good as the best peer (median and quartiles)", fontsize=8.5, loc="left", color=TEXT)
+    axes.set_xlabel(
+        "times as good as the best peer (median and quartiles, or all rounds)", fontsize=8.5, loc="left", color=TEXT
+    )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(TEXT)

@@ -88,6 +88,8 @@ LOCKED = (
 )
 SLOWLY = 100
 """Appends per second that leave nobody out of breath."""
+SHORTEST = 10
+"""Microseconds: what is less stands for an entry that was there before its append was known to be stored."""
 HELD = "a transaction open"
 
 
@@ -158,7 +160,8 @@ def _arrival(disk: str, rate: int, since: str, percent: int) -> Metric:
     what = f"{begin} of an append to the entry, {rate:,}/s, {DISKS[disk]}, p{percent}"
     peers = tuple(one.name for one in LINES if one.role is Role.PEER)
     aims = tuple(Aim(1.3, peer, CARRIED) for peer in (ASYNCPG_LINE, PSYCOPG_LINE)) if percent == 50 else ()
-    return Metric(f"streams-arrive-{disk}", arrivals.figure(rate, since, percent), what, "µs", peers, aims=aims)
+    figure, behind = arrivals.figure(rate, since, percent), arrivals.behind(rate)
+    return Metric(f"streams-arrive-{disk}", figure, what, "µs", peers, aims=aims, least=SHORTEST, behind=behind)
 
 
 def _stocks(effort: Effort) -> Sequence[Contestant[growth.Stock]]:

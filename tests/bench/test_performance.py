@@ -111,6 +111,57 @@ def test_an_aim_may_be_about_the_figure_itself() -> None:
     assert not one.met
 
 
+def test_what_cannot_be_told_from_nothing_has_no_ratio() -> None:
+    metric = replace(METRIC, least=0.5, aims=(Aim(1 / 4, "slow"),))
+    found = compared((0, 5, 4, 1), (0.1, 5, 4, 1), metric=metric)
+    assert found.rows[0].ratios == {}
+    assert found.rows[0].met == {"slow": True}, "0.5 would do, too"
+    assert compared((0, 5, 1, 1), metric=metric).rows[0].met == {"slow": False}
+    text = _tables(found)
+    assert "| slow (the fastest peer) | none to be measured: met | 4 |" in text
+    assert "| **ours** |  | less than 0.5 |" in text
+    assert Comparison.from_json(found.as_json()) == found
+
+
+def test_a_peer_of_which_nothing_can_be_measured_is_better() -> None:
+    (one,) = better([compared((2, 0, 4, 1), (2, 0, 4, 1), metric=replace(METRIC, least=0.5, aims=()))])
+    assert [(row.contestant, spread) for row, spread in one.peers] == [("quick", None)]
+
+
+def overtaken(*names: str) -> Comparison:
+    """A metric in which these cannot keep up."""
+    figures = {one.name: {"us": 10.0, "behind": float(one.name in names)} for one in THREE}
+    return compare(replace(METRIC, behind="behind"), THREE, [{"part-thing": figures}] * 2)
+
+
+def test_who_cannot_keep_up_has_no_ratio() -> None:
+    found = overtaken("slow")
+    ours = found.rows[0]
+    assert "slow" not in ours.ratios
+    assert ours.met == {FASTEST: True, "slow": True}
+    assert "| slow | cannot keep up: met | cannot keep up |  |" in _tables(found)
+    assert Comparison.from_json(found.as_json()) == found
+
+
+def test_ours_that_cannot_keep_up_misses_its_aims_and_is_worse() -> None:
+    found = overtaken("ours")
+    assert found.rows[0].met == {FASTEST: False, "slow": False}
+    assert [[row.contestant for row, _ in one.peers] for one in better([found])] == [["quick", "slow"]]
+
+
+def test_fewer_than_five_rounds_have_no_quartiles() -> None:
+    four = [(us, 5, 10, 1) for us in (4, 8, 12, 16)]
+    few, enough = compared(*four), compared(*four, (20, 5, 10, 1))
+    assert (few.rows[0].figure, enough.rows[0].figure) == (Spread(10, 4, 16), Spread(12, 8, 16))
+    assert "| median | lowest and highest |" in _tables(few)
+    assert "| median | quartiles |" in _tables(enough)
+
+
+def _tables(comparison: Comparison) -> str:
+    part = PartResult({}, [comparison])
+    return tables(Results({}, {"pubsub": part}))
+
+
 def test_a_comparison_is_the_same_after_it_was_kept() -> None:
     kept = compared((10, 5, 10, 1), (12, 5, 9, 1), (11, 6, 8, 2))
     assert Comparison.from_json(kept.as_json()) == kept
