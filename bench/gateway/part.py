@@ -24,8 +24,8 @@ from bench.rounds import Figures, InTurns, Measurement
 __all__ = ["measurements", "metrics"]
 
 FEW = (
-    "A stream costs what storing takes: a burst to a hundred clients lasts as long as its commits. Two workers gain"
-    " nothing on two processors that PostgreSQL and the clients need, too."
+    "A stream costs what storing takes: a burst to a hundred clients lasts as long as its commits. Two workers share"
+    " two processors with PostgreSQL and the clients, so they are not twice as good as one."
 )
 WRITES = (
     "These are 250,000 writes to sockets a second, and as many reads by the program that stands for the clients, on two"
