@@ -15,7 +15,7 @@ from bench.contestants import Contestant
 from bench.ground import Effort, Ground
 from bench.parts import FULL, PARTS, QUICK
 from bench.plot import plot
-from bench.report import environment, save
+from bench.report import await_quiet, environment, save
 from bench.rounds import Measurement, Played, Round, play
 from bench.sender import Sender
 from bench.table import summary, table
@@ -37,6 +37,8 @@ def main() -> None:
         served = (*effort.served_steadily, MOST_CLIENTS)
         effort = replace(effort, stored_too=(LONGEST_STREAM,), served_steadily=served)
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
+    if not options.quick:
+        await_quiet()
     started = monotonic()
     with (
         TemporaryServer(tcp=True, settings={"max_connections": CONNECTIONS}) as server,

@@ -36,7 +36,8 @@ Made by `python -m bench.performance` of [bench/performance.json](../bench/perfo
 - Not measured: reconnection, encryption, networks, and what a message does after it has been received.
 
 To measure it yourself: `make bench`, for an hour, on a machine left alone; `make bench ARGS="--only hub"` for one part.
-That keeps every figure, and prints the tables that stand in [the figures](performance-figures.md).
+That keeps every figure, and prints the tables that stand in [the figures](performance-figures.md). A run waits up to
+two minutes for the machine to be left alone, and says so if it is not.
 """
 
 PLACEHOLDER = """
