@@ -54,6 +54,7 @@ def record(found: Found) -> None:
 
 def _words(figures: dict[str, Any]) -> str:
     hours = watched(60 * figures["minutes"]) / 3600
+    minutes = f"{60 * hours:.0f}"
     rows = "\n".join(_row(LINES[name], its, hours) for name, its in figures["lines"].items())
     return f"""
 PostgreSQL {figures["server"]}, Python {figures["python"]}, psycopg {figures["driver"]}: **{
@@ -63,9 +64,8 @@ PostgreSQL {figures["server"]}, Python {figures["python"]}, psycopg {figures["dr
     } backends
 terminated. Nothing grew by more than its bound, and nothing was missing.
 
-The slope is that of all of the run after its warm-up, which are {
-        60 * hours:.0f} minutes, and is told for an hour. What it comes to in that time is what the
-bound is for.
+The slope is of the {minutes} minutes from the first interval after the warm-up to the last, and told for an hour. What
+it came to in these minutes stands beside the bound for them.
 
 | median of | the first quarter | the last | | slope, an hour | in this run | bound |
 |---|---|---|---|---|---|---|
