@@ -10,7 +10,7 @@ from bench.comparison import Aim, Comparison, Metric, Row, Spread
 from bench.contestants import Role
 from bench.parts import FULL, PARTS
 
-__all__ = ["Aimed", "Better", "aimed", "better", "cause"]
+__all__ = ["Aimed", "Better", "aimed", "better", "better_without_ratio", "cause"]
 
 
 class Better(NamedTuple):
@@ -50,7 +50,7 @@ def better(comparisons: Sequence[Comparison]) -> Iterator[Better]:
         for row in comparison.rows:
             if row.role is Role.SUBJECT:
                 without: list[tuple[Row, Spread | None]] = [
-                    (peer, None) for peer in peers.values() if _is_better_without_ratio(comparison.metric, peer, row)
+                    (peer, None) for peer in peers.values() if better_without_ratio(comparison.metric, peer, row)
                 ]
                 ratios = {name: comparison.metric.good(row.ratios[name]) for name in peers if name in row.ratios}
                 found = [(peers[name], _inverse(good)) for name, good in ratios.items() if good.upper < 1]
@@ -58,7 +58,8 @@ def better(comparisons: Sequence[Comparison]) -> Iterator[Better]:
                     yield Better(comparison, row, [*without, *sorted(found, key=lambda one: -one[1].median)])
 
 
-def _is_better_without_ratio(metric: Metric, peer: Row, ours: Row) -> bool:
+def better_without_ratio(metric: Metric, peer: Row, ours: Row) -> bool:
+    """Whether there is nothing to be measured of a peer where there is of ours, or it keeps up where ours does not."""
     if peer.contestant in ours.ratios or peer.behind:
         return False
     return ours.behind or (not metric.more_is_better and peer.figure.upper < metric.least <= ours.figure.lower)

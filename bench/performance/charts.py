@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.comparison import Comparison, Spread
 from bench.contestants import Role
+from bench.performance.better import better_without_ratio
 from bench.performance.results import Results
 from bench.table import number, ratio
 
@@ -44,13 +45,15 @@ def lines(comparisons: Sequence[Comparison]) -> list[Line]:
 
 
 def _line(comparison: Comparison) -> Line | None:
-    """The best of ours is that which is best beside the best peer, and this is the one that is best beside it."""
+    """The best of ours is that which is best beside the best peer, and this is the one that is best beside it. None is
+    drawn where a peer is better without a ratio."""
     metric = comparison.metric
-    peers = {row.contestant for row in comparison.rows if row.role is Role.PEER}
+    peers = {row.contestant: row for row in comparison.rows if row.role is Role.PEER}
     found = []
     for row in comparison.rows:
         ratios = {peer: metric.good(spread) for peer, spread in row.ratios.items() if peer in peers}
-        if row.role is Role.SUBJECT and ratios:
+        untold = any(better_without_ratio(metric, peer, row) for peer in peers.values())
+        if row.role is Role.SUBJECT and ratios and not untold:
             hardest = min(ratios, key=lambda peer: ratios[peer].median)
             found.append(Line(metric.title, f"{row.label}, beside {comparison.label(hardest)}", ratios[hardest]))
     return max(found, key=lambda line: line.good.median, default=None)

@@ -163,6 +163,7 @@ def test_what_cannot_be_told_from_nothing_has_no_ratio() -> None:
 def test_a_peer_of_which_nothing_can_be_measured_is_better() -> None:
     (one,) = better([compared((2, 0, 4, 1), (2, 0, 4, 1), metric=replace(METRIC, least=0.5, aims=()))])
     assert [(row.contestant, spread) for row, spread in one.peers] == [("quick", None)]
+    assert lines([one.comparison]) == []
 
 
 def overtaken(*names: str) -> Comparison:
