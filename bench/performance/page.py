@@ -27,7 +27,8 @@ Made by `python -m bench.performance` of [bench/performance.json](../bench/perfo
 - **Where there is no ratio, none is told.** What cannot be told from nothing is no divisor: it is written as less than
   the least that can, and an aim is met if that would meet it. And the delay of who cannot keep up with a rate grows as
   long as messages are sent, so it says how long they were: that is so where half of the messages took longer than a
-  quarter of that time, which is to carry less than about two thirds of them.
+  quarter of that time, which is to carry less than about two thirds of them. Who keeps up meets an aim beside who does
+  not, and the other way round misses it.
 - **Absolute figures are of one machine**, with PostgreSQL, senders and receivers all on it, over TCP on the loopback
   interface. A p99 is worth less than a p50 there: what makes somebody wait now and then does not cancel out.
 - **Everybody is used as its own manual has it**: [the peers](#the-peers) says which version, what of it is used, and
