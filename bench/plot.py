@@ -68,7 +68,8 @@ def _rows(comparison: Comparison, draw: Draw) -> int:
 
 
 def _has_ratios(comparison: Comparison) -> bool:
-    return bool(comparison.metric.beside) and not _own_aims(comparison)
+    told = any(peer in row.ratios for peer in comparison.metric.beside for row in _subjects(comparison))
+    return told and not _own_aims(comparison)
 
 
 def _own_aims(comparison: Comparison) -> list[Aim]:

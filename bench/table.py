@@ -9,7 +9,7 @@ from bench.comparison import ENOUGH, FASTEST, ITSELF, Aim, Comparison, Metric, R
 
 __all__ = ["figure", "no_ratio", "number", "ratio", "spread_of", "summary", "table"]
 
-NAME, FIGURE, SPREAD, RATIO = 38, 12, 32, 26
+NAME, FIGURE, SPREAD, RATIO = 38, 16, 32, 26
 """Widths of the columns."""
 
 BEHIND = "cannot keep up"
