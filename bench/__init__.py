@@ -5,9 +5,9 @@ its head what it measures and how. docs/performance.md is made of that and of th
 
 The machine is taken to be noisy. So the contestants take turns of some tens of milliseconds, in an order that
 is shuffled each time, each is compared with the others *of the same round*, and what is printed is the median
-of those ratios over all rounds, with their quartiles. Whatever makes all of them slower at once cancels out;
-what makes one of them wait now and then does not, so a p99 is worth less than a p50 while the machine is used
-by others. A run says when it was, at its beginning.
+of those ratios over all rounds, with their quartiles (of fewer than five, the lowest and the highest). Whatever makes
+all of them slower at once cancels out; what makes one of them wait now and then does not, so a p99 is worth less than a
+p50 while the machine is used by others. A run waits until it is not, for a while, and says so if it still is.
 
 Everybody is used as its own manual has it, at the pinned version (`bench.peers`). Beside the peers stand limits: loops
 in C over libpq, and pgbench. Payloads are ASCII, of 100 bytes in `pubsub`, of 20 bytes in `hub` and of 40 bytes in

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.comparison import FASTEST, ITSELF, Aim, Comparison, Row, Spread
 from bench.contestants import Role
-from bench.table import number
+from bench.table import number, spread_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,8 @@ def _rows(comparison: Comparison, draw: Draw) -> int:
 
 
 def _has_ratios(comparison: Comparison) -> bool:
-    return bool(comparison.metric.beside) and not _own_aims(comparison)
+    told = any(peer in row.ratios for peer in comparison.metric.beside for row in _subjects(comparison))
+    return told and not _own_aims(comparison)
 
 
 def _own_aims(comparison: Comparison) -> list[Aim]:
@@ -86,10 +87,12 @@ def _draw_ratios(axes: Axes, comparison: Comparison) -> None:
         _draw_figures(axes, comparison)
         return
     colors = _colors(subjects)
-    peers = [peer for peer in metric.beside if peer in subjects[0].ratios]
+    peers = [peer for peer in metric.beside if any(peer in row.ratios for row in subjects)]
     ends = [1.0]
     for line, peer in enumerate(peers):
         for index, row in enumerate(subjects):
+            if peer not in row.ratios:
+                continue
             at = line + (index - (len(subjects) - 1) / 2) * 0.8 / len(subjects)
             goodness = metric.good(row.ratios[peer])
             missed = row.met.get(peer) is False
@@ -136,7 +139,9 @@ def _draw_figures(axes: Axes, comparison: Comparison) -> None:
     axes.set_yticks(range(len(comparison.rows)), [row.label for row in comparison.rows])
     axes.set_ylim(len(comparison.rows) - 0.4, -0.6)
     better = "more" if metric.more_is_better else "less"
-    axes.set_xlabel(f"{metric.unit} ({better} is better; median and quartiles)", fontsize=9, loc="left")
+    axes.set_xlabel(
+        f"{metric.unit} ({better} is better; median and {spread_of(comparison.rounds)})", fontsize=9, loc="left"
+    )
 
 
 def _colors(subjects: Sequence[Row]) -> dict[str, str]:
@@ -176,11 +181,11 @@ KINDS: tuple[tuple[str, Draw, str], ...] = (
     (
         "ratios",
         _draw_ratios,
-        "How many times as good as each peer: medians and quartiles over the rounds; green: the aim",
+        "How many times as good as each peer: medians and quartiles (of fewer than 5 rounds, all); green: the aim",
     ),
     (
         "figures",
         _draw_figures,
-        "Medians and quartiles over the rounds; coloured: pgpubsub; light grey: for information",
+        "Medians and quartiles over the rounds (of fewer than 5, all); coloured: pgpubsub; light grey: for information",
     ),
 )

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -16,12 +17,18 @@ from bench import pins
 from bench.peers import libpq, pgbench
 from bench.revision import revision
 
-__all__ = ["environment", "save"]
+__all__ = ["await_quiet", "environment", "save"]
 
 RESULTS = Path(__file__).with_name("results")
 
 QUIET = 0.25
 """Load for each processor up to which a machine counts as left alone."""
+
+PATIENCE = 120.0
+"""Seconds for which a run waits until it is: what ran right before this, such as another part, is in the load of the
+last minute, and has left it after two."""
+
+PAUSE = 2.0
 
 BESIDES = ("pgpubsub", "psycopg-binary", "msgspec", "starlette", "uvicorn", "httptools", "Django", "channels", "redis")
 """Packages that matter and are not pinned."""
@@ -50,8 +57,14 @@ def environment(dsn: str) -> dict[str, Any]:
     }
 
 
+def await_quiet(patience: float = PATIENCE) -> None:
+    """Wait until the machine is left alone, but no longer than that. So what is told of its load is others' work."""
+    deadline = monotonic() + patience
+    while _busy(os.getloadavg()[0]) and monotonic() < deadline:
+        sleep(PAUSE)
+
+
 def _busy(load: float) -> list[str]:
-    """The load of the last minute, before anything was measured, is others'."""
     processors = os.cpu_count() or 1
     if load < QUIET * processors:
         return []

@@ -20,7 +20,18 @@ from bench.contestants import Contestant
 from bench.ground import Ground
 from bench.turns import Cost
 
-__all__ = ["Figures", "InTurns", "Measurement", "Played", "Round", "Together", "latency", "play", "throughput"]
+__all__ = [
+    "Figures",
+    "InTurns",
+    "Measurement",
+    "Played",
+    "Round",
+    "Together",
+    "falls_behind",
+    "latency",
+    "play",
+    "throughput",
+]
 
 LONGEST = 120
 """Seconds after which a measurement is taken to hang; the program then ends with a traceback."""
@@ -148,3 +159,19 @@ def latency(samples: Sequence[int]) -> Figures:
     """
     ordered = sorted(samples)
     return {f"p{percent}_us": ordered[-(-len(ordered) * percent // 100) - 1] / 1000 for percent in (50, 99)}
+
+
+def falls_behind(half: float, sending: float) -> float:
+    """1 if a contestant could not keep up with a steady rate, or else 0.
+
+    Who carries less than is sent has a backlog that grows until all is sent: the delay then says how long that went on.
+    If delays grow evenly, half of them are above a quarter of that time where less than two thirds of it are carried.
+
+    Args:
+        half: seconds that half of the messages took at most.
+        sending: seconds in which all were sent.
+
+    >>> falls_behind(0.3, 2), falls_behind(0.6, 2)
+    (0.0, 1.0)
+    """
+    return float(half > sending / 4)

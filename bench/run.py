@@ -10,12 +10,12 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
-from bench.comparison import Comparison, Metric, compare
+from bench.comparison import ENOUGH, Comparison, Metric, compare
 from bench.contestants import Contestant
 from bench.ground import Effort, Ground
 from bench.parts import FULL, PARTS, QUICK
 from bench.plot import plot
-from bench.report import environment, save
+from bench.report import await_quiet, environment, save
 from bench.rounds import Measurement, Played, Round, play
 from bench.sender import Sender
 from bench.table import summary, table
@@ -37,6 +37,8 @@ def main() -> None:
         served = (*effort.served_steadily, MOST_CLIENTS)
         effort = replace(effort, stored_too=(LONGEST_STREAM,), served_steadily=served)
     measurements = [one for one in _measurements(effort) if _chosen(one.name, options.only)]
+    if not options.quick:
+        await_quiet()
     started = monotonic()
     with (
         TemporaryServer(tcp=True, settings={"max_connections": CONNECTIONS}) as server,
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def _conclude(played: Played, rounds: int, seconds: float) -> None:
-    print(f"{rounds} rounds in {seconds:.0f} s; ratios are medians over the rounds (quartiles)")
+    print(f"{rounds} rounds in {seconds:.0f} s; ratios are medians (quartiles; of fewer than {ENOUGH} rounds, all)")
     for part in PARTS:
         took = {name: its for name, its in played.seconds.items() if name.startswith(f"{part}-")}
         if took:

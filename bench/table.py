@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bench.comparison import FASTEST, ITSELF, Aim, Comparison, Metric, Row, Spread
+from bench.comparison import ENOUGH, FASTEST, ITSELF, Aim, Comparison, Metric, Row, Spread
 
-__all__ = ["number", "ratio", "summary", "table"]
+__all__ = ["figure", "no_ratio", "number", "ratio", "spread_of", "summary", "table"]
 
-NAME, FIGURE, SPREAD, RATIO = 38, 12, 32, 26
+NAME, FIGURE, SPREAD, RATIO = 38, 16, 32, 26
 """Widths of the columns."""
+
+BEHIND = "cannot keep up"
+NOTHING = "none to be measured"
 
 
 def table(comparison: Comparison) -> str:
@@ -26,7 +29,7 @@ def table(comparison: Comparison) -> str:
     headings = [f"to {letter}{_aim(metric, peer)}" for peer, letter in letters.items()]
     wide = any(aim.beside == ITSELF for aim in metric.aims)
     lines.append(_columns("", f"median{_aim(metric, ITSELF)}", headings, wide=wide))
-    lines.extend(_line(row, beside, wide=wide) for row in comparison.rows)
+    lines.extend(_line(comparison, row, beside, wide=wide) for row in comparison.rows)
     return "\n".join(lines) + "\n"
 
 
@@ -43,12 +46,15 @@ def summary(comparisons: Sequence[Comparison]) -> str:
 
 
 def _aimed(comparison: Comparison, row: Row, aim: Aim) -> tuple[str, ...]:
-    figures = {one.label: number(one.figure.median) for one in comparison.rows}
+    figures = {one.label: figure(comparison.metric, one) for one in comparison.rows}
     ours, goal = figures[row.label], _aim(comparison.metric, aim.beside).removeprefix(", aim ")
     verdict = _verdict(row, aim.beside).strip()
     if aim.beside == ITSELF:
         return row.label, ours, "", "", "", goal, verdict
-    peer, median = comparison.label(aim.beside), row.ratios[aim.beside].median
+    peer = comparison.label(aim.beside)
+    if aim.beside not in row.ratios:
+        return row.label, ours, peer, figures[peer], "none", goal, verdict
+    median = row.ratios[aim.beside].median
     return row.label, ours, peer, figures[peer], _ratio_like(median)(median), goal, verdict
 
 
@@ -77,6 +83,23 @@ def ratio(value: float, *, inverted: bool = False) -> str:
     return f"{value:.2f}" if value < 10 else number(value)
 
 
+def figure(metric: Metric, row: Row) -> str:
+    """The median; or that there is none that says anything."""
+    if row.behind:
+        return BEHIND
+    return f"less than {number(metric.least)}" if row.figure.median < metric.least else number(row.figure.median)
+
+
+def no_ratio(one: Row, other: Row | None) -> str:
+    """Why there is none between two."""
+    return BEHIND if one.behind or (other and other.behind) else NOTHING
+
+
+def spread_of(rounds: int) -> str:
+    """What stands beside a median."""
+    return "quartiles" if rounds >= ENOUGH else "lowest and highest"
+
+
 def _aim(metric: Metric, peer: str) -> str:
     sign = ">=" if metric.more_is_better else "<="
     aims = [aim.limit for aim in metric.aims if aim.beside == peer]
@@ -88,10 +111,18 @@ def _ratio_like(value: float) -> Callable[[float], str]:
     return partial(ratio, inverted=value < 0.1)
 
 
-def _line(row: Row, beside: Sequence[str], *, wide: bool) -> str:
-    figure = _spread(row.figure, number) if wide else number(row.figure.median)
-    ratios = [_spread(row.ratios[peer], _ratio_like(row.ratios[peer].median)) + _verdict(row, peer) for peer in beside]
-    return _columns(row.label, figure + _verdict(row, ITSELF), ratios, wide=wide)
+def _line(comparison: Comparison, row: Row, beside: Sequence[str], *, wide: bool) -> str:
+    told = figure(comparison.metric, row)
+    if wide and told == number(row.figure.median):
+        told = _spread(row.figure, number)
+    ratios = [_told(comparison, row, peer) + _verdict(row, peer) for peer in beside]
+    return _columns(row.label, told + _verdict(row, ITSELF), ratios, wide=wide)
+
+
+def _told(comparison: Comparison, row: Row, peer: str) -> str:
+    if peer not in row.ratios:
+        return no_ratio(row, comparison.row(peer))
+    return _spread(row.ratios[peer], _ratio_like(row.ratios[peer].median))
 
 
 def _spread(spread: Spread, show: Callable[[float], str]) -> str:

@@ -25,13 +25,14 @@ from bench.processes import resident, settled, spent
 from bench.rounds import Figures
 from bench.streams.places import with_streams
 
-__all__ = ["Idler", "consume", "read", "receive", "rest", "serve", "take"]
+__all__ = ["LEAST", "Idler", "consume", "read", "receive", "rest", "serve", "take"]
 
 SETTLING = 2.0
 """Seconds in which whatever has to be done at first is done."""
 
-LEAST = 0.01
-"""What stands for less: it could not be told from nothing."""
+LEAST = 0.05
+"""Milliseconds of CPU time per second, and wakings per second, of which less cannot be told from nothing: one or two of
+them in half a minute."""
 
 CLIENTS = 100
 """Of a web server."""
@@ -76,7 +77,7 @@ def serve(makes: Sequence[Callable[[], Way]], ground: Ground, *, seconds: float)
             servers.append(server.pid)
         figures = _watch(servers, seconds)
         return [
-            {**its, "connections": its_connections, "kib": max(0.1, its_bytes / CLIENTS / 1024)}
+            {**its, "connections": its_connections, "kib": its_bytes / CLIENTS / 1024}
             for its, its_connections, its_bytes in zip(figures, connections, grown, strict=True)
         ]
 
@@ -89,8 +90,8 @@ def _watch(processes: Sequence[int], seconds: float) -> list[Figures]:
     took = monotonic() - start
     return [
         {
-            "cpu_ms_per_s": max(LEAST, 1000 * (now.cpu - then.cpu) / took),
-            "wakings_per_s": max(LEAST, (now.wakings - then.wakings) / took),
+            "cpu_ms_per_s": 1000 * (now.cpu - then.cpu) / took,
+            "wakings_per_s": (now.wakings - then.wakings) / took,
         }
         for now, then in zip(after, before, strict=True)
     ]

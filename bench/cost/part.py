@@ -20,7 +20,7 @@ from bench.comparison import ITSELF, Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.cost import held, idle
 from bench.gateway.part import BROADCASTER as BROADCASTER_APP
-from bench.gateway.part import EACH, OURS, PG_SSE, STREAM
+from bench.gateway.part import EACH, MEMORY, OURS, PG_SSE, STREAM
 from bench.ground import Effort
 from bench.hub import receivers
 from bench.hub.part import ASYNCPG, BROADCASTER, LISTEN, SQLSPEC
@@ -124,14 +124,22 @@ def metrics(effort: Effort) -> list[Metric]:
         ),
         Metric("cost-readers", "kib", f"Memory of a reader of a stream, of {effort.held // 10:,}", "KiB each"),
         Metric("cost-readers", "connections", f"Connections of {effort.held // 10:,} readers", "connections"),
-        Metric("cost-idle", "cpu_ms_per_s", f"CPU time of {processes}", "ms/s", listened, aims=(Aim(1, ITSELF),)),
-        Metric("cost-idle", "wakings_per_s", f"Wakings of {processes}", "per second", listened),
+        Metric(
+            "cost-idle",
+            "cpu_ms_per_s",
+            f"CPU time of {processes}",
+            "ms/s",
+            listened,
+            aims=(Aim(1, ITSELF),),
+            least=idle.LEAST,
+        ),
+        Metric("cost-idle", "wakings_per_s", f"Wakings of {processes}", "per second", listened, least=idle.LEAST),
         Metric("cost-idle", "connections", f"Connections of {processes}", "connections", listened),
-        Metric("cost-queues", "cpu_ms_per_s", f"CPU time of {queues}", "ms/s", workers),
-        Metric("cost-queues", "wakings_per_s", f"Wakings of {queues}", "per second", workers),
+        Metric("cost-queues", "cpu_ms_per_s", f"CPU time of {queues}", "ms/s", workers, least=idle.LEAST),
+        Metric("cost-queues", "wakings_per_s", f"Wakings of {queues}", "per second", workers, least=idle.LEAST),
         Metric("cost-queues", "connections", f"Connections of {queues}", "connections", workers),
-        Metric("cost-servers", "cpu_ms_per_s", f"CPU time of {servers}", "ms/s", of_servers),
-        Metric("cost-servers", "wakings_per_s", f"Wakings of {servers}", "per second", of_servers),
+        Metric("cost-servers", "cpu_ms_per_s", f"CPU time of {servers}", "ms/s", of_servers, least=idle.LEAST),
+        Metric("cost-servers", "wakings_per_s", f"Wakings of {servers}", "per second", of_servers, least=idle.LEAST),
         Metric("cost-servers", "connections", f"Connections of {servers}", "connections", of_servers),
-        Metric("cost-servers", "kib", f"Memory of each client of {servers}", "KiB each", of_servers),
+        Metric("cost-servers", "kib", f"Memory of each client of {servers}", "KiB each", of_servers, least=MEMORY),
     ]

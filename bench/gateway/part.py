@@ -15,7 +15,7 @@ from functools import partial
 from bench.comparison import ITSELF, Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.gateway import clients
-from bench.gateway.turns import LATE, LOST, RATE, visit
+from bench.gateway.turns import BEHIND, LATE, LOST, RATE, visit
 from bench.gateway.ways import Way, others, ours, ours_stream
 from bench.ground import Effort
 from bench.peers import pg_sse
@@ -24,8 +24,8 @@ from bench.rounds import Figures, InTurns, Measurement
 __all__ = ["measurements", "metrics"]
 
 FEW = (
-    "A stream costs what storing takes: a burst to a hundred clients lasts as long as its commits. Two workers gain"
-    " nothing on two processors that PostgreSQL and the clients need, too."
+    "A stream costs what storing takes: a burst to a hundred clients lasts as long as its commits. Two workers share"
+    " two processors with PostgreSQL and the clients, so they are not twice as good as one."
 )
 WRITES = (
     "These are 250,000 writes to sockets a second, and as many reads by the program that stands for the clients, on two"
@@ -33,6 +33,9 @@ WRITES = (
 )
 MOST_CONNECTIONS = 1000
 """Clients for each of which a connection can be had."""
+
+MEMORY = 1.0
+"""MiB of all, KiB of each: by so much processes grow and shrink without any clients."""
 
 SLOWEST_AT = 5000
 """Clients at which the delay has an aim."""
@@ -82,16 +85,17 @@ def metrics(effort: Effort) -> list[Metric]:
         for percent in (50, 99):
             title = f"From a send to a client, {RATE}/s to each of {number:,}, p{percent}"
             slowest = (Aim(100, ITSELF, WRITES),) if percent == 99 and number == SLOWEST_AT else ()
-            found.append(Metric(_name(number), f"p{percent}_ms", title, "ms", BESIDE, aims=slowest, detail=LATE))
+            figure = f"p{percent}_ms"
+            found.append(Metric(_name(number), figure, title, "ms", BESIDE, aims=slowest, detail=LATE, behind=BEHIND))
     most = max(_numbers(effort))
     title = f"Memory of {most:,} idle clients"
-    found.append(Metric(_name(most), "mib", title, "MiB", BESIDE, aims=(Aim(400, ITSELF),)))
+    found.append(Metric(_name(most), "mib", title, "MiB", BESIDE, aims=(Aim(400, ITSELF),), least=MEMORY))
     found.append(Metric(_name(most), "connect_seconds", f"Until {most:,} clients are there", "s", BESIDE))
     many = max(number for number in _numbers(effort) if number <= MOST_CONNECTIONS)
     title = f"Memory of each of {many:,} idle clients"
-    found.append(Metric(_name(many), "kib_each", title, "KiB", BESIDE))
+    found.append(Metric(_name(many), "kib_each", title, "KiB", BESIDE, least=MEMORY))
     title = f"What PostgreSQL's processes take for {many:,} clients"
-    found.append(Metric(_name(many), "postgres_mib", title, "MiB"))
+    found.append(Metric(_name(many), "postgres_mib", title, "MiB", least=MEMORY))
     return found
 
 

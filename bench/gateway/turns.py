@@ -24,10 +24,10 @@ from bench.gateway.serving import Server, serving
 from bench.gateway.ways import Way
 from bench.ground import Ground, database
 from bench.processes import parent, proportional, resident, settled
-from bench.rounds import Figures
+from bench.rounds import Figures, falls_behind
 from pgpubsub.testing import TemporaryServer
 
-__all__ = ["LATE", "LOST", "PLACE", "RATE", "greet", "visit"]
+__all__ = ["BEHIND", "LATE", "LOST", "PLACE", "RATE", "greet", "visit"]
 
 RATE = 50
 """Messages per second, where it is about delay."""
@@ -46,7 +46,7 @@ CONNECTIONS = 1200
 """That there can be: enough for one for each of a thousand clients."""
 
 LONGEST = 600
-LOST, LATE = "lost", "late"
+LOST, LATE, BEHIND = "lost", "late", "behind"
 
 
 class Place:
@@ -135,6 +135,7 @@ def _steady(crowd: Clients, connection: psycopg.Connection, way: Way, seconds: f
         connection.execute(way.send.encode(), (str(monotonic_ns()),))
     got = _checked(crowd.got(), way)
     figures = {f"p{percent}_ms": got.percentile(percent, PATIENCE * 1e9) / 1e6 for percent in (50, 99)}
+    figures[BEHIND] = falls_behind(figures["p50_ms"] / 1e3, seconds)
     return {**figures, LATE: got.lost} if got.lost else figures
 
 

@@ -19,13 +19,16 @@ from bench.contestants import Contestant
 from bench.ground import Ground
 from bench.groups.ways import Way
 from bench.groups.yard import yard
-from bench.rounds import Figures, latency
+from bench.rounds import Figures, falls_behind, latency
 
-__all__ = ["RATE", "Called", "steady"]
+__all__ = ["BEHIND", "RATE", "Called", "steady"]
 
 LONGEST = 600
 RATE = 500
 """Appends per second."""
+
+BEHIND = "behind"
+"""The figure that says that it could not keep up."""
 
 WARM_UP = 100
 """Entries before the clock starts, at the same rate."""
@@ -79,7 +82,8 @@ async def _steady(way: Way, dsn: str, pipe: Pipe, number: int) -> Figures:
         came = dict(await asyncio.to_thread(pipe.recv))
     lost = [payload for payload in called if payload not in came]
     assert not lost, f"{len(lost)} of {len(called)} have not come"
-    return latency([came[payload] - at for payload, at in [*called.items()][WARM_UP:]])
+    figures = latency([came[payload] - at for payload, at in [*called.items()][WARM_UP:]])
+    return {**figures, BEHIND: falls_behind(figures["p50_us"] / 1e6, number / RATE)}
 
 
 async def _append(number: int, append: Append, called: dict[str, int]) -> None:

@@ -1,7 +1,9 @@
 """Processes of members, which stay through all rounds, and what they do in one turn.
 
-In a turn the members begin to work, or, those who cannot be held back, stand ready for it; then what is to be handled
-is committed, at which the clock starts; and it stops when all of it is acknowledged.
+In a turn the members begin to work while there is nothing to do: those who are told of what comes wait for it, and the
+others wait until this process tells them. Then each handles a few entries that do not count (`bench.groups.yard`), and
+whatever has to be done at first is done. Then what is to be handled is committed, at which the clock starts; and it
+stops when all of it is acknowledged.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from threading import Event, Thread
+from queue import SimpleQueue
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -28,11 +31,8 @@ class Post:
         self.dsn = dsn
         self.batch = batch
         """How many are to be handled together."""
-        self.go = Event()
-        """Set when there is something to do."""
-        self.stopped = Event()
-        """Set when there will be nothing more."""
         self._pipe = pipe
+        self._told: SimpleQueue[bool] = SimpleQueue()
         self._handled = handled
         self._stop: Callable[[], object] = lambda: None
         self._listening = Thread(target=self._listen)
@@ -42,6 +42,11 @@ class Post:
         self._stop = stop
         self._pipe.send("ready")
         self._listening.start()
+
+    def told(self) -> bool:
+        """Wait until there is something to do, again and again; False: there will be nothing more. It is for those whom
+        nobody else tells."""
+        return self._told.get()
 
     def count(self, number: int) -> None:
         """So many more were handled."""
@@ -55,11 +60,10 @@ class Post:
 
     def _listen(self) -> None:
         with suppress(EOFError):
-            assert self._pipe.recv() == "go"
-            self.go.set()
-            assert self._pipe.recv() == "stop"
-        self.go.set()
-        self.stopped.set()
+            while (word := self._pipe.recv()) == "go":
+                self._told.put(True)
+            assert word == "stop", word
+        self._told.put(False)
         with suppress(RuntimeError):  # its loop has ended already
             self._stop()
 
@@ -77,14 +81,13 @@ class Crew:
     """So many processes."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
         self._stack = ExitStack()
-        self._handled: Any = multiprocessing.get_context("spawn").Value("q", 0)
+        self._handled: Sequence[Any] = [multiprocessing.get_context("spawn").Value("q", 0) for _ in range(size)]
         self._pipes: Sequence[Pipe] = ()
 
     def start(self) -> None:
         """Begin; return before they are there."""
-        self._pipes = [self._stack.enter_context(child(_member, self._handled)) for _ in range(self._size)]
+        self._pipes = [self._stack.enter_context(child(_member, handled)) for handled in self._handled]
 
     def close(self) -> None:
         """End them."""
@@ -92,9 +95,10 @@ class Crew:
 
     @contextmanager
     def members(self, number: int, work: Callable[[Post], None], dsn: str, batch: int) -> Iterator[Callable[[], None]]:
-        """Have so many members ready. What this gives is to be called when there is something to do."""
+        """Have so many members ready. What this gives is to be called whenever there is something to do."""
         pipes = self._pipes[:number]
-        self._handled.value = 0
+        for handled in self._handled:
+            handled.value = 0
         for pipe in pipes:
             pipe.send((work, dsn, batch))
         for pipe in pipes:
@@ -110,10 +114,14 @@ class Crew:
         for pipe in pipes:
             assert pipe.recv() == "ended"
 
+    def handled(self, members: int) -> list[int]:
+        """How many each of so many members has handled."""
+        return [handled.value for handled in self._handled[:members]]
+
     def wait(self, count: int) -> None:
-        """Until so many were handled."""
+        """Until so many were handled, since the members were made ready."""
         deadline = monotonic() + PATIENCE
-        while (so_far := self._handled.value) < count:
+        while (so_far := sum(handled.value for handled in self._handled)) < count:
             if monotonic() > deadline:
                 raise TimeoutError(f"{so_far} of {count} were handled within {PATIENCE} s")
             sleep(0.0005)

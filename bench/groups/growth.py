@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from bench.contestants import Contestant
 from bench.ground import Effort, Ground
-from bench.groups.called import steady
+from bench.groups.called import BEHIND, steady
 from bench.groups.handled import long_enough
 from bench.groups.ways import Way
 from bench.groups.yard import Yard, yard
@@ -81,8 +81,9 @@ class Growth:
                 if one.name == name:
                     through = _pass_through(place, one, passed(ground.effort))
                     old = _figures(place, one.way, one.database, ground, clear=False)
-                    ratios = {f"{figure}, to new": old[figure] / new[figure] for figure in new}
-                    found[contestant] = {**old, **ratios, PASSED: through}
+                    ratios = {f"{figure}, to new": old[figure] / new[figure] for figure in new if figure != BEHIND}
+                    behind = max(old[BEHIND], new[BEHIND])
+                    found[contestant] = {**old, **ratios, BEHIND: behind, PASSED: through}
         return found
 
     def among(self, contestants: Sequence[Contestant[Any]]) -> Self:

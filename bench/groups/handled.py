@@ -16,7 +16,7 @@ from bench.rounds import Figures
 
 __all__ = ["RATE", "Handled", "long_enough"]
 
-LONGEST = 600
+LONGEST = 1200
 """Seconds in which everybody's turns of a round come to an end."""
 
 RATE = "per_second"

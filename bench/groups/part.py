@@ -1,7 +1,8 @@
 """The part about groups, beside what people write by hand for the same and beside job queues.
 
 So many members in processes of their own, with handlers that do nothing, on a disk of a millisecond: first everybody
-is there, then what is to be handled is committed, at which the clock starts, and it stops when all is acknowledged.
+is at work and has handled a few entries that do not count, then what is to be handled is committed, at which the clock
+starts, and it stops when all is acknowledged.
 Job queues have no handlers for many jobs at once; what comes closest to a batch is given to them (procrastinate's
 concurrency, PGQueuer's batch size). "SKIP LOCKED" is the loop by hand with `SELECT ... FOR UPDATE SKIP LOCKED` and
 `DELETE`: no attempts are counted, no order is kept, nothing is set aside. "attempts counted" counts them first.
@@ -19,7 +20,7 @@ from bench.comparison import FASTEST, ITSELF, Aim, Metric
 from bench.contestants import Contestant, Role
 from bench.ground import Effort
 from bench.groups import growth, kept, ours
-from bench.groups.called import RATE, Called
+from bench.groups.called import BEHIND, RATE, Called
 from bench.groups.growth import Aged, Growth
 from bench.groups.handled import RATE as PER_SECOND
 from bench.groups.handled import Handled
@@ -141,7 +142,7 @@ def metrics(effort: Effort) -> list[Metric]:
     for percent in (50, 99):
         what = f"From an append to the handler, {RATE}/s, {where}, p{percent}"
         aims = (Aim(1, FASTEST, TOLD_LATER),)
-        found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims))
+        found.append(Metric("groups-call", f"p{percent}_us", what, "µs", (LOCKED, FASTEST), aims=aims, behind=BEHIND))
     found += [metric for held in (False, True) for metric in _when_much_has_gone_through(effort, held)]
     hour = f"An hour of {kept.RATE} entries/s, of which the last {kept.KEPT / 60:.0f} minutes are kept"
     found.append(Metric("groups-kept", kept.SIZE, f"{hour}: the most", "bytes"))
@@ -164,7 +165,7 @@ def _when_much_has_gone_through(effort: Effort, held: bool) -> Iterator[Metric]:
     for percent in (50, 99):
         what = f"From an append to the handler, {RATE}/s, {after}, p{percent}"
         aims = (Aim(FLAT, ITSELF),)
-        yield Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims, among=among)
+        yield Metric("groups-growth", f"p{percent}_us, to new", what, ANEW, aims=aims, among=among, behind=BEHIND)
 
 
 def _name(members: int, batch: int) -> str:

@@ -33,8 +33,8 @@ class Queue:
     """Stores so many; and has those told who are told of new ones in this way."""
     left: str
     """How many are not acknowledged."""
-    divided: str = "SELECT true WHERE %s > 0"
-    """A row if so many members have divided the work."""
+    at_work: str = "SELECT true WHERE %s > 0"
+    """A row if so many members have begun: have divided the work, or listen. The others begin when they are told to."""
     told: bool = True
     """Whether a member is told when its acknowledgement is committed. If not, somebody else has to look."""
 
@@ -50,6 +50,12 @@ class Way:
     take: Callable[[str, Desk], None]
     """One member, in a process of its own, that hands over each entry as it comes."""
 
+
+LISTENING = (
+    "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %%'"
+    " HAVING count(*) = %s"
+)
+"""Each has a connection of its own that listens, which its worker does before it waits."""
 
 _stream = stream_id(QUEUE)
 _group = group_id(_stream, GROUP)
@@ -74,6 +80,7 @@ PROCRASTINATE = Queue(
     "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
     f" SELECT 'default', '{QUEUE}', jsonb_build_object('payload', {PAYLOAD}) FROM {SERIES}",
     "SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')",
+    LISTENING,
     told=False,
 )
 
@@ -84,6 +91,7 @@ PGQUEUER = Queue(
     " INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority)"
     " SELECT id, 'queued', entrypoint, priority FROM filled",
     "SELECT count(*) FROM pgqueuer",
+    LISTENING,
     told=False,
 )
 

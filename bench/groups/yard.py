@@ -16,7 +16,7 @@ from bench.groups.crew import PATIENCE, Crew
 from bench.groups.ways import Queue, Way
 from bench.streams.places import on_disk, with_everything
 
-__all__ = ["Yard", "disk", "yard"]
+__all__ = ["Yard", "disk", "next_count", "yard"]
 
 TEMPLATE = "groups"
 
@@ -26,11 +26,28 @@ ALTER TABLE messages
     ADD COLUMN taken_until timestamptz NOT NULL DEFAULT '-infinity'
 """
 
-AT_FIRST = {1: 50, 100: 500}
+AT_FIRST = {1: 50, 100: 1000}
 """Entries of which a contestant's first turn is made, by the size of batches: from it one knows how many it takes to
 keep it busy for a while."""
 
+LEAST = {1: 1000, 100: 20_000}
+"""Entries of a turn of a second, by the size of batches; of each member where they take one by one. They keep the
+quickest busy for half of it, and are so many that what a turn takes at its end, whatever their number, counts little:
+PGQueuer's members write down their last, incomplete batches some tenths of a second later."""
+
+LONGEST = 4
+"""Times as long as it should a turn may take for the sake of these."""
+
+ATTEMPTS = 4
+"""Turns until it is known of how many one is made."""
+
 MOST = 200_000
+
+PROBES = 6
+"""Times that members handle entries before the clock starts, after which psycopg has prepared its statements."""
+
+PROBING = 2.0
+"""Seconds after which it starts although a member, which is there, has had none: others were quicker each time."""
 
 
 def disk() -> str:
@@ -75,12 +92,16 @@ class Yard:
         """Acknowledged per second, in a turn of about so many seconds. `clear`: there was nothing before."""
         known = (name, members, batch)
         dsn = self._databases[name]
+        each = members if batch == 1 else 1
         if known not in self._rates:
-            count = AT_FIRST[batch] * (members if batch == 1 else 1)
-            self._rates[known] = self.turn(way, dsn, members, batch, count, clear=clear)
-        count = min(MOST, max(1, round(self._rates[known] * seconds / batch)) * batch)
-        self._rates[known] = self.turn(way, dsn, members, batch, count, clear=clear)
-        return self._rates[known]
+            self._rates[known] = self.turn(way, dsn, members, batch, AT_FIRST[batch] * each, clear=clear)
+        least = round(LEAST[batch] * each * seconds)
+        for _ in range(ATTEMPTS):
+            count = next_count(self._rates[known], seconds, batch, least)
+            rate = self._rates[known] = self.turn(way, dsn, members, batch, count, clear=clear)
+            if count >= least or count / rate >= LONGEST / 2 * seconds:
+                break
+        return rate
 
     def turn(self, way: Way, dsn: str, members: int, batch: int, count: int, *, clear: bool) -> float:
         """`count` entries are handled: so many per second."""
@@ -89,20 +110,32 @@ class Yard:
             if clear:
                 _clear(connection, queue)
             with self._crew.members(members, way.work, dsn, batch) as go:
-                _wait(lambda: connection.execute(queue.divided.encode(), (members,)).fetchone() is not None)
+                _wait(lambda: connection.execute(queue.at_work.encode(), (members,)).fetchone() is not None)
+                before = self._probe(connection, queue, members, go)
                 connection.execute("BEGIN")
                 connection.execute(queue.fill.encode(), (count,))
                 connection.execute(f"ANALYZE {queue.tables}".encode())
                 start = monotonic_ns()
                 connection.execute("COMMIT")
                 go()
-                self._crew.wait(count)
+                self._crew.wait(before + count)
                 if not queue.told:
                     _wait(lambda: _left(connection, queue) == 0)
                 took = monotonic_ns() - start
             left = _left(connection, queue)
             assert left == 0, f"{left} of {count} are left"
         return 1e9 * count / took
+
+    def _probe(self, connection: psycopg.Connection, queue: Queue, members: int, go: Callable[[], None]) -> int:
+        """Have each member at work before the clock starts; return how many entries that took."""
+        sent, times, deadline = 0, 0, monotonic() + PROBING
+        while times < PROBES or (min(self._crew.handled(members)) == 0 and monotonic() < deadline):
+            connection.execute(queue.fill.encode(), (members,))
+            go()
+            sent, times = sent + members, times + 1
+            self._crew.wait(sent)
+            _wait(lambda: _left(connection, queue) == 0)
+        return sent
 
     def clear(self, way: Way, name: str) -> None:
         """Let there have been nothing in this database."""
@@ -122,6 +155,17 @@ class Yard:
             _set(dsn, f'ALTER DATABASE "{name}" RESET synchronous_commit')
             self._passed[name] = passed
         return self._passed[name]
+
+
+def next_count(rate: float, seconds: float, batch: int, least: int) -> int:
+    """Of how many entries a turn is made that is to take so long, in whole batches: of `least`, unless that took far
+    too long.
+
+    >>> next_count(60_000, 1, 100, 20_000), next_count(6000, 1, 100, 20_000), next_count(250, 1, 100, 20_000)
+    (60000, 20000, 1000)
+    """
+    entries = max(rate * seconds, min(least, rate * LONGEST * seconds))
+    return min(MOST, max(1, round(entries / batch)) * batch)
 
 
 def yard(ground: Ground) -> Yard:

@@ -36,15 +36,14 @@ ONE_LISTENS = (
     " shows."
 )
 PYTHON_WAKES = (
-    "Python itself does not get there: tasks that only wait for a future each are ten times as quick as a thousand"
-    " connections, threads that only wait for a queue each are slower than them. A `Hub` takes a quarter longer than"
-    " such threads; an `AsyncHub` takes 5 µs for each subscriber more than such tasks, to put the event into its buffer"
-    " and to take it out again."
+    "Python itself does not get there, as the figures of tasks that only wait for a future each show, and those of"
+    " threads that only wait for a queue each, which are slower than a thousand connections. A hub takes longer than"
+    " these, to put the event into each subscriber's buffer and to take it out again."
 )
 BUFFERED = (
     "asyncpg calls a function for each notification, from compiled code. Here it is put into the subscriber's bounded"
-    " buffer and taken out by its task. Of 1.5 µs, libpq's wrapper takes 0.43, the event 0.28, what it may be a part of"
-    " and who gets it 0.25, and taking it out 0.43; in a `Hub`, its thread is woken besides."
+    " buffer and taken out by its task. About a third of the time is libpq's wrapper, and as much is taking it out; the"
+    " rest makes the event, and looks what it may be a part of and who gets it. In a `Hub`, its thread is woken, too."
 )
 HANDED_OVER = "Of a `Hub`, the loop takes the event from the socket, and then wakes the thread that waits for it."
 

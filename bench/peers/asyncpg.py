@@ -36,6 +36,7 @@ __all__ = [
     "application",
     "connect",
     "pool",
+    "sending_pool",
     "sends",
     "socket_of",
     "take",
@@ -45,8 +46,8 @@ PEER = Peer(
     "asyncpg",
     "0.32.0",
     "`add_listener()` with a plain function; `execute()` with parameters, which prepares and caches the statement; its"
-    " pool, which resets a connection after each use, but for what is done by hand, where nothing was changed. Shown on"
-    " uvloop, too, which its manual does not ask for",
+    " pool, with a `reset` that does nothing where connections only send or insert: nothing is changed in them, and its"
+    " own takes a round trip after each use. Shown on uvloop, too, which its manual does not ask for",
     "https://magicstack.github.io/asyncpg/current/api/index.html (`Connection.add_listener`, `execute`, `create_pool`),"
     " .../current/usage.html#connection-pools",
 )
@@ -66,6 +67,15 @@ async def pool(dsn: str, size: int, most: int | None = None, **options: Any) -> 
     import asyncpg
 
     return await asyncpg.create_pool(url(dsn), min_size=size, max_size=most or size, **options)
+
+
+async def sending_pool(dsn: str, size: int) -> Any:
+    """The same for statements that change nothing in a connection, so that there is nothing to be reset after them."""
+
+    async def keep(_: Any) -> None:
+        pass
+
+    return await pool(dsn, size, reset=keep)
 
 
 def socket_of(connection: Any) -> int:
@@ -150,7 +160,7 @@ class Pool(ByTasks):
     sizes = POOL_SIZES
 
     async def start(self, dsn: str, size: int) -> AsyncNotify:
-        connections = await pool(dsn, size)
+        connections = await sending_pool(dsn, size)
         return lambda *args: connections.execute(STATEMENT, *args), connections.close
 
 
@@ -180,19 +190,15 @@ class Inserts(ByTasks):
         self._statement = insert("$1", notify=notify)
 
     async def start(self, dsn: str, size: int) -> AsyncNotify:
-        connections = await pool(dsn, size)
+        connections = await sending_pool(dsn, size)
         return lambda _, payload: connections.execute(self._statement, payload), connections.close
 
 
 @asynccontextmanager
 async def sends(dsn: str) -> AsyncIterator[Append]:
-    """Rows over its pool, which does not reset connections here: they are used for nothing else."""
-
-    async def keep(_: Any) -> None:
-        """Nothing was changed."""
-
+    """Rows over its pool."""
     connection, statement = await connect(dsn), insert("$1", notify=False)
-    async with await pool(dsn, SIZE, reset=keep) as connections, notifying(connection.execute) as notify:
+    async with await sending_pool(dsn, SIZE) as connections, notifying(connection.execute) as notify:
 
         async def append(payload: str) -> None:
             await connections.execute(statement, payload)

@@ -74,10 +74,10 @@ def work(post: Post) -> None:
         async with await pool(post.dsn, 1) as connections:
             queue = await _queue(connections)
             post.ready()
-            await asyncio.to_thread(post.go.wait)
-            while messages := await queue.read_batch(QUEUE, batch_size=post.batch):
-                await queue.delete_batch(QUEUE, [message.msg_id for message in messages])
-                post.count(len(messages))
+            while await asyncio.to_thread(post.told):
+                while messages := await queue.read_batch(QUEUE, batch_size=post.batch):
+                    await queue.delete_batch(QUEUE, [message.msg_id for message in messages])
+                    post.count(len(messages))
 
     asyncio.run(main())
 

@@ -97,7 +97,6 @@ def work(post: Post) -> None:
         loop = asyncio.get_running_loop()
         async with _queuer(post.dsn, lambda _: post.count(1)) as queuer:
             post.ready(lambda: loop.call_soon_threadsafe(queuer.shutdown.set))
-            await asyncio.to_thread(post.go.wait)
             await queuer.run(batch_size=post.batch)
 
     _run(main())

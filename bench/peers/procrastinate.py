@@ -91,13 +91,11 @@ def work(post: Post) -> None:
         loop = asyncio.get_running_loop()
         app, _ = _app(post.dsn, lambda _: post.count(1))
         async with app.open_async():
-            working: list[asyncio.Task[None]] = []
-            post.ready(lambda: loop.call_soon_threadsafe(working[0].cancel))
-            await asyncio.to_thread(post.go.wait)
             running = app.run_worker_async(concurrency=post.batch, install_signal_handlers=False)
-            working.append(asyncio.create_task(running))
+            working = asyncio.create_task(running)
+            post.ready(lambda: loop.call_soon_threadsafe(working.cancel))
             with suppress(asyncio.CancelledError):
-                await working[0]
+                await working
 
     asyncio.run(main())
 

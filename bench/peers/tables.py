@@ -222,14 +222,14 @@ def _handled(connection: psycopg.Connection, rows: list[Any], handler: Callable[
 
 
 def work(post: Post, *, handle: Handle) -> None:
-    """Until there is nothing more."""
+    """Whenever there is something to do, until there is nothing more."""
     with psycopg.connect(post.dsn, autocommit=True) as connection:
         for _ in range(6):  # after which psycopg has prepared it
             handle(connection, post.batch, _nothing)
         post.ready()
-        post.go.wait()
-        while number := handle(connection, post.batch, _nothing):
-            post.count(number)
+        while post.told():
+            while number := handle(connection, post.batch, _nothing):
+                post.count(number)
 
 
 def handle_as_they_come(dsn: str, desk: Desk, *, handle: Handle) -> None:

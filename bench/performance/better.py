@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from bench.comparison import Aim, Comparison, Row, Spread
+from bench.comparison import Aim, Comparison, Metric, Row, Spread
 from bench.contestants import Role
 from bench.parts import FULL, PARTS
 
-__all__ = ["Aimed", "Better", "aimed", "better", "cause"]
+__all__ = ["Aimed", "Better", "aimed", "better", "better_without_ratio", "cause"]
 
 
 class Better(NamedTuple):
@@ -18,8 +18,9 @@ class Better(NamedTuple):
 
     comparison: Comparison
     ours: Row
-    peers: Sequence[tuple[Row, Spread]]
-    """Each with how many times as good it is, the best at first."""
+    peers: Sequence[tuple[Row, Spread | None]]
+    """Each with how many times as good it is, the best at first. None: there is no ratio, since there is nothing to be
+    measured of it, or since ours cannot keep up."""
 
 
 class Aimed(NamedTuple):
@@ -41,17 +42,27 @@ class Aimed(NamedTuple):
 
 
 def better(comparisons: Sequence[Comparison]) -> Iterator[Better]:
-    """A peer is better if the quartiles of its ratio in the same rounds are on its side, too. One round has none."""
+    """A peer is better if the spread of its ratio in the same rounds is on its side, too. One round has none."""
     for comparison in comparisons:
         if comparison.rounds == 1:
             continue
         peers = {row.contestant: row for row in comparison.rows if row.role is Role.PEER}
         for row in comparison.rows:
             if row.role is Role.SUBJECT:
+                without: list[tuple[Row, Spread | None]] = [
+                    (peer, None) for peer in peers.values() if better_without_ratio(comparison.metric, peer, row)
+                ]
                 ratios = {name: comparison.metric.good(row.ratios[name]) for name in peers if name in row.ratios}
                 found = [(peers[name], _inverse(good)) for name, good in ratios.items() if good.upper < 1]
-                if found:
-                    yield Better(comparison, row, sorted(found, key=lambda one: -one[1].median))
+                if without or found:
+                    yield Better(comparison, row, [*without, *sorted(found, key=lambda one: -one[1].median)])
+
+
+def better_without_ratio(metric: Metric, peer: Row, ours: Row) -> bool:
+    """Whether there is nothing to be measured of a peer where there is of ours, or it keeps up where ours does not."""
+    if peer.contestant in ours.ratios or peer.behind:
+        return False
+    return ours.behind or (not metric.more_is_better and peer.figure.upper < metric.least <= ours.figure.lower)
 
 
 def _inverse(spread: Spread) -> Spread:

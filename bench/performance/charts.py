@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.comparison import Comparison, Spread
 from bench.contestants import Role
+from bench.performance.better import better_without_ratio
 from bench.performance.results import Results
 from bench.table import number, ratio
 
@@ -44,13 +45,15 @@ def lines(comparisons: Sequence[Comparison]) -> list[Line]:
 
 
 def _line(comparison: Comparison) -> Line | None:
-    """The best of ours is that which is best beside the best peer, and this is the one that is best beside it."""
+    """The best of ours is that which is best beside the best peer, and this is the one that is best beside it. None is
+    drawn where a peer is better without a ratio."""
     metric = comparison.metric
-    peers = {row.contestant for row in comparison.rows if row.role is Role.PEER}
+    peers = {row.contestant: row for row in comparison.rows if row.role is Role.PEER}
     found = []
     for row in comparison.rows:
         ratios = {peer: metric.good(spread) for peer, spread in row.ratios.items() if peer in peers}
-        if row.role is Role.SUBJECT and ratios:
+        untold = any(better_without_ratio(metric, peer, row) for peer in peers.values())
+        if row.role is Role.SUBJECT and ratios and not untold:
             hardest = min(ratios, key=lambda peer: ratios[peer].median)
             found.append(Line(metric.title, f"{row.label}, beside {comparison.label(hardest)}", ratios[hardest]))
     return max(found, key=lambda line: line.good.median, default=None)
@@ -125,7 +128,9 @@ def _style(axes: Axes, drawn: Sequence[Line]) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.tick_params(colors=TEXT, labelsize=8.5, length=0)
-    axes.set_xlabel("times as good as the best peer (median and quartiles)", fontsize=8.5, loc="left", color=TEXT)
+    axes.set_xlabel(
+        "times as good as the best peer (median and quartiles, or all rounds)", fontsize=8.5, loc="left", color=TEXT
+    )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(TEXT)

@@ -11,7 +11,7 @@ from bench.peers.peer import everyone
 from bench.performance.better import Aimed, aimed, better, cause
 from bench.performance.results import Results
 from bench.performance.words import about, anchor, goal, itself, spread, subject, times, title
-from bench.table import number
+from bench.table import figure, no_ratio
 
 __all__ = ["page"]
 
@@ -22,7 +22,13 @@ Made by `python -m bench.performance` of [bench/performance.json](../bench/perfo
 - **A ratio says how many times as good** pgpubsub is as somebody else: 2 is twice as many a second, or half as long, or
   half as much memory; less than 1 means that the other is better. Every ratio is of figures of the same round, in which
   all take turns in an order that is shuffled each time, so that whatever makes all of them slower at once cancels out.
-  Printed is the median over the rounds, and the quartiles in parentheses.
+  Printed is the median over the rounds, and the quartiles in parentheses; of fewer than five rounds, which have none,
+  the lowest and the highest.
+- **Where there is no ratio, none is told.** What cannot be told from nothing is no divisor: it is written as less than
+  the least that can, and an aim is met if that would meet it. And the delay of who cannot keep up with a rate grows as
+  long as messages are sent, so it says how long they were: that is so where half of the messages took longer than a
+  quarter of that time, which is to carry less than about two thirds of them. Who keeps up meets an aim beside who does
+  not, and the other way round misses it.
 - **Absolute figures are of one machine**, with PostgreSQL, senders and receivers all on it, over TCP on the loopback
   interface. A p99 is worth less than a p50 there: what makes somebody wait now and then does not cancel out.
 - **Everybody is used as its own manual has it**: [the peers](#the-peers) says which version, what of it is used, and
@@ -31,7 +37,8 @@ Made by `python -m bench.performance` of [bench/performance.json](../bench/perfo
 - Not measured: reconnection, encryption, networks, and what a message does after it has been received.
 
 To measure it yourself: `make bench`, for an hour, on a machine left alone; `make bench ARGS="--only hub"` for one part.
-That keeps every figure, and prints the tables that stand in [the figures](performance-figures.md).
+That keeps every figure, and prints the tables that stand in [the figures](performance-figures.md). A run waits up to
+two minutes for the machine to be left alone, and says so if it is not.
 """
 
 PLACEHOLDER = """
@@ -41,8 +48,8 @@ PLACEHOLDER = """
 BETTER = """
 ## Where a peer is better
 
-By more than the spread: the quartiles of the ratio are on its side, too. What took place in a single round has no
-spread, and is not told here.
+By more than the spread: the quartiles of the ratio are on its side, too, or, of fewer than five rounds, all of them.
+What took place in a single round has no spread, and is not told here.
 
 | what | ours | better |
 |---|---|---|
@@ -98,9 +105,11 @@ def _machine(results: Results) -> str:
 
 def _better(comparisons: Sequence[Comparison]) -> Iterator[str]:
     for one in better(comparisons):
-        peers = "; ".join(f"{row.label} {spread(good)}: {number(row.figure.median)}" for row, good in one.peers)
         metric = one.comparison.metric
-        yield f"| {metric.title} ({metric.unit}) | {one.ours.label}: {number(one.ours.figure.median)} | {peers} |\n"
+        peers = "; ".join(
+            f"{row.label}{f' {spread(good)}' if good else ''}: {figure(metric, row)}" for row, good in one.peers
+        )
+        yield f"| {metric.title} ({metric.unit}) | {one.ours.label}: {figure(metric, one.ours)} | {peers} |\n"
 
 
 def _aims(comparisons: Sequence[Comparison]) -> str:
@@ -124,9 +133,10 @@ def _aims(comparisons: Sequence[Comparison]) -> str:
 def _missed(one: Aimed, why: int) -> str:
     metric = one.comparison.metric
     if one.aim.beside == ITSELF:
-        figure = f"{number(one.row.figure.median)} {metric.unit}"
-        return f"| {metric.title} | {one.row.label} | | {figure} | {itself(metric, one.aim.limit)} | {why} |"
-    good = spread(metric.good(one.row.ratios[one.aim.beside]))
+        its = f"{figure(metric, one.row)} {metric.unit}"
+        return f"| {metric.title} | {one.row.label} | | {its} | {itself(metric, one.aim.limit)} | {why} |"
+    ratio = one.row.ratios.get(one.aim.beside)
+    good = spread(metric.good(ratio)) if ratio else no_ratio(one.row, one.comparison.row(one.aim.beside))
     return f"| {metric.title} | {one.row.label} | {one.peer} | {good} | {times(goal(metric, one.aim.limit))} | {why} |"
 
 

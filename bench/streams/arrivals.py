@@ -20,11 +20,11 @@ from bench.carrying import Append, Desk
 from bench.child import Pipe, child
 from bench.contestants import Contestant
 from bench.ground import Ground, database
-from bench.rounds import Figures, latency
+from bench.rounds import Figures, falls_behind, latency
 from bench.streams.lines import Way
 from bench.streams.places import on_disk, with_everything
 
-__all__ = ["Arrivals", "figure"]
+__all__ = ["Arrivals", "behind", "figure"]
 
 LONGEST = 300
 WARM_UP = 50
@@ -116,12 +116,19 @@ class Arrivals:
                 for since, times in (("call", called), ("commit", acknowledged)):
                     took = latency([max(AT_ONCE, came[payload] - times[payload]) for payload in arrived])
                     figures |= {figure(rate, since, percent): took[f"p{percent}_us"] for percent in (50, 99)}
+                half = figures[figure(rate, "call", 50)] / 1e6
+                figures[behind(rate)] = falls_behind(half, seconds)
         return figures
 
 
 def figure(rate: int, since: str, percent: int) -> str:
     """The name of a figure."""
     return f"p{percent}_us at {rate}/s since {since}"
+
+
+def behind(rate: int) -> str:
+    """The name of the figure that says that it could not keep up."""
+    return f"behind at {rate}/s"
 
 
 async def _append_at(rate: int, number: int, append: Append) -> tuple[dict[str, int], dict[str, int]]:

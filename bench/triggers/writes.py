@@ -99,7 +99,7 @@ class Bulk(_Writes):
                 }
         plain = dict(found[self.contestants[0].name])
         for figures in found.values():
-            figures.update({f"{name} more": max(0.001, figures[name] - plain[name]) for name in plain})
+            figures.update({f"{name} more": figures[name] - plain[name] for name in plain})
         return found
 
 

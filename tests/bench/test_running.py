@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import pytest
 
 import bench
-from bench import pins
+from bench import pins, report
 from bench.contestants import Contestant, Role
 from bench.ground import Effort, Ground
 from bench.parts import FULL, PARTS
@@ -60,6 +60,22 @@ def test_a_peer_is_pinned_to_the_version_that_its_adapter_was_written_for(peer: 
 def test_another_version_than_the_pinned_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pins, "pinned", lambda: {"pytest": "0.1", "not-there-at-all": "1.0"})
     assert pins.differing() == [f"pytest is {pytest.__version__}, and the benchmarks are pinned to 0.1"]
+
+
+@pytest.mark.parametrize(("loads", "waits"), [([0.1], 0), ([9.0, 9.0, 0.1], 2)])
+def test_a_run_begins_when_the_machine_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, loads: list[float], waits: int
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("os.getloadavg", lambda: (loads[len(pauses)], 0, 0))
+    monkeypatch.setattr(report, "sleep", pauses.append)
+    report.await_quiet()
+    assert len(pauses) == waits
+
+
+def test_a_run_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (9.0, 0, 0))
+    report.await_quiet(patience=0)
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.reliability import PAGE, Section
-from tests.soak.lines import LINES
+from tests.soak.lines import LINES, Line
 from tests.soak.plot import plot
 from tests.soak.run import Found
+from tests.soak.verdict import watched
 
 __all__ = ["SECTION", "record"]
 
@@ -52,25 +53,33 @@ def record(found: Found) -> None:
 
 
 def _words(figures: dict[str, Any]) -> str:
-    rows = "\n".join(
-        f"| {LINES[name].title} | {number(its['begun'])} | {number(its['ended'])} | {LINES[name].unit} |"
-        for name, its in figures["lines"].items()
-    )
+    hours = watched(60 * figures["minutes"]) / 3600
+    minutes = f"{60 * hours:.0f}"
+    rows = "\n".join(_row(LINES[name], its, hours) for name, its in figures["lines"].items())
     return f"""
 PostgreSQL {figures["server"]}, Python {figures["python"]}, psycopg {figures["driver"]}: **{
         figures["minutes"]:g} minutes**,
 {figures["sent"]:,} messages sent, {figures["appended"]:,} entries appended, {figures["handled"]:,} handled, {
         figures["terminated"]
     } backends
-terminated. Nothing grew, and nothing was missing.
+terminated. Nothing grew by more than its bound, and nothing was missing.
 
-| median of | the first quarter | the last | |
-|---|---|---|---|
+The slope is of the {minutes} minutes from the first interval after the warm-up to the last, and told for an hour. What
+it came to in these minutes stands beside the bound for them.
+
+| median of | the first quarter | the last | | slope, an hour | in this run | bound |
+|---|---|---|---|---|---|---|
 {rows}
 
 ![A panel for each line: memory, objects, threads, descriptors, connections, tables, latencies](images/soak.png)
 
 """
+
+
+def _row(line: Line, its: dict[str, float], hours: float) -> str:
+    levels = f"{number(its['begun'])} | {number(its['ended'])} | {line.unit}"
+    grown, allowed = its["hourly"] * hours, line.bound.allows(its["begun"], hours)
+    return f"| {line.title} | {levels} | {signed(its['hourly'])} | {signed(grown)} | {number(allowed)} |"
 
 
 def number(value: float) -> str:
@@ -82,6 +91,16 @@ def number(value: float) -> str:
     if value >= 1000 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def signed(value: float) -> str:
+    """The same of what goes up or down.
+
+    >>> signed(5.34), signed(-1045.1), signed(0.0)
+    ('+5.3', '-1,045', '0')
+    """
+    sign = "+" if value > 0 else "-" if value < 0 else ""
+    return sign + number(abs(value))
 
 
 SECTION = Section("soak", Path(__file__).with_name("figures.json"), _words)

@@ -17,7 +17,7 @@ from itertools import combinations
 from math import sqrt
 from statistics import median
 
-__all__ = ["Bound", "Growth", "growth", "warm_up"]
+__all__ = ["Bound", "Growth", "growth", "warm_up", "watched"]
 
 INTERVALS = 24
 """At most: enough for the test, and each long enough to hide what comes and goes."""
@@ -76,6 +76,16 @@ def warm_up(seconds: float) -> float:
     (180.0, 60.0, 30.0)
     """
     return max(seconds / 10, min(60.0, seconds / 3))
+
+
+def watched(seconds: float) -> float:
+    """Of a run of so many seconds, those over which lines may grow: from the middle of the first interval after the
+    warm-up to that of the last.
+
+    >>> watched(1800)
+    1552.5
+    """
+    return (seconds - warm_up(seconds)) * (INTERVALS - 1) / INTERVALS
 
 
 def growth(line: Sequence[tuple[float, float]], bound: Bound) -> Growth | None:
