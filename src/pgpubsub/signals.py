@@ -9,7 +9,7 @@ from types import FrameType
 __all__ = ["was_raised_by_a_signal_handler"]
 
 
-def was_raised_by_a_signal_handler(error: Exception) -> bool:
+def was_raised_by_a_signal_handler(error: BaseException) -> bool:
     """Python runs those in the midst of whatever it does. It may be a time-out, which is nobody's there.
 
     Only a signal handler is given the very frame that it was called from, so that is how it is told from other
