@@ -436,6 +436,10 @@ class Listener:
         if not self._live:
             return
         self._check_autocommit()
+        if self._driver.in_pipeline:
+            raise ConnectionUnusable(
+                f"the connection is in pipeline mode and {consequence}: leave its pipeline() block first"
+            )
         if self._driver.in_transaction:
             raise ConnectionUnusable(
                 f"the connection is inside an open transaction and {consequence}: commit or roll back first"
