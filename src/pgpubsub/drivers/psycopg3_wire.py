@@ -206,7 +206,10 @@ class Wire:
             error = psycopg.errors.error_from_result(result, self.encoding)
             if self.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ENDING:
                 raise error
-            statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
+            standby = self.pgconn.parameter_status(b"in_hot_standby")
+            statement.refusal = statement_error(
+                statement.what, error, lost=False, sqlstate=error.sqlstate, standby=standby
+            )
             statement.refusal.__cause__ = error
         elif statement.commands == 0:
             statement.on_committed()
