@@ -6,12 +6,14 @@ an arbitrary moment. So it is done here, and whoever waits may come back for the
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
-__all__ = ["BackgroundCall"]
+__all__ = ["BackgroundCall", "outcome"]
 
 T = TypeVar("T")
 
@@ -67,6 +69,14 @@ class BackgroundCall(Generic[T]):
         if come:
             dispose(self._value)
 
+    def when_done(self, on_done: Callable[[], None]) -> None:
+        """Have `on_done` called in place of the one before: in the call's thread, or now if the outcome is there."""
+        with self._lock:
+            self._on_done = on_done
+            come = self.done
+        if come:
+            on_done()
+
     def _run(self) -> None:
         try:
             self._value = self._call()
@@ -74,7 +84,29 @@ class BackgroundCall(Generic[T]):
             self._error = error
         with self._lock:
             self._done.set()
-            dispose = self._dispose
+            dispose, on_done = self._dispose, self._on_done
         if dispose is not None:
             dispose(self._value)
-        self._on_done()
+        on_done()
+
+
+async def outcome(call: BackgroundCall[T]) -> T:
+    """What comes of a call that was started, for a task. Cancelled, it leaves the call alone: it may be awaited again,
+    by one task at a time.
+
+    Not asyncio's own threads: they are few, others have them busy, and there are none once the main thread has ended.
+    """
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def tell() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def on_done() -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell)
+
+    call.when_done(on_done)
+    await done
+    return call.result()

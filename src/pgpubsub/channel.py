@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
-from pgpubsub.codecs import Typed, name_of_type, was_raised_by_a_signal_handler
+from pgpubsub.codecs import Typed, name_of_type
 from pgpubsub.core.headers import Headers, with_headers
 from pgpubsub.core.sql import check_channel, check_payload
 from pgpubsub.events import Gap, Notify, Undecodable, with_headers_of
+from pgpubsub.signals import was_raised_by_a_signal_handler
 
 __all__ = ["Channel", "Types", "as_message", "checked_message", "name_of"]
 

@@ -12,8 +12,9 @@ from contextlib import suppress
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pgpubsub.errors import PayloadError
+from pgpubsub.signals import was_raised_by_a_signal_handler
 
-__all__ = ["Codec", "Typed", "codec_for", "name_of_type", "was_raised_by_a_signal_handler"]
+__all__ = ["Codec", "Typed", "codec_for", "name_of_type"]
 
 
 T = TypeVar("T")
@@ -110,23 +111,6 @@ class Typed(Generic[T]):
 def name_of_type(type: Any) -> str:
     """As it is written."""
     return str(type.__qualname__) if isinstance(type, _CLASS) and not get_args(type) else repr(type)
-
-
-def was_raised_by_a_signal_handler(error: Exception) -> bool:
-    """Python runs those in the midst of whatever it does. It may be a time-out, which is not the codec's.
-
-    Only a signal handler is given the very frame that it was called from, so that is how it is told from other
-    functions, whatever it is wrapped in. One that has deleted its argument before it raises is not recognised.
-    """
-    step = error.__traceback__ and error.__traceback__.tb_next  # after our own
-    while step is not None:
-        caller = step.tb_frame.f_back
-        for value in list(step.tb_frame.f_locals.values()):
-            given = value if isinstance(value, tuple) else (value,)  # it may take *args
-            if caller is not None and any(one is caller for one in given):
-                return True
-        step = step.tb_next
-    return False
 
 
 # -- msgspec

@@ -13,9 +13,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Self
+
+from pgpubsub.signals import was_raised_by_a_signal_handler
 
 __all__ = ["EventLog", "JsonFormatter", "Names"]
 
@@ -51,6 +55,8 @@ class EventLog:
     Its methods take the name of an event; a sentence, with its fields as `%(field)s`; `exc_info`, as in `logging`; and
     the fields: text, numbers, `Names`, and errors, which become text. An error, there or as `exc_info`, is the field
     `error`, with its class as `error_type`.
+
+    They raise nothing: an error of a handler or a filter goes to `sys.stderr`, unless `logging.raiseExceptions` is off.
     """
 
     __slots__ = ("_logger",)
@@ -79,8 +85,15 @@ class EventLog:
         self._tell(logging.ERROR, event, sentence, True, fields)
 
     def _tell(self, level: int, event: str, sentence: str, exc_info: Any, fields: dict[str, Any]) -> None:
-        if not self._logger.isEnabledFor(level):
-            return
+        try:
+            if self._logger.isEnabledFor(level):
+                self._hand_over(level, event, sentence, exc_info, fields)
+        except Exception as error:
+            if was_raised_by_a_signal_handler(error):
+                raise
+            _report(error)
+
+    def _hand_over(self, level: int, event: str, sentence: str, exc_info: Any, fields: dict[str, Any]) -> None:
         told = {name: str(value) if isinstance(value, BaseException) else value for name, value in fields.items()}
         if (error := _error_of(fields, exc_info)) is not None:
             told = {"error": str(error), **told, "error_type": type(error).__name__}
@@ -89,13 +102,21 @@ class EventLog:
             exc_info = type(exc_info), exc_info, exc_info.__traceback__
         elif exc_info:
             exc_info = sys.exc_info()
-        file, line, function, _ = self._logger.findCaller(stacklevel=3)
+        file, line, function, _ = self._logger.findCaller(stacklevel=4)
         record = self._logger.makeRecord(
             self._logger.name, level, file, line, sentence, arguments, exc_info or None, function
         )
         for name, value in {"event_name": event, **told}.items():
             vars(record).setdefault(name, value)  # unless the application's records have such an attribute already
         self._logger.handle(record)
+
+
+def _report(error: Exception) -> None:
+    """As the handlers of `logging` do it themselves. What the application does with a record must not end a connection
+    half-way, or a hub."""
+    if logging.raiseExceptions and sys.stderr is not None:
+        with suppress(OSError):
+            traceback.print_exception(error)
 
 
 def _error_of(fields: dict[str, Any], exc_info: Any) -> BaseException | None:

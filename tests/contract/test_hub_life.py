@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -35,6 +36,7 @@ from pgpubsub import (
     SendUncertain,
     UnusableDeployment,
 )
+from pgpubsub.hubs import addresses
 from pgpubsub.testing import TemporaryServer
 from tests.contract.faces import AnyHub, Worker, listening_pid, payloads, take, together
 from tests.contract.test_handler import eventually
@@ -320,6 +322,52 @@ def test_a_function_that_fails_once_is_called_again(new_hub: NewHub, dsn: str, c
     hub = new_hub(conninfo)
     hub.wait_until_live(20)
     hub.notify(channel)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_function_that_wants_to_end_the_program_has_failed(
+    new_hub: NewHub, dsn: str, admin: Admin, channel: str, kind: type[BaseException], asynchronous: bool
+) -> None:
+    """It runs below the hub, which goes on: those who wait for it would wait for ever."""
+    failures: list[BaseException] = []
+    failed = []
+
+    def conninfo() -> str:
+        if failures:
+            failed.append(failures.pop())
+            raise failed[-1]
+        return dsn
+
+    async def conninfo_later() -> str:
+        return conninfo()
+
+    with new_hub(conninfo_later if asynchronous else conninfo) as hub, hub.subscribe(channel) as events:
+        failures.append(kind("no token"))
+        terminate(admin, listening_pid(admin))
+        assert isinstance(events.get(20), Gap)
+        assert len(failed) == 1
+
+
+def test_a_function_that_hangs_is_waited_for_and_not_called_anew(
+    new_hub: NewHub, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "PATIENCE", 0.01)
+    go_on, calls, failures = threading.Event(), [], []
+
+    def hanging() -> str:
+        calls.append(threading.current_thread())
+        assert go_on.wait(20)
+        return dsn
+
+    hub = new_hub(hanging, observe=lambda what: failures.append(what) if what.name == "connect_failed" else None)
+    with pytest.raises(NotLive):
+        hub.wait_until_live(0)
+    eventually(lambda: len(failures) >= 8)
+    assert len(calls) == 2  # one for each of its connections
+    monkeypatch.setattr(addresses, "PATIENCE", 20.0)
+    go_on.set()
+    hub.wait_until_live(20)
 
 
 def test_both_backends_tell_what_they_are(hub: AnyHub, admin: Admin) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -536,6 +537,26 @@ def test_a_quick_subscriber_keeps_up_with_a_flood(run: Run, dsn: str, channel: s
                 received = [await events.get(20) for _ in range(5000)]
                 assert payloads(received) == [str(number) for number in range(burst * 5000, (burst + 1) * 5000)]
                 await sent
+
+    run(main())
+
+
+def test_one_turn_of_the_loop_brings_less_than_a_buffer_holds(run: Run, dsn: str, channel: str) -> None:
+    async def main() -> None:
+        async with AsyncHub(dsn) as hub, hub.subscribe(channel) as events, sending(dsn) as send:
+            in_turns = [hub.stats().received]
+
+            def tick() -> None:
+                in_turns.append(hub.stats().received)
+                ticking[0] = asyncio.get_running_loop().call_soon(tick)
+
+            ticking = [asyncio.get_running_loop().call_soon(tick)]
+            sent = asyncio.create_task(send(channel, 30_000, 0))
+            received = [await events.get(20) for _ in range(30_000)]
+            ticking[0].cancel()
+            await sent
+            assert payloads(received) == [str(number) for number in range(30_000)]
+            assert max(after - before for before, after in pairwise(in_turns)) <= 500
 
     run(main())
 

@@ -18,10 +18,22 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgpubsub import Closed, Gap, Hub, HubStatus, Notify, PubSub, Subscription, SubscriptionClosed
-from tests.contract.faces import Worker, payloads, take
+from pgpubsub import (
+    Closed,
+    Gap,
+    Hub,
+    HubStatus,
+    Notify,
+    Observation,
+    PubSub,
+    PubSubError,
+    Subscription,
+    SubscriptionClosed,
+)
+from tests.contract.faces import Worker, listening_pid, payloads, take
 from tests.contract.interruptions import PACKAGE, PLACES, every_moment, interrupt
 from tests.contract.test_handler import eventually
+from tests.contract.test_pubsub import terminate
 
 Admin = psycopg.Connection[Any]
 
@@ -494,6 +506,24 @@ def test_many_threads_that_use_it_first_make_one(dsn: str, channel: str) -> None
 def use_at_once(hub: Hub, channel: str, barrier: threading.Barrier) -> None:
     barrier.wait(10)
     hub.notify(channel)
+
+
+def test_when_its_thread_is_ended_all_who_wait_are_told(dsn: str, admin: Admin, channel: str) -> None:
+    def observe(what: Observation) -> None:
+        if what.name == "lost":
+            raise KeyboardInterrupt
+
+    with contextlib.closing(Hub(dsn, observe=observe)) as hub, hub.subscribe(channel) as events:
+        reading, waiting = Worker(events.get), Worker(partial(next, iter(events)))
+        terminate(admin, listening_pid(admin))
+        for worker in (reading, waiting):
+            assert "the hub's thread was ended: KeyboardInterrupt()" in str(worker.outcome())
+        assert hub.state.status is HubStatus.FAILED
+        with pytest.raises(PubSubError, match="the hub's thread was ended"):
+            hub.notify(channel)
+        with pytest.raises(PubSubError, match="the hub's thread was ended"):
+            events.get(timeout=5)
+    no_thread_is_left()
 
 
 def test_a_program_may_end_without_closing_it(dsn: str) -> None:

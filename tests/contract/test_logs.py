@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from math import inf, nan
 from typing import Any
@@ -186,22 +187,65 @@ def test_a_field_that_every_record_has_is_only_in_the_sentence(caplog: pytest.Lo
     assert (record.name, record.getMessage()) == ("pgpubsub.test", "it is called orders")
 
 
-def test_a_handler_that_fails_is_called_once(kept: Kept) -> None:
-    called = []
+class Failing(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = 0
 
-    class Failing(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            called.append(record)
-            raise KeyError("no such channel")
+    def emit(self, record: logging.LogRecord) -> None:
+        self.called += 1
+        raise KeyError("no such channel")
 
+
+@pytest.fixture
+def failing() -> Iterator[Failing]:
     failing = Failing()
-    logging.getLogger("pgpubsub.test").addHandler(failing)
+    logging.getLogger("pgpubsub").addHandler(failing)
+    yield failing
+    logging.getLogger("pgpubsub").removeHandler(failing)
+
+
+def test_a_handler_that_fails_disturbs_nothing_and_is_told(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    EventLog("test").warning("happened", "of stream %(stream)r", stream="orders")
+    assert failing.called == 1
+    assert capsys.readouterr().err.endswith("KeyError: 'no such channel'\n")
+
+
+def test_a_handler_that_fails_is_not_told_where_nobody_wants_to_know(
+    failing: Failing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    EventLog("test").warning("happened", "of stream %(stream)r", stream="orders")
+    assert (failing.called, capsys.readouterr().err) == (1, "")
+
+
+def test_a_signal_handler_that_raises_while_something_is_logged_is_heard() -> None:
+    class Interrupting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+    def handler(number: int, frame: object) -> None:
+        raise TimeoutError("the program's own")
+
+    before, interrupting = signal.signal(signal.SIGUSR1, handler), Interrupting()
+    logging.getLogger("pgpubsub.test").addHandler(interrupting)
     try:
-        with pytest.raises(KeyError, match="no such channel"):
-            EventLog("test").warning("happened", "of stream %(stream)r", stream="orders")
+        with pytest.raises(TimeoutError, match="the program's own"):
+            EventLog("test").warning("happened", "it happened")
     finally:
-        logging.getLogger("pgpubsub.test").removeHandler(failing)
-    assert len(called) == 1
+        logging.getLogger("pgpubsub.test").removeHandler(interrupting)
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_hub_survives_a_handler_that_fails(new_hub: NewHub, admin: Admin, channel: str, failing: Failing) -> None:
+    with new_hub(heartbeat=None) as hub, hub.subscribe(channel) as events:
+        terminate(admin, listening_pid(admin))
+        assert isinstance(events.get(timeout=20), Gap)
+        hub.notify(channel, "17")
+        assert getattr(events.get(timeout=20), "payload", None) == "17"
+    assert failing.called
 
 
 def test_a_record_of_an_error_has_its_traceback(kept: Kept) -> None:

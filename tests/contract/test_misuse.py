@@ -443,6 +443,21 @@ def test_pipeline_mode_is_refused(connect_raw: Callable[[str], Any]) -> None:
         PubSub(conn)
 
 
+def test_pipeline_mode_that_was_entered_later_is_refused(connect_raw: Callable[[str], Any], channel: str) -> None:
+    """What is wrong with a later statement would undo the LISTEN, and nobody would know."""
+    conn = connect_raw("psycopg3")
+    pubsub = PubSub(conn)
+    pubsub.listen("another")
+    with conn.pipeline():
+        for use in (partial(pubsub.listen, channel), partial(pubsub.unlisten, "another"), partial(pubsub.get_event, 5)):
+            with pytest.raises(ConnectionUnusable, match=r"pipeline mode and .*: leave its pipeline\(\) block"):
+                use()
+    assert pubsub.channels == {"another"}
+    pubsub.listen(channel)
+    pubsub.notify(channel, "17")
+    assert getattr(pubsub.get_event(5), "payload", None) == "17"
+
+
 def test_a_psycopg_connection_that_is_in_use_elsewhere_is_reported(connect_raw: Callable[[str], Any]) -> None:
     conn = connect_raw("psycopg3")
     pubsub = PubSub(conn)

@@ -23,11 +23,13 @@ from pgpubsub import (
     PayloadTooLarge,
     SendTimeout,
     SendUncertain,
+    ServerInRecovery,
     ServerRefused,
     Undecodable,
 )
 from pgpubsub.testing import TemporaryServer
 from tests.contract.faces import ASYNC_KINDS, PATIENCE, AnyHub, Covered, Worker, together
+from tests.contract.groups import consume
 from tests.contract.sending import Gate, wait_until, words
 from tests.contract.streams import (
     KINDS,
@@ -763,6 +765,17 @@ def test_appends_are_counted_and_observed(new_hub: NewHub, dsn: str, latin1: str
     assert all(one.seconds is not None and 0 <= one.seconds < PATIENCE for one in appends)
     assert appends[-1].detail != ""
     assert not [one for one in seen if one.name in ("sent", "send_failed")], "hints are nobody's"
+
+
+def test_a_primary_that_is_read_only_by_default_is_no_standby(new_hub: NewHub, installed: str, channel: str) -> None:
+    with new_hub(installed, options="-c default_transaction_read_only=on") as hub:
+        stream = open_stream(hub, channel)
+        assert everything(stream) == []
+        for use in (partial(stream.append, "a"), consume(stream, "billing").__enter__):
+            with pytest.raises(ServerRefused, match="is a primary, and default_transaction_read_only is on") as caught:
+                use()
+            assert not isinstance(caught.value, ServerInRecovery)
+        assert hub.state.live
 
 
 def test_a_connection_for_appends_is_made_when_it_is_needed(new_hub: NewHub, installed: str, channel: str) -> None:

@@ -38,15 +38,17 @@ def test_hours_are_too_long(careful: TemporaryServer, examined: Callable[..., Ex
     assert finding.evidence == {"SO_KEEPALIVE": True, "idle": 3600, "interval": 10, "count": 3}
 
 
-def test_a_service_file_has_to_say_it_itself(
+def test_a_service_file_may_say_it_and_need_not(
     careful: TemporaryServer, examined: Callable[..., Examined], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "pg_service.conf"
     given = "\n".join(f"{name}={value}" for name, value in conninfo_to_dict(careful.dsn()).items())
-    file.write_text(f"[app]\n{given}\n")
+    file.write_text(f"[app]\n{given}\nkeepalives_idle=7200\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
     (finding,) = examined("service=app").findings
-    assert "write keepalives_idle=30 keepalives_interval=10 keepalives_count=3 in the section" in finding.cure
+    assert "in the section of the service file, leave out keepalives," in finding.cure
+    file.write_text(f"[app]\n{given}\n")
+    assert examined("service=app").findings == ()
     file.write_text(f"[app]\n{given}\nkeepalives_idle=30\nkeepalives_interval=10\nkeepalives_count=3\n")
     assert examined("service=app").findings == ()
 

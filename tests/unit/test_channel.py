@@ -503,6 +503,14 @@ def test_the_exception_of_a_codec_is_not_taken_for_a_signal_handlers() -> None:
         )
 
 
+def test_a_codec_may_look_at_its_callers_frame() -> None:
+    def decode(text: str, *more: object, **options: object) -> int:
+        caller = sys._getframe(1)  # as functions that warn do
+        raise ValueError(caller.f_code.co_name)
+
+    assert isinstance(Channel("n", int, encode=str, decode=decode).decode(Notify(1, "n", "x")), Undecodable)
+
+
 def test_what_cannot_be_decoded_costs_little() -> None:
     """Nobody who sends it should be able to hold up a hub's loop."""
     channel, event = Channel("n", int), Notify(1, "n", "x")

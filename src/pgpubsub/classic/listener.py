@@ -24,6 +24,7 @@ from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
 from pgpubsub.drivers import DriverConnection, adapt, identity
 from pgpubsub.drivers.interface import check_usable
+from pgpubsub.drivers.limits import within
 from pgpubsub.errors import (
     ChannelNameError,
     Closed,
@@ -48,6 +49,9 @@ T = TypeVar("T")
 
 ROUNDS = 64
 """Reads in one go, so that a sender who never stops cannot keep a call from returning."""
+
+ANSWER = 10.0
+"""Seconds that the server may take to listen again, after which the connection is of no use."""
 
 
 class Listener:
@@ -291,7 +295,7 @@ class Listener:
                 self._report(step)
             elif isinstance(step, Connect) or self._session.registry.lost:
                 # What a reconnection takes must not hold up the caller, who may come back for it.
-                work = self._open if isinstance(step, Connect) else partial(self._driver.execute, step.script)
+                work = self._open if isinstance(step, Connect) else partial(_execute, self._driver, step.script)
                 self._in_background = step, BackgroundCall(work, self._waiter.wake)
             elif self._driver.in_transaction:
                 return None  # it would be undone by a rollback, so it has to wait
@@ -432,6 +436,10 @@ class Listener:
         if not self._live:
             return
         self._check_autocommit()
+        if self._driver.in_pipeline:
+            raise ConnectionUnusable(
+                f"the connection is in pipeline mode and {consequence}: leave its pipeline() block first"
+            )
         if self._driver.in_transaction:
             raise ConnectionUnusable(
                 f"the connection is inside an open transaction and {consequence}: commit or roll back first"
@@ -443,6 +451,12 @@ class Listener:
         else:  # its thread uses the connection, and will close it
             driver, (_, call) = self._driver, self._in_background
             call.abandon(lambda opened: _close(opened or driver))
+
+
+def _execute(driver: DriverConnection, script: str) -> None:
+    """For a thread that nobody interrupts, with a limit."""
+    with within(ANSWER, driver.fileno):
+        driver.execute(script)
 
 
 def _close(driver: DriverConnection) -> None:

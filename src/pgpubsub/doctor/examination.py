@@ -11,7 +11,7 @@ from pgpubsub.doctor.checks import CHECKS
 from pgpubsub.doctor.patient import OutOfTime, Patient, visit
 from pgpubsub.doctor.report import Examined, Finding, Fine, Report, Unseen
 from pgpubsub.drivers.psycopg3 import psycopg
-from pgpubsub.drivers.psycopg3_dial import in_one_line
+from pgpubsub.drivers.psycopg3_connect import in_one_line
 from pgpubsub.logs import EventLog
 
 __all__ = ["examine"]

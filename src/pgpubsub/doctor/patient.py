@@ -22,7 +22,7 @@ from pgpubsub.core.sql import quote_identifier
 from pgpubsub.doctor.access import Access, access_to
 from pgpubsub.drivers.asking import ask
 from pgpubsub.drivers.psycopg3 import parse_conninfo, psycopg
-from pgpubsub.drivers.psycopg3_dial import in_one_line
+from pgpubsub.drivers.psycopg3_connect import in_one_line
 from pgpubsub.errors import ConnectionFailed
 
 __all__ = ["OutOfTime", "Patient", "visit"]

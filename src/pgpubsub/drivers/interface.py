@@ -30,6 +30,7 @@ __all__ = [
     "check_usable",
     "encoding_error",
     "in_recovery",
+    "is_read_only_by_default",
     "parameters",
     "statement_error",
     "statement_name",
@@ -42,7 +43,8 @@ Records = list[Any]
 """Notifications as the driver left them, oldest first."""
 
 READ_ONLY_SQL_TRANSACTION = "25006"
-"""What a standby answers to LISTEN, NOTIFY and pg_notify (PostgreSQL manual, "Error Codes", "Hot Standby")."""
+"""What a standby answers to LISTEN, NOTIFY and pg_notify, and to whatever writes (PostgreSQL manual, "Error Codes",
+"Hot Standby"); and what a primary answers to the latter where transactions are read-only by default."""
 
 
 class DriverConnection(Protocol):
@@ -185,9 +187,16 @@ def encoding_error(what: str, error: UnicodeEncodeError, *, sending: bool) -> Pu
 
 
 def statement_error(
-    what: str, error: Exception, *, lost: bool, sqlstate: str | None, sending: bool = False
+    what: str,
+    error: Exception,
+    *,
+    lost: bool,
+    sqlstate: str | None,
+    sending: bool = False,
+    standby: str | bytes | None = None,
 ) -> PubSubError:
-    """The error to raise when a driver raised `error` from the statement `what`."""
+    """The error to raise when a driver raised `error` from the statement `what`. `standby` is the parameter
+    `in_hot_standby` as the server has reported it, if it has (from version 14 on)."""
     words = str(error).strip() or type(error).__name__
     if lost:
         if sending:
@@ -196,8 +205,22 @@ def statement_error(
             )
         return ConnectionLost(f"the connection broke during {what}: {words}")
     if sqlstate == READ_ONLY_SQL_TRANSACTION:
-        return in_recovery(f"{what}: {words}", sqlstate=sqlstate)
+        if standby not in ("off", b"off"):
+            return in_recovery(f"{what}: {words}", sqlstate=sqlstate)
+        words += (
+            "; the server is a primary, and default_transaction_read_only is on: turn it off for this role and database,"
+            " or in the connection string (options='-c default_transaction_read_only=off')"
+        )
     return ServerRefused(f"the server refused {what}: {words}", sqlstate=sqlstate)
+
+
+def is_read_only_by_default(error: PubSubError) -> bool:
+    """Whether it is that a primary does not write for this session, which trying again will not change."""
+    return (
+        isinstance(error, ServerRefused)
+        and not isinstance(error, ServerInRecovery)
+        and error.sqlstate == READ_ONLY_SQL_TRANSACTION
+    )
 
 
 def check_usable(driver: DriverConnection) -> None:

@@ -9,30 +9,19 @@ documented `pq` layer.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-try:
-    import psycopg
-except ImportError as error:
-    raise ImportError(
-        "pgpubsub needs psycopg 3 with the PostgreSQL client library libpq: install both with"
-        " pip install 'pgpubsub[binary]', or install libpq with your system's packages (Debian: libpq5)."
-        f" The import said: {error}"
-    ) from error
-
-from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.drivers.interface import LOST, Records, encoding_error, parameters, statement_error, statement_name
-from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost, ConninfoError
+from pgpubsub.drivers.limits import within
+from pgpubsub.drivers.psycopg3_conninfo import LIBPQ_KEYWORDS, parse_conninfo, pq, psycopg, seconds_to_connect, settled
+from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost
 from pgpubsub.events import Notify
 from pgpubsub.logs import EventLog
 
@@ -62,27 +51,7 @@ _new = tuple.__new__
 REMEMBERED = 256
 """Names of channels, about, that a connection remembers: programs may use ever new ones."""
 
-DEFAULTS: Mapping[str, str] = {
-    "fallback_application_name": "pgpubsub",
-    "client_encoding": "UTF8",
-    "connect_timeout": "10",
-    # A listener is silent for hours: without these a peer that vanished would be noticed after two hours,
-    # or never (PostgreSQL manual, "Parameter Key Words"). They concern TCP only.
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "30000",
-}
-"""libpq keywords used where the caller does not say otherwise. What the environment or a service file says
-comes first too, but for `client_encoding`: it is there for terminals, and we speak Unicode."""
-
-
 _inherited: list[object] = []
-
-
-LIBPQ_KEYWORDS = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
-"""The names of connection parameters."""
-
 
 ENDING = ("FATAL", "PANIC")
 """The severities of what a server ends the connection with."""
@@ -112,43 +81,9 @@ class Connection(psycopg.Connection[Any]):
         return self.info.backend_pid
 
 
-def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_name: str | None = None) -> str:
-    """Merge a DSN (key=value string or URI), libpq keywords and our defaults into one connection string.
-
-    As in psycopg2, a keyword overrides the DSN, `database` is `dbname`, and None means "not given".
-    `application_name` is for when nothing else says one.
-
-    Raises:
-        ConninfoError: libpq does not understand it, or `database` and `dbname` are both given.
-    """
-    given = {name: value for name, value in keywords.items() if value is not None}
-    if "database" in given:
-        if "dbname" in given:
-            raise ConninfoError("give 'database' or 'dbname', which mean the same, not both")
-        given["dbname"] = given.pop("database")
-    if dsn is not None and not isinstance(dsn, str):
-        raise TypeError(f"dsn is a str, not {type(dsn).__name__}; to use an open connection: PubSub(connection)")
-    if any("\0" in str(text) for text in (dsn or "", *given.values())):
-        raise ConninfoError("invalid connection string or keyword: it contains NUL, behind which libpq reads nothing")
-    try:
-        conninfo = make_conninfo(dsn or "", **given)
-    except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
-        words = " ".join(str(error).split())
-        if "://" in (dsn or ""):  # what libpq cites may be a part of the password
-            words = re.sub(r'"[^"]*"', '"..."', words)
-        raise ConninfoError(f"invalid connection string or keyword: {words}") from error
-    if not re.fullmatch(r"\s*[-+]?\d+\s*", seconds := str(conninfo_to_dict(conninfo).get("connect_timeout", "0"))):
-        raise ConninfoError(f"connect_timeout is a whole number of seconds, not {seconds!r}")
-    if "service" in conninfo_to_dict(conninfo):  # whose file libpq reads, and we do not
-        return make_conninfo(conninfo, client_encoding=DEFAULTS["client_encoding"])
-    settled = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}
-    settled = (settled - {"client_encoding"}) | conninfo_to_dict(conninfo).keys()
-    defaults = {**DEFAULTS, "fallback_application_name": application_name or DEFAULTS["fallback_application_name"]}
-    return make_conninfo(conninfo, **{name: defaults[name] for name in defaults.keys() - settled})
-
-
 def open_connection(conninfo: str) -> Connection:
-    """Open a connection in autocommit mode, waiting as long as `connect_timeout` allows for each address.
+    """Open a connection in autocommit mode, waiting as long as `connect_timeout` allows for each address, and as long
+    again for a first answer.
 
     Raises:
         ConnectionFailed: with the driver's error as the cause.
@@ -156,7 +91,8 @@ def open_connection(conninfo: str) -> Connection:
     try:
         conn = Connection.connect(conninfo, autocommit=True)
         if conn.info.server_version >= IDLE_SESSION_TIMEOUT_SINCE:
-            conn.execute("SET idle_session_timeout TO 0")  # a listener is idle by profession
+            with within(seconds_to_connect(settled(conninfo)), lambda: conn.pgconn.socket):
+                conn.execute("SET idle_session_timeout TO 0")  # a listener is idle by profession
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
     return conn

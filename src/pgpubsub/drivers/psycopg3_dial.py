@@ -6,14 +6,15 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict
-
 from pgpubsub.drivers.interface import in_recovery
+from pgpubsub.drivers.limits import break_socket
 from pgpubsub.drivers.psycopg3 import psycopg
+from pgpubsub.drivers.psycopg3_connect import connect, in_one_line
+from pgpubsub.drivers.psycopg3_conninfo import seconds_to_connect, settled
 from pgpubsub.drivers.psycopg3_loop import PREPARE, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionFailed
 
-__all__ = ["SESSION_SETTINGS", "dial", "in_one_line"]
+__all__ = ["SESSION_SETTINGS", "dial"]
 
 WHO_ARE_YOU = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()"
 
@@ -41,38 +42,36 @@ SELECT pg_catalog.set_config(name, %s, false)
 
 
 async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
-    """Open a connection to a primary, within `connect_timeout` for each host and as long again for what follows.
+    """Open a connection to a primary: `connect`, and as long as each address has for what follows.
 
     Raises:
         ConnectionFailed: with the driver's error as the cause.
         ServerInRecovery: it is a standby.
     """
-    seconds = _patience(conninfo)
     try:
-        async with asyncio.timeout(seconds):
-            conn = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
-            try:
-                return await _prepare(conn, listening)
-            except BaseException:
-                await conn.close()
-                raise
-    except TimeoutError as error:
-        raise ConnectionFailed(f"cannot connect to PostgreSQL: no answer within {seconds:g} s") from error
+        conn = await connect(conninfo)
+        try:
+            return await _prepared_within(seconds_to_connect(settled(conninfo)), conn, listening)
+        except BaseException:
+            await conn.close()
+            raise
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {in_one_line(error)}") from error
 
 
-def _patience(conninfo: str) -> float | None:
-    options = conninfo_to_dict(conninfo)
-    hosts = str(options.get("host") or options.get("hostaddr") or "").count(",") + 1
-    for_each = int(options.get("connect_timeout") or 0)
-    return (hosts + 1) * for_each if for_each > 0 else None
-
-
-def in_one_line(error: Exception) -> str:
-    """libpq explains itself in paragraphs, and psycopg says once more that it failed."""
-    text = " ".join(str(error).split())
-    return text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+async def _prepared_within(
+    seconds: float, conn: psycopg.AsyncConnection[Any], listening: bool
+) -> Psycopg3LoopConnection:
+    # It is broken off and not cancelled: psycopg would ask the server to cancel the statement, and wait for that.
+    timer = asyncio.get_running_loop().call_later(seconds, break_socket, lambda: conn.pgconn.socket)
+    try:
+        return await _prepare(conn, listening)
+    except psycopg.OperationalError as error:
+        if asyncio.get_running_loop().time() < timer.when():
+            raise
+        raise psycopg.errors.ConnectionTimeout(f"no answer within {seconds:g} s") from error
+    finally:
+        timer.cancel()
 
 
 async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psycopg3LoopConnection:

@@ -82,6 +82,7 @@ class Wire:
         self._fatal_notices: list[str] = []
         self._statements: deque[Statement] = deque()
         self._more_in_libpq = False
+        self._goes_on = False
         conn.add_notice_handler(partial(remember_fatal_notice, self._fatal_notices))
         conn.pgconn.nonblocking = 1
 
@@ -89,14 +90,23 @@ class Wire:
         """See `interface.LoopConnection`."""
         self._on_events = on_events
         self._on_lost = on_lost
-        self.loop.add_reader(self.fd, self._read, IN_ONE_TURN)
+        self.loop.add_reader(self.fd, self._on_readable)
 
     def read(self) -> None:
         """See `interface.LoopConnection`."""
         self._read(None)
 
-    def _read(self, limit: int | None) -> None:
-        """Take what has arrived, at most `limit` notifications; the others in the next turn of the loop."""
+    def _on_readable(self) -> None:
+        if not self._goes_on:  # else this turn has had, or will have, what it may
+            self._read(IN_ONE_TURN)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._read(IN_ONE_TURN, going_on=True)
+
+    def _read(self, limit: int | None, *, going_on: bool = False) -> None:
+        """Take what has arrived, at most `limit` notifications; the others in the next turn of the loop. In the turn in
+        which the last of them were taken the socket is not read again, but in the one after."""
         if self.closed:
             return
         lost: psycopg.Error | None = None
@@ -113,8 +123,9 @@ class Wire:
             lost, limit = lost or error, None
         events = self._take_notifications(limit)
         self._more_in_libpq = limit is not None and len(events) == limit
-        if self._more_in_libpq:
-            self.loop.call_soon(self._read, limit)
+        if (self._more_in_libpq or (going_on and events)) and not self._goes_on:
+            self._goes_on = True
+            self.loop.call_soon(self._go_on)
         if lost is not None:
             self._lose(lost)  # first: what came with the end does not tell when that was
         if events:
@@ -195,7 +206,10 @@ class Wire:
             error = psycopg.errors.error_from_result(result, self.encoding)
             if self.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in ENDING:
                 raise error
-            statement.refusal = statement_error(statement.what, error, lost=False, sqlstate=error.sqlstate)
+            standby = self.pgconn.parameter_status(b"in_hot_standby")
+            statement.refusal = statement_error(
+                statement.what, error, lost=False, sqlstate=error.sqlstate, standby=standby
+            )
             statement.refusal.__cause__ = error
         elif statement.commands == 0:
             statement.on_committed()

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import pq
 
 from pgpubsub.drivers.psycopg3 import let_go
+from pgpubsub.drivers.psycopg3_connect import connect
 from pgpubsub.errors import ConnectionFailed
 from pgpubsub.randomness import new_delays
 
@@ -48,7 +49,7 @@ class AsyncConnections:
                 for delay in new_delays():
                     await asyncio.sleep(delay)
                     try:
-                        return await psycopg.AsyncConnection.connect(await self._address(), autocommit=True)
+                        return await connect(await self._address())
                     except (psycopg.Error, OSError, ConnectionFailed) as error:
                         why = error
         except TimeoutError:

@@ -384,11 +384,19 @@ class Engine:
         if task.cancelled():
             if not self._closed and self._failure is None:
                 self.fail(Closed("the hub's task was cancelled, so it was closed"))
-        elif (error := task.exception()) is not None:
-            logger.error("hub_failed", "the hub failed", exc_info=error)
-            failure = PubSubError(f"the hub failed, by a fault of its own: {error!r}")
-            failure.__cause__ = error
-            self.fail(failure)
+        elif (error := task.exception()) is not None and self._failure is None:
+            self._fail_by("the hub failed, by a fault of its own", error)
+
+    def on_loop_broken(self, error: BaseException | None) -> None:
+        """Its loop was ended in the midst of its work: nobody would be told anything any more."""
+        if self._status not in (HubStatus.CLOSED, HubStatus.FAILED):
+            self._fail_by("the hub's thread was ended", error or RuntimeError("somebody stopped its event loop"))
+
+    def _fail_by(self, what: str, error: BaseException) -> None:
+        logger.error("hub_failed", "the hub failed", exc_info=error)
+        failure = PubSubError(f"{what}: {error!r}")
+        failure.__cause__ = error
+        self.fail(failure)
 
     @property
     def _obstacle(self) -> PubSubError | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypedDict, TypeVar
 
 from pgpubsub.channel import Types
-from pgpubsub.codecs import Typed, was_raised_by_a_signal_handler
+from pgpubsub.codecs import Typed
 from pgpubsub.core.entries import NewEntry, check_schema, check_stream, new_entry, with_headers
 from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import Position, Start, stream_id
@@ -19,6 +19,7 @@ from pgpubsub.events import Entry, Undecodable
 from pgpubsub.hubs.addresses import Conninfo
 from pgpubsub.hubs.mailbox import Decoders
 from pgpubsub.hubs.outgoing import carrying
+from pgpubsub.signals import was_raised_by_a_signal_handler
 from pgpubsub.tracing import Outgoing, Tracing
 
 __all__ = ["Description", "Options", "Payloads", "traced"]

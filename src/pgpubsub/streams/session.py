@@ -19,6 +19,7 @@ from psycopg import pq
 from psycopg.adapt import Transformer
 
 from pgpubsub.drivers.arrays import Column, Question
+from pgpubsub.drivers.interface import is_read_only_by_default
 from pgpubsub.drivers.psycopg3_dial import CHECK_INTERVAL, CHECK_OFTEN
 from pgpubsub.drivers.psycopg3_loop import Outcome, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionLost, PubSubError
@@ -163,6 +164,7 @@ class Session:
         Raises:
             psycopg.Error: what the server has against it, or the connection.
             ConnectionLost: it was closed.
+            ServerRefused: it does not write, though it is a primary.
         """
         text, names = _numbered(statement)
         question = Question(text, [parameters[name] for name in names] if parameters else [])
@@ -175,7 +177,9 @@ class Session:
                 self.close()
                 raise
         if isinstance(outcome, PubSubError):
-            raise outcome.__cause__ if isinstance(outcome.__cause__, psycopg.Error) else outcome
+            if isinstance(outcome.__cause__, psycopg.Error) and not is_read_only_by_default(outcome):
+                raise outcome.__cause__
+            raise outcome
         self._transformer.set_pgresult(outcome)
         try:
             return self._transformer.load_rows(0, outcome.ntuples, tuple)

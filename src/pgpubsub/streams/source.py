@@ -10,6 +10,7 @@ import psycopg
 
 from pgpubsub.drivers.interface import statement_error
 from pgpubsub.drivers.psycopg3 import ENDING
+from pgpubsub.drivers.psycopg3_connect import connect
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.streams.installation import missing_schema, not_installed
 from pgpubsub.streams.session import Session, session_on
@@ -129,7 +130,7 @@ class Source:
 
     async def _connect(self) -> Session:
         try:
-            conn = await psycopg.AsyncConnection.connect(await self._address(), autocommit=True)
+            conn = await connect(await self._address())
         except (psycopg.Error, OSError, UnicodeError, ConnectionFailed) as error:
             raise ConnectionLost(f"cannot connect to read streams: {' '.join(str(error).split())}") from error
         try:

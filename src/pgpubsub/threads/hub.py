@@ -403,7 +403,7 @@ class Hub:
         return self._threads.get("") or self._new_thread()
 
     def _new_thread(self) -> LoopThread:
-        mine = LoopThread()
+        mine = LoopThread(self._engine.on_loop_broken)
         try:
             mine.start()  # first: who finds it here may wait for it
             thread = self._threads.setdefault("", mine)

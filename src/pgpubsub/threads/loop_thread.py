@@ -105,9 +105,15 @@ class _AwaitedCoroutine(_Coroutine[T], AwaitedCall[T]):
 
 
 class LoopThread:
-    """See the module. A daemon thread: it does not keep the program from ending."""
+    """See the module. A daemon thread: it does not keep the program from ending.
 
-    def __init__(self) -> None:
+    Args:
+        on_broken: called there, with the loop at rest, if the loop ends without having been told to: by what somebody
+            raised in it that is no `Exception`, or stopped it. There is no error in the latter case.
+    """
+
+    def __init__(self, on_broken: Callable[[BaseException | None], None] = lambda error: None) -> None:
+        self._on_broken = on_broken
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="pgpubsub hub", daemon=True)
         self._calls: dict[Call[Any], None] = {}
@@ -127,7 +133,11 @@ class LoopThread:
         if self._thread.ident is None:
             self._loop.close()
         else:
-            self.post(self._loop.stop)
+            self.post(self._stop)
+
+    def _stop(self) -> None:
+        self._finishing = True
+        self._loop.stop()
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Run a coroutine function there and return its outcome: see `run`."""
@@ -223,18 +233,27 @@ class LoopThread:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        loop = self._loop
-        asyncio.set_event_loop(loop)
+        asyncio.set_event_loop(self._loop)
+        broken_by: BaseException | None = None
         try:
-            loop.run_forever()
-            loop.run_until_complete(asyncio.sleep(0))  # what was posted last
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # asyncio lets SystemExit and KeyboardInterrupt end the loop
+                broken_by = error
+            if broken_by is not None or not self._finishing:
+                self._on_broken(broken_by)
+            self._wind_up()
         finally:
-            loop.close()
+            self._loop.close()
             self._ended = True
             for call in tuple(self._calls):  # that nobody will begin any more
                 call.end()
+
+    def _wind_up(self) -> None:
+        loop = self._loop
+        loop.run_until_complete(asyncio.sleep(0))  # what was posted last
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())

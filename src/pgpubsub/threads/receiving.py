@@ -37,12 +37,12 @@ class ThreadMailbox(Mailbox):
         super().__init__(buffer, types)
         self.lock = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
-        self._filled_by = 0
+        self._filled_by: threading.Thread | None = None  # not its number, which another gets when it has ended
         self._credit = 0
 
     def open(self) -> None:
         super().open()
-        self._filled_by = threading.get_ident()
+        self._filled_by = threading.current_thread()
 
     def put(self, events: Sequence[Notify], size: int) -> None:
         with self.lock:
@@ -126,7 +126,7 @@ class ThreadMailbox(Mailbox):
                     return event if channel is None else channel.decode(event)
                 if late:
                     raise TimeoutError("there was no event in time")
-                if threading.get_ident() == self._filled_by:
+                if threading.current_thread() is self._filled_by:
                     raise ConcurrentUse(
                         "the hub's own thread cannot wait for events: its observer must only take notes"
                     )

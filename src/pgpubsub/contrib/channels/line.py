@@ -11,6 +11,7 @@ from psycopg import pq
 from psycopg.rows import TupleRow
 
 from pgpubsub.drivers.psycopg3 import break_off, let_go
+from pgpubsub.drivers.psycopg3_connect import connect
 from pgpubsub.drivers.psycopg3_dial import SESSION_SETTINGS
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, NotLive, PubSubError, SendUncertain, ServerRefused
 from pgpubsub.randomness import new_delays
@@ -95,7 +96,7 @@ class Line:
             return conn
         self.close()
         try:
-            conn = await psycopg.AsyncConnection.connect(await self._address(), autocommit=True)
+            conn = await connect(await self._address())
             try:
                 for statement in (SESSION_SETTINGS, SETTINGS, self._settings):
                     await conn.execute(statement.encode())

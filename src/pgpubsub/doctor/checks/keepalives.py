@@ -49,13 +49,11 @@ def _here(patient: Patient) -> Finding | Fine | Unseen:
     if on and seconds <= LONG:
         return Fine(f"a server that vanished is noticed here after {seconds} s")
     noticed = f"after {seconds} s" if on else "never"
-    if "service" in patient.settings:  # whose file pgpubsub does not read, so that it has no values of its own beside
-        cure = f"write {GOOD} in the section of the service file"
-    else:
-        cure = (
-            "in the connection string, leave out keepalives, keepalives_idle, keepalives_interval and keepalives_count,"
-            f" for which pgpubsub has good values, or write {GOOD}"
-        )
+    where = "section of the service file" if "service" in patient.settings else "connection string"
+    cure = (
+        f"in the {where}, leave out keepalives, keepalives_idle, keepalives_interval and keepalives_count,"
+        f" for which pgpubsub has good values, or write {GOOD}"
+    )
     return Finding(
         Severity.WARNING,
         f"this side notices {noticed} that the server vanished: until then whoever listens without a hub, which has a"

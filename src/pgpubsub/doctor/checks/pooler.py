@@ -17,7 +17,7 @@ from pgpubsub.core import sql
 from pgpubsub.doctor.patient import Connection, OutOfTime, Patient
 from pgpubsub.doctor.report import Finding, Fine, Severity, Unseen
 from pgpubsub.drivers.psycopg3 import psycopg
-from pgpubsub.drivers.psycopg3_dial import in_one_line
+from pgpubsub.drivers.psycopg3_connect import in_one_line
 from pgpubsub.randomness import new_message_id
 
 __all__ = ["check"]

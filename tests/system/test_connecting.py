@@ -1,0 +1,221 @@
+"""How hubs, readers and `PubSub` come to a connection: names, service files, and limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+import pgpubsub
+from pgpubsub import AsyncHub, ConnectionFailed, Gap, Hub, PubSub
+from pgpubsub.classic import listener
+from pgpubsub.drivers.psycopg3_connect import connect
+from pgpubsub.drivers.psycopg3_conninfo import parse_conninfo
+from pgpubsub.streams import BEGINNING
+from pgpubsub.testing import TemporaryServer
+from tests.system.frozen import FrozenServer
+from tests.system.streams import install
+
+
+@pytest.fixture
+def by_name(session_server: TemporaryServer) -> str:
+    return session_server.dsn(host="localhost", connect_timeout=5)
+
+
+@pytest.fixture
+def frozen() -> Iterator[FrozenServer]:
+    with FrozenServer() as server:
+        yield server
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the service "app"."""
+    file = tmp_path / "services"
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    return file
+
+
+def describe(service: Path, dsn: str, **more: object) -> None:
+    lines = [f"{name}={value}" for name, value in {**conninfo_to_dict(dsn), **more}.items()]
+    service.write_text("\n".join(["[app]", *lines]) + "\n")
+
+
+# -- names
+
+
+def test_names_are_found_while_the_loops_own_threads_are_busy(by_name: str) -> None:
+    install(by_name)
+    enough = threading.Event()
+
+    async def main() -> None:
+        executor = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(executor)
+        busy = asyncio.ensure_future(asyncio.to_thread(enough.wait, 60))
+        try:
+            async with AsyncHub(by_name) as hub:
+                stream = hub.stream("orders", str)
+                await stream.append("17")
+                async with stream.read(after=BEGINNING) as entries:
+                    assert getattr(await entries.get(10), "payload", None) == "17"
+            assert not busy.done()
+        finally:
+            enough.set()
+            await busy
+
+    asyncio.run(main())
+
+
+def test_names_are_found_when_the_main_thread_has_ended(by_name: str) -> None:
+    code = """
+import sys, threading, pgpubsub
+def work():
+    threading.main_thread().join()
+    with pgpubsub.Hub(sys.argv[1]) as hub:
+        hub.notify("x")
+    print("sent")
+threading.Thread(target=work).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code, by_name], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("sent\n", "")
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for(by_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = threading.Event()
+
+    def hang(*args: Any, **keywords: Any) -> list[Any]:
+        enough.wait(60)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        with pytest.raises(ConnectionFailed, match="no answer within 2 s"):
+            Hub(by_name, connect_timeout=2).__enter__()
+    finally:
+        enough.set()
+
+
+def test_without_a_thread_to_ask_with_it_has_failed(by_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        monkeypatch.setattr("pgpubsub.background.start_new_thread", refuse)
+        async with AsyncHub(by_name):
+            raise AssertionError
+
+    with pytest.raises(ConnectionFailed, match="no thread could ask the name server: can't start new thread"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("balance", ["disable", "random"])
+def test_each_host_is_tried_by_each_of_its_addresses(session_server: TemporaryServer, balance: str) -> None:
+    port, directory = session_server.port, session_server.directory
+    for hosts, ports in (
+        (f"{directory}", f"{port}"),
+        (f"localhost,{directory}", f"1,{port}"),
+        ("nowhere.invalid,127.0.0.1,localhost", f"{port},1,{port}"),
+        ("localhost,localhost", f"{port}"),
+    ):
+        dsn = f"host={hosts} port={ports} user=postgres dbname=postgres load_balance_hosts={balance}"
+        with Hub(dsn, target_session_attrs="prefer-standby") as hub:
+            hub.notify("x")
+
+
+def test_a_host_keeps_its_name(session_server: TemporaryServer) -> None:
+    """Which certificates and password files have."""
+
+    async def main(dsn: str) -> tuple[str, str]:
+        conn = await connect(dsn)
+        async with conn:
+            return conn.info.host, conn.info.hostaddr
+
+    dsn = session_server.dsn(host="localhost")
+    assert asyncio.run(main(dsn)) == ("localhost", "127.0.0.1")
+    assert asyncio.run(main(session_server.dsn(host="nowhere.invalid", hostaddr="127.0.0.1")))[0] == "nowhere.invalid"
+
+
+def test_hosts_of_the_environment_are_found(session_server: TemporaryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "localhost,localhost")
+    monkeypatch.setenv("PGPORT", f"1,{session_server.port}")
+    with Hub("user=postgres dbname=postgres") as hub:
+        hub.notify("x")
+
+
+# -- service files
+
+
+def test_a_service_gets_what_its_file_does_not_say(dsn: str, service: Path) -> None:
+    describe(service, dsn, keepalives_idle=77)
+    given = conninfo_to_dict(parse_conninfo("service=app", {}, application_name="mine"))
+    assert given == {
+        "service": "app",
+        "fallback_application_name": "mine",
+        "client_encoding": "UTF8",
+        "connect_timeout": "10",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "30000",
+    }
+    with Hub("service=app"), psycopg.connect(dsn) as admin:
+        named = admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s", [f"pgpubsub %{os.getpid()}@%"]
+        )
+        assert named.fetchone() == (2,)
+
+
+def test_a_service_that_is_not_there_is_an_error_that_says_so(service: Path) -> None:
+    service.write_text("")
+    with pytest.raises(ConnectionFailed, match='definition of service "app" not found'):
+        Hub("service=app").__enter__()
+    with pytest.raises(ConnectionFailed, match='definition of service "app" not found'):
+        pgpubsub.connect("service=app")
+
+
+# -- limits
+
+
+@pytest.mark.parametrize("said", ["keyword", "service", "environment"])
+def test_a_server_that_freezes_when_it_has_let_us_in_is_given_up(
+    frozen: FrozenServer, service: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    dsn = frozen.dsn()
+    if said == "keyword":
+        dsn = make_conninfo(dsn, connect_timeout=2)
+    elif said == "service":
+        describe(service, dsn, connect_timeout=2)
+        dsn = "service=app"
+    else:
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    started = time.monotonic()
+    with pytest.raises(ConnectionFailed, match="no answer within 2 s"):
+        Hub(dsn).__enter__()
+    with pytest.raises(ConnectionFailed):
+        pgpubsub.connect(dsn)
+    assert time.monotonic() - started < 30
+
+
+def test_a_server_that_freezes_before_it_listens_again_is_given_up(
+    dsn: str, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "ANSWER", 0.2)
+    with FrozenServer("13.1") as frozen:
+        there = [psycopg.connect(frozen.dsn(), autocommit=True), psycopg.connect(dsn, autocommit=True)]
+        with PubSub(psycopg.connect(dsn, autocommit=True), reopen=lambda: there.pop(0)) as pubsub:
+            pubsub.listen(channel)
+            with psycopg.connect(dsn, autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(%s)", [pubsub.backend_pid])
+            assert isinstance(pubsub.get_event(20, yield_gaps=True), Gap)
+            assert there == []
