@@ -117,6 +117,21 @@ def test_a_handler_that_rolls_back_has_failed(stream: AnyStream) -> None:
     assert administer(stream, "dead", "billing")[0].error == "the handler has rolled back"
 
 
+def test_a_handler_that_raises_stop_iteration_has_failed(stream: AnyStream) -> None:
+    """A future cannot hold that, and a generator takes it for its end."""
+    stream.append("a")
+    attempts: list[int] = []
+
+    def handler(entry: Any) -> None:
+        attempts.append(len(attempts))
+        next(iter(()))
+
+    process(stream, "billing", handler, follow=False, attempts=2, backoff=0)
+    assert attempts == [0, 1]
+    (letter,) = administer(stream, "dead", "billing")
+    assert "StopIteration" in letter.error
+
+
 def test_a_handler_that_waits_for_a_cancelled_task_has_failed(installed: str, channel: str) -> None:
     """That is not this task's end."""
 
