@@ -38,6 +38,7 @@ RELATIONS = (
     "parked_dead",
     "parked_due",
     "parked_line",
+    "slot",
     "slot_group",
     "stream",
     "trimmed",
