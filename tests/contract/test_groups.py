@@ -269,6 +269,40 @@ def test_dead_letters_are_sent_again_or_forgotten(stream: AnyStream) -> None:
         assert administer(stream, "redrive", "billing") == administer(stream, "discard", "billing") == 0
 
 
+@pytest.mark.parametrize("call", ["redrive", "discard"])
+@pytest.mark.parametrize(
+    ("ids", "error", "match"),
+    [
+        ("17", TypeError, r"ids are those of entries, such as \[17\], or None for all dead letters, not '17'"),
+        (b"17", TypeError, "ids are those of entries"),
+        (17, TypeError, "ids are those of entries"),
+        (["17"], TypeError, "the id of an entry is a number, not '17'"),
+        ([None], TypeError, "the id of an entry is a number, not None"),
+        ([True], TypeError, "the id of an entry is a number, not True"),
+        ([1.5], TypeError, "the id of an entry is a number, not 1.5"),
+        ([2**63], ValueError, "the id of an entry is a number from 1 to 9223372036854775807, not 9223372036854775808"),
+        ([-1], ValueError, "the id of an entry is a number from 1"),
+    ],
+)
+def test_what_is_no_id_sends_nothing_again_and_forgets_nothing(
+    stream: AnyStream, call: str, ids: Any, error: Any, match: str
+) -> None:
+    stream.append("a")
+    with consume(stream, "billing", attempts=1) as consumer:
+        consumer.get(PATIENCE).fail("no")
+    with pytest.raises(error, match=match):
+        administer(stream, call, "billing", ids)
+    assert info(stream, "billing").dead == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(0, ValueError), (2**63, ValueError), (None, TypeError), ("5", TypeError)]
+)
+def test_a_number_of_dead_letters_is_one(stream: AnyStream, limit: Any, error: Any) -> None:
+    with pytest.raises(error, match="limit is a number"):
+        administer(stream, "dead", "billing", limit=limit)
+
+
 def test_what_is_set_aside_again_meanwhile_is_not_sent_again_by_the_same_call(stream: AnyStream, admin: Admin) -> None:
     """More than one statement sends at a time."""
     stream.append_many(words(1100))

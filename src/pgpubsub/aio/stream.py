@@ -247,6 +247,7 @@ class AsyncStream(Generic[T]):
             limit: how many to return at most.
 
         Raises:
+            TypeError, ValueError: `limit` is no such number.
             PubSubError: there is no such group.
         """
         return await self._groups.dead(group, limit)
@@ -259,6 +260,7 @@ class AsyncStream(Generic[T]):
             ids: of the entries; None: all dead letters of the group.
 
         Raises:
+            TypeError, ValueError: `ids` are none.
             PubSubError: there is no such group.
         """
         return await self._groups.redrive(group, ids)

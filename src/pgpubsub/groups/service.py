@@ -20,7 +20,7 @@ from pgpubsub.randomness import spread
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
 
-__all__ = ["Backoff", "GroupOptions", "begin", "check_concurrency", "check_group", "settings"]
+__all__ = ["Backoff", "GroupOptions", "begin", "check_concurrency", "check_group", "check_number", "settings"]
 
 Backoff = float | Callable[[int], float]
 """Seconds from one attempt to the next, or a function that returns them, given how many attempts there were."""
@@ -68,8 +68,8 @@ def settings(
         PositionError: `start` is no position of the stream.
     """
     check_group(group)
-    _check_number("batch", 1 if batch is None else batch, MOST)
-    _check_number("attempts", attempts, 1 << 30)
+    check_number("batch", 1 if batch is None else batch, MOST)
+    check_number("attempts", attempts, 1 << 30)
     check_seconds("lease", lease)
     if lease > LONGEST_LEASE:
         raise ValueError(f"lease is at most a day: so long may nobody take over what a dead member has, not {lease!r}")
@@ -125,10 +125,11 @@ def _constant(seconds: float) -> Callable[[int], float]:
 
 def check_concurrency(concurrency: int) -> None:
     """Raise unless so many entries can be handled at the same time."""
-    _check_number("concurrency", concurrency, 10_000)
+    check_number("concurrency", concurrency, 10_000)
 
 
-def _check_number(name: str, number: Any, most: int) -> None:
+def check_number(name: str, number: Any, most: int) -> None:
+    """Raise unless `number` is one from 1 to `most`."""
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"{name} is a number, not {number!r}")
     if not 1 <= number <= most:

@@ -258,6 +258,7 @@ class Stream(Generic[T]):
             limit: how many to return at most.
 
         Raises:
+            TypeError, ValueError: `limit` is no such number.
             PubSubError: there is no such group.
         """
         return self._hub._running_thread().call(self._groups.dead, group, limit)
@@ -270,6 +271,7 @@ class Stream(Generic[T]):
             ids: of the entries; None: all dead letters of the group.
 
         Raises:
+            TypeError, ValueError: `ids` are none.
             PubSubError: there is no such group.
         """
         return self._hub._running_thread().call(self._groups.redrive, group, ids)
