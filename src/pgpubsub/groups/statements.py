@@ -108,19 +108,26 @@ class GroupStatements:
            FROM (
              SELECT *, sum(size) OVER (ORDER BY due_at, id ROWS UNBOUNDED PRECEDING) - size AS size_before
                FROM (
-                 SELECT *, {SIZE} AS size FROM {self._in}.parked
-                  WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
-                    AND due_at <= statement_timestamp() AND id <> ALL (%(known)s::bigint[])
-                    AND (key IS NULL OR key <> ALL (%(but)s::text[]))
+                 SELECT one.*, {SIZE} AS size
+                   FROM unnest(%(slots)s::smallint[]) AS its (slot)
+                  CROSS JOIN LATERAL (
+                    SELECT * FROM {self._in}.parked
+                     WHERE consumer_group = %(group)s::bigint AND slot = its.slot
+                       AND due_at <= statement_timestamp() AND id <> ALL (%(known)s::bigint[])
+                       AND (key IS NULL OR key <> ALL (%(but)s::text[]))
+                     ORDER BY due_at, id LIMIT %(rows)s::bigint) AS one
                   ORDER BY due_at, id LIMIT %(rows)s::bigint) AS found) AS due
           WHERE size_before < %(bytes)s::bigint)
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-               ceil(1000 * extract(epoch FROM min(due_at) - statement_timestamp()))::int, NULL, NULL
-          FROM {self._in}.parked
-         WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
-           AND due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day'
-           AND id <> ALL (%(known)s::bigint[])
+               ceil(1000 * extract(epoch FROM min(following.due_at) - statement_timestamp()))::int, NULL, NULL
+          FROM unnest(%(slots)s::smallint[]) AS its (slot)
+         CROSS JOIN LATERAL (
+           SELECT due_at FROM {self._in}.parked
+            WHERE consumer_group = %(group)s::bigint AND slot = its.slot
+              AND due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day'
+              AND id <> ALL (%(known)s::bigint[])
+            ORDER BY due_at LIMIT 1) AS following
         """
 
     @cached_property

@@ -37,6 +37,7 @@ RELATIONS = (
     "native_birth",
     "parked_dead",
     "parked_due",
+    "parked_due_line",
     "parked_line",
     "slot",
     "slot_group",
