@@ -117,6 +117,21 @@ def test_a_handler_that_rolls_back_has_failed(stream: AnyStream) -> None:
     assert administer(stream, "dead", "billing")[0].error == "the handler has rolled back"
 
 
+@pytest.mark.parametrize("statement", ["ROLLBACK", "COMMIT"])
+def test_a_handler_that_ends_the_transaction_by_a_statement_has_failed(stream: AnyStream, statement: str) -> None:
+    """Nothing would be committed with the acknowledgement any more."""
+    stream.append_many(words(2))
+    for delivery in consume(stream, "billing", follow=False, attempts=2, backoff=0):
+        with delivery.transaction() as conn:
+            conn.execute("SELECT pg_current_xact_id()")
+            if delivery.payload == words(2)[0]:
+                conn.execute(statement)
+    (letter,) = administer(stream, "dead", "billing")
+    assert letter.entry.payload == words(2)[0]
+    assert letter.error == "the handler has ended the transaction, by COMMIT or ROLLBACK: leave that to transaction()"
+    assert info(stream, "billing").lag == 0
+
+
 def test_a_handler_that_raises_stop_iteration_has_failed(stream: AnyStream) -> None:
     """A future cannot hold that, and a generator takes it for its end."""
     stream.append("a")

@@ -14,7 +14,7 @@ from pgpubsub.aio.receiving import AsyncMailbox, AsyncReceiver
 from pgpubsub.drivers.borrowed import run_async
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
-from pgpubsub.groups.connections import AsyncConnections
+from pgpubsub.groups.connections import AsyncConnections, check_open
 from pgpubsub.groups.handling import (
     Delivered,
     DeliveredBatch,
@@ -130,6 +130,7 @@ class _InHand(InHand):
                 stack.push_async_exit(transaction)
                 with self._claim.within_transaction():
                     yield conn
+                check_open(conn)
                 statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(await run_async(conn, statement, ""))
             if said is None:

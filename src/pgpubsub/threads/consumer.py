@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
-from pgpubsub.groups.connections import Connections
+from pgpubsub.groups.connections import Connections, check_open
 from pgpubsub.groups.handling import (
     Delivered,
     DeliveredBatch,
@@ -140,6 +140,7 @@ class _InHand(InHand):
                 stack.push(transaction)
                 with self._claim.within_transaction():
                     yield conn
+                check_open(conn)
                 statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(run(conn, statement, ""))
             if said is None:
