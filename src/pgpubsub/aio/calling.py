@@ -10,16 +10,21 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from pgpubsub.groups.handlers import check_result, is_asynchronous
+
 __all__ = ["awaited"]
 
 
 def awaited(handler: Callable[[Any], Any], concurrency: int) -> Callable[[Any], Awaitable[Any]]:
     """`handler` as something to be awaited. One that may block is called in as many threads as there may be."""
-    return handler if _is_asynchronous(handler) else _in_threads(handler, concurrency)
+    return _checked(handler) if is_asynchronous(handler) else _in_threads(handler, concurrency)
 
 
-def _is_asynchronous(handler: Callable[[Any], Any]) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+def _checked(handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    async def call(subject: Any) -> None:
+        check_result(await handler(subject))
+
+    return call
 
 
 def _in_threads(handler: Callable[[Any], Any], concurrency: int) -> Callable[[Any], Awaitable[Any]]:
@@ -35,7 +40,8 @@ def _in_threads(handler: Callable[[Any], Any], concurrency: int) -> Callable[[An
             await asyncio.wait({running})  # nobody else is to have the entry as long as the thread is at work
             raise
         if inspect.isawaitable(result):  # it only looked like one that may block
-            await result
+            result = await result
+        check_result(result)
 
     return call
 

@@ -12,6 +12,7 @@ from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.core.timeouts import FOR_EVER, check_seconds
 from pgpubsub.errors import NotLive, SubscriptionClosed, again
 from pgpubsub.events import Gap
+from pgpubsub.groups.handlers import check_on_gap
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.hubs.engine import Engine
@@ -74,8 +75,8 @@ def settings(
     if lease > LONGEST_LEASE:
         raise ValueError(f"lease is at most a day: so long may nobody take over what a dead member has, not {lease!r}")
     delays = _checked(backoff) if callable(backoff) else _exponential if backoff is None else _constant(backoff)
-    if on_gap is not None and not callable(on_gap):
-        raise TypeError(f"on_gap is a function that takes a Gap, not {type(on_gap).__name__}")
+    if on_gap is not None:
+        check_on_gap(on_gap)
 
     def tell(gap: Gap) -> None:
         logger.warning(

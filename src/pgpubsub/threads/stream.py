@@ -12,6 +12,7 @@ from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
+from pgpubsub.groups.handlers import check_handler
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.streams.description import Description, traced
@@ -235,9 +236,13 @@ class Stream(Generic[T]):
             handler: gets an entry, or with `batch` a list of them.
             concurrency: how many are handled at the same time, at most: in the calling thread, and others.
             batch, follow, attempts, backoff, lease, start, on_gap: as for `consume`.
+
+        Raises:
+            TypeError: `handler` is no function, or has `yield` in it. And what `consume` raises.
         """
         given = settings(self._description, group, batch=batch, **options)
         check_concurrency(concurrency)
+        check_handler(handler)
         consumer = Consumer[Any](
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
         )
