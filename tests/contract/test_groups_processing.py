@@ -149,6 +149,14 @@ def test_what_would_not_run_is_no_handler(stream: AnyStream, handler: Any, match
         process(stream, "billing", handler, follow=False)
 
 
+@pytest.mark.parametrize("call", ["consume", "process"])
+def test_an_argument_that_there_is_not_is_told_with_those_that_there_are(stream: AnyStream, call: str) -> None:
+    calls: dict[str, Any] = {"consume": consume, "process": partial(process, handler=print)}
+    those = "batch, follow, attempts, backoff, lease, start, on_gap"
+    with pytest.raises(TypeError, match=rf"{call}\(\) takes no argument 'retries', but these: .*{those}$"):
+        calls[call](stream, "billing", retries=3)
+
+
 @pytest.mark.parametrize("function", [generates, generates_asynchronously])
 def test_a_handler_that_returns_what_it_was_to_do_has_failed(stream: AnyStream, function: Any) -> None:
     stream.append("a")

@@ -15,6 +15,7 @@ from pgpubsub.drivers.borrowed import run_async
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import AsyncConnections, check_open
+from pgpubsub.groups.handlers import check_handler
 from pgpubsub.groups.handling import (
     Delivered,
     DeliveredBatch,
@@ -296,6 +297,7 @@ class AsyncConsumer(AsyncReceiver[Handed]):
 
     async def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
+        check_handler(handler)
         async with self:
             member = self._joined()
             loop = asyncio.get_running_loop()

@@ -14,7 +14,6 @@ from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
-from pgpubsub.groups.handlers import check_handler
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.hubs.engine import Engine
@@ -173,7 +172,7 @@ class AsyncStream(Generic[T]):
         17
         18
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("consume", self._description, group, batch, options)
         return AsyncConsumer(self._engine, self._streams, self._description, given, batches=batch is not None)
 
     @overload
@@ -231,9 +230,8 @@ class AsyncStream(Generic[T]):
         Raises:
             TypeError: `handler` is no function, or has `yield` in it. And what `consume` raises.
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("process", self._description, group, batch, options)
         check_concurrency(concurrency)
-        check_handler(handler)
         consumer = AsyncConsumer[Any](self._engine, self._streams, self._description, given, batches=batch is not None)
         await consumer._process(handler, concurrency)
 

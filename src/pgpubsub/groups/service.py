@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypedDict
 
@@ -41,6 +41,12 @@ class GroupOptions(TypedDict, total=False):
     on_gap: Callable[[Gap], object] | None
 
 
+CALLS: Mapping[str, Sequence[str]] = {
+    "consume": ("batch", *GroupOptions.__annotations__),
+    "process": ("concurrency", "batch", *GroupOptions.__annotations__),
+}
+"""What can be given by name, beside the group and the handler."""
+
 LONGEST_LEASE = 86400.0
 
 LONGEST = 300.0
@@ -51,10 +57,25 @@ MOST = 100_000
 
 
 def settings(
+    call: str, description: Description[Any], group: str, batch: int | None, options: GroupOptions
+) -> Settings:
+    """Check what a consumer is asked for, in a call of `consume` or `process`.
+
+    Raises:
+        TypeError, ValueError: it is not possible.
+        PositionError: `start` is no position of the stream.
+    """
+    for name in options:
+        if name not in CALLS[call]:
+            raise TypeError(f"{call}() takes no argument {name!r}, but these: {', '.join(CALLS[call])}")
+    return _settings(description, group, batch, **options)
+
+
+def _settings(
     description: Description[Any],
     group: str,
+    batch: int | None,
     *,
-    batch: int | None = None,
     follow: bool = True,
     attempts: int = 5,
     backoff: Backoff | None = None,
@@ -62,12 +83,6 @@ def settings(
     start: str | Start = BEGINNING,
     on_gap: Callable[[Gap], object] | None = None,
 ) -> Settings:
-    """Check what a consumer is asked for.
-
-    Raises:
-        TypeError, ValueError: it is not possible.
-        PositionError: `start` is no position of the stream.
-    """
     check_group(group)
     check_number("batch", 1 if batch is None else batch, MOST)
     check_number("attempts", attempts, 1 << 30)

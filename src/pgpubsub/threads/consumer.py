@@ -14,7 +14,7 @@ from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
 from pgpubsub.groups.connections import Connections, check_open
-from pgpubsub.groups.handlers import check_result, is_asynchronous
+from pgpubsub.groups.handlers import check_handler, check_result, is_asynchronous
 from pgpubsub.groups.handling import (
     Delivered,
     DeliveredBatch,
@@ -301,6 +301,7 @@ class Consumer(Receiver[Handed]):
 
     def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
+        check_handler(handler)
         if is_asynchronous(handler):
             raise TypeError(f"{handler!r} is a coroutine function, which has to be awaited: use an AsyncHub")
         with self:

@@ -12,7 +12,6 @@ from pgpubsub.core.headers import Headers
 from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.events import Entry, Undecodable
 from pgpubsub.groups.administration import Groups
-from pgpubsub.groups.handlers import check_handler
 from pgpubsub.groups.service import GroupOptions, check_concurrency, settings
 from pgpubsub.groups.status import DeadLetter, GroupInfo
 from pgpubsub.streams.description import Description, traced
@@ -181,7 +180,7 @@ class Stream(Generic[T]):
         17
         18
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("consume", self._description, group, batch, options)
         return Consumer(
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
         )
@@ -240,9 +239,8 @@ class Stream(Generic[T]):
         Raises:
             TypeError: `handler` is no function, or has `yield` in it. And what `consume` raises.
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("process", self._description, group, batch, options)
         check_concurrency(concurrency)
-        check_handler(handler)
         consumer = Consumer[Any](
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
         )
