@@ -11,6 +11,7 @@ import psycopg
 from pgpubsub.core.position import BEGINNING, END, Covered, Start, stream_id
 from pgpubsub.core.slots import Place
 from pgpubsub.errors import ConnectionLost, PositionError, PubSubError
+from pgpubsub.events import GapReason
 from pgpubsub.groups.claims import Apart
 from pgpubsub.groups.hints import group_channel, group_id, tell
 from pgpubsub.groups.lanes import place_at
@@ -112,8 +113,9 @@ class Groups:
         if start is BEGINNING:
             return Place(Covered())
         place, gaps = await place_at(self._streams, self._description, start)
-        if gaps:
-            raise PositionError(f"the position cannot be gone to: {gaps[0].detail}")
+        for gap in gaps:
+            if gap.reason is not GapReason.TRIMMED:  # which is found again by whoever reads from there
+                raise PositionError(f"the position cannot be gone to: {gap.detail}")
         return place
 
     def _id(self, group: str) -> int:
