@@ -645,6 +645,23 @@ def test_a_group_goes_on_where_it_is_told(stream: AnyStream, admin: Admin, what:
         assert handle(consumer, len(expected) + 1) == [*expected, "new"]
 
 
+def test_a_dead_letter_that_is_read_again_and_sent_again_is_in_one_hand_at_a_time(stream: AnyStream) -> None:
+    stream.append("a")
+    with consume(stream, "billing", attempts=1) as consumer:
+        fail_one(consumer, ValueError("no"))
+    administer(stream, "seek", "billing", BEGINNING)
+    with consume(stream, "billing") as consumer:
+        first = consumer.get(PATIENCE)
+        assert administer(stream, "redrive", "billing") == 1
+        stream.append("b")
+        assert handle(consumer, 1) == ["b"]
+        with pytest.raises(TimeoutError):
+            consumer.get(0.5)
+        first.acknowledge()
+        assert handle(consumer, 1) == ["a"]
+    assert info(stream, "billing").lag == 0
+
+
 def test_a_group_cannot_go_where_there_is_nothing(stream: AnyStream) -> None:
     stream.append("a")
     for name, *to in [("seek", END), ("dead",), ("redrive",), ("discard",), ("drop_group",)]:

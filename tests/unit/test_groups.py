@@ -517,6 +517,36 @@ def test_it_tells_how_many_bytes_are_due_and_of_which_keys_in_flight_too_many(
     assert (share.due_bytes, share.long_lines) == (180, [])
 
 
+def test_what_was_sent_again_is_not_handed_out_as_long_as_it_is_in_flight_as_a_fresh_one(share: Subject) -> None:
+    """The group was set back, and read its dead letter again."""
+    share.read(entry(1), entry(2))
+    items = share.begin()
+    share.on_due([parked(1, attempts=0)])
+    assert (ids(items), share.due, share.due_bytes) == ([1], 0, 0)
+    assert ids(share.start(1)) == [2]
+    share.acknowledge(items)
+    assert share.due == 1
+    assert ids(share.start(1)) == [1]
+
+
+def test_if_it_fails_meanwhile_it_waits_as_a_failed_one(share: Subject) -> None:
+    share.read(entry(1))
+    items = share.begin()
+    share.on_due([parked(1, attempts=0)])
+    share.fail(items, "no")
+    assert share.start(1) == []
+    assert share.write().parked == [Parked(1, 1, 1, 10.0, False, "no")]
+
+
+def test_what_was_sent_again_is_not_handed_out_as_a_fresh_one_beside_that(share: Subject) -> None:
+    share.read(*[entry(id) for id in (1, 2, 3)])
+    share.on_due([parked(1, attempts=0), parked(2, attempts=0)])
+    assert ids(share.start(1)) == [1]
+    assert ids(share.start(2)) == [2]
+    assert ids(share.start(1)) == [3]
+    assert share.slot() == SlotState(1, Place(AFTER), [3], [], True)
+
+
 def test_nothing_is_taken_twice_and_nothing_of_slots_that_are_not_its_own(share: Subject) -> None:
     share.on_due([parked(1), parked(2), parked(3, slot=9)])
     [first] = share.start(1)

@@ -114,12 +114,12 @@ class Share:
     def due(self) -> int:
         """Parked entries that are due and could be handed out: not those that wait for another one of their key, of
         which there may be many, and which nobody else should have to wait for."""
-        return sum(item.key is None or item.key not in self._busy for item in self._due.values())
+        return sum(not self._must_wait(item) for item in self._due.values())
 
     @property
     def due_bytes(self) -> int:
         """How many those have."""
-        return sum(item.size for item in self._due.values() if item.key is None or item.key not in self._busy)
+        return sum(item.size for item in self._due.values() if not self._must_wait(item))
 
     @property
     def long_lines(self) -> Collection[str]:
@@ -233,12 +233,19 @@ class Share:
             limit = 1 if item.attempts >= self._attempts else min(count, max(1, abs(item.together)))
             if len(picked) >= limit:
                 break
-            if item.key is None or item.key not in self._busy:
+            if not self._must_wait(item):
                 picked.append(item)
                 count = limit
         for item in picked:
             del self._due[item.id]
         return picked
+
+    def _must_wait(self, item: Item) -> bool:
+        """Whether one that is due cannot be handed out: another one of its key is in flight, or, if it was sent again
+        when the group had been set back, this very entry, as a fresh one."""
+        if item.key is not None:
+            return item.key in self._busy
+        return item.id in self._slots[item.slot].in_flight
 
     def _pick_fresh(self, count: int) -> list[Item]:
         picked: list[Item] = []
@@ -249,6 +256,8 @@ class Share:
                 item = self._fresh.popleft()
                 self._fresh_bytes -= item.size
                 self._changed(item).queue.popleft()
+                if item.key is None and item.id in self._retried:
+                    continue  # it was sent again when the group had been set back, and is handled as a parked one
             else:
                 break
             if item.key is None or not (item.key in self._busy or item.key in self._blocked):
@@ -357,6 +366,7 @@ class Share:
 
     def _park(self, item: Item, parked: Parked) -> None:
         self._next.parked.append(parked)
+        self._due.pop(item.id, None)
         self._changed(item)
         if item.key is not None:
             self._next.keys.add(item.key)
