@@ -269,6 +269,40 @@ def test_dead_letters_are_sent_again_or_forgotten(stream: AnyStream) -> None:
         assert administer(stream, "redrive", "billing") == administer(stream, "discard", "billing") == 0
 
 
+@pytest.mark.parametrize("call", ["redrive", "discard"])
+@pytest.mark.parametrize(
+    ("ids", "error", "match"),
+    [
+        ("17", TypeError, r"ids are those of entries, such as \[17\], or None for all dead letters, not '17'"),
+        (b"17", TypeError, "ids are those of entries"),
+        (17, TypeError, "ids are those of entries"),
+        (["17"], TypeError, "the id of an entry is a number, not '17'"),
+        ([None], TypeError, "the id of an entry is a number, not None"),
+        ([True], TypeError, "the id of an entry is a number, not True"),
+        ([1.5], TypeError, "the id of an entry is a number, not 1.5"),
+        ([2**63], ValueError, "the id of an entry is a number from 1 to 9223372036854775807, not 9223372036854775808"),
+        ([-1], ValueError, "the id of an entry is a number from 1"),
+    ],
+)
+def test_what_is_no_id_sends_nothing_again_and_forgets_nothing(
+    stream: AnyStream, call: str, ids: Any, error: Any, match: str
+) -> None:
+    stream.append("a")
+    with consume(stream, "billing", attempts=1) as consumer:
+        consumer.get(PATIENCE).fail("no")
+    with pytest.raises(error, match=match):
+        administer(stream, call, "billing", ids)
+    assert info(stream, "billing").dead == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(0, ValueError), (2**63, ValueError), (None, TypeError), ("5", TypeError)]
+)
+def test_a_number_of_dead_letters_is_one(stream: AnyStream, limit: Any, error: Any) -> None:
+    with pytest.raises(error, match="limit is a number"):
+        administer(stream, "dead", "billing", limit=limit)
+
+
 def test_what_is_set_aside_again_meanwhile_is_not_sent_again_by_the_same_call(stream: AnyStream, admin: Admin) -> None:
     """More than one statement sends at a time."""
     stream.append_many(words(1100))
@@ -611,6 +645,23 @@ def test_a_group_goes_on_where_it_is_told(stream: AnyStream, admin: Admin, what:
         assert handle(consumer, len(expected) + 1) == [*expected, "new"]
 
 
+def test_a_dead_letter_that_is_read_again_and_sent_again_is_in_one_hand_at_a_time(stream: AnyStream) -> None:
+    stream.append("a")
+    with consume(stream, "billing", attempts=1) as consumer:
+        fail_one(consumer, ValueError("no"))
+    administer(stream, "seek", "billing", BEGINNING)
+    with consume(stream, "billing") as consumer:
+        first = consumer.get(PATIENCE)
+        assert administer(stream, "redrive", "billing") == 1
+        stream.append("b")
+        assert handle(consumer, 1) == ["b"]
+        with pytest.raises(TimeoutError):
+            consumer.get(0.5)
+        first.acknowledge()
+        assert handle(consumer, 1) == ["a"]
+    assert info(stream, "billing").lag == 0
+
+
 def test_a_group_cannot_go_where_there_is_nothing(stream: AnyStream) -> None:
     stream.append("a")
     for name, *to in [("seek", END), ("dead",), ("redrive",), ("discard",), ("drop_group",)]:
@@ -715,13 +766,20 @@ def test_a_consumer_that_was_closed_hands_out_nothing(stream: AnyStream) -> None
 # -- what is left behind
 
 
-def test_a_delivery_that_is_dropped_without_a_word_has_failed(stream: AnyStream) -> None:
-    stream.append("a")
+def test_a_delivery_that_is_dropped_without_a_word_has_failed(
+    stream: AnyStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which is said once, with the cure."""
+    id = stream.append("a")
     with consume(stream, "billing", backoff=0) as consumer:
-        consumer.get(PATIENCE)
-        gc.collect()
+        for _ in range(2):
+            consumer.get(PATIENCE)
+            gc.collect()
         with consumer.get(PATIENCE) as again:
-            assert again.attempt == 2
+            assert again.attempt == 3
+    (told,) = [record for record in caplog.records if record.name == "pgpubsub.groups"]
+    assert told.getMessage().startswith(f"entry {id} was dropped, neither acknowledged nor failed, and comes again")
+    assert "`with delivery:`" in told.getMessage()
 
 
 def test_a_consumer_that_nobody_has_any_more_leaves(stream: AnyStream) -> None:

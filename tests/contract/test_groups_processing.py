@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -115,6 +116,104 @@ def test_a_handler_that_rolls_back_has_failed(stream: AnyStream) -> None:
             roll_back()
         wait_until(lambda: info(stream, "billing").dead == 1)
     assert administer(stream, "dead", "billing")[0].error == "the handler has rolled back"
+
+
+def generates(entry: Any) -> Any:
+    yield entry
+
+
+async def generates_asynchronously(entry: Any) -> Any:
+    yield entry
+
+
+class Generates:
+    __call__ = staticmethod(generates)
+
+
+async def is_awaited(gap: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("handler", "match"),
+    [
+        (generates, "generates at .* has a yield in it: to call it would run nothing"),
+        (partial(generates), "has a yield in it"),
+        (generates_asynchronously, "has a yield in it"),
+        (Generates(), "has a yield in it"),
+        ("generates", "the handler is a function that takes an entry, not str"),
+    ],
+)
+def test_what_would_not_run_is_no_handler(stream: AnyStream, handler: Any, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        process(stream, "billing", handler, follow=False)
+
+
+@pytest.mark.parametrize("call", ["consume", "process"])
+def test_an_argument_that_there_is_not_is_told_with_those_that_there_are(stream: AnyStream, call: str) -> None:
+    calls: dict[str, Any] = {"consume": consume, "process": partial(process, handler=print)}
+    those = "batch, follow, attempts, backoff, lease, start, on_gap"
+    with pytest.raises(TypeError, match=rf"{call}\(\) takes no argument 'retries', but these: .*{those}$"):
+        calls[call](stream, "billing", retries=3)
+
+
+@pytest.mark.parametrize("function", [generates, generates_asynchronously])
+def test_a_handler_that_returns_what_it_was_to_do_has_failed(stream: AnyStream, function: Any) -> None:
+    stream.append("a")
+    process(stream, "billing", lambda entry: function(entry), follow=False, attempts=1)
+    (letter,) = administer(stream, "dead", "billing")
+    assert letter.error.startswith("TypeError: the handler has returned a generator, of which nothing has been run")
+
+
+def test_so_has_one_that_is_awaited_and_returns_that(installed: str, channel: str) -> None:
+    async def handler(entry: Any) -> Any:
+        return generates(entry)
+
+    async def main() -> None:
+        async with AsyncHub(installed) as hub:
+            stream = hub.stream(channel)
+            await stream.append("a")
+            await stream.process("billing", handler, follow=False, attempts=1)
+            (letter,) = await stream.dead("billing")
+            assert "has returned a generator" in str(letter.error)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("on_gap", [is_awaited, generates, generates_asynchronously])
+def test_who_is_told_of_gaps_is_a_plain_function(stream: AnyStream, on_gap: Any) -> None:
+    with pytest.raises(TypeError, match="on_gap is a plain function, which takes notes, and nobody would await"):
+        consume(stream, "billing", on_gap=on_gap)
+
+
+@pytest.mark.parametrize("statement", ["ROLLBACK", "COMMIT"])
+def test_a_handler_that_ends_the_transaction_by_a_statement_has_failed(stream: AnyStream, statement: str) -> None:
+    """Nothing would be committed with the acknowledgement any more."""
+    stream.append_many(words(2))
+    for delivery in consume(stream, "billing", follow=False, attempts=2, backoff=0):
+        with delivery.transaction() as conn:
+            conn.execute("SELECT pg_current_xact_id()")
+            if delivery.payload == words(2)[0]:
+                conn.execute(statement)
+    (letter,) = administer(stream, "dead", "billing")
+    assert letter.entry.payload == words(2)[0]
+    assert letter.error == "the handler has ended the transaction, by COMMIT or ROLLBACK: leave that to transaction()"
+    assert info(stream, "billing").lag == 0
+
+
+def test_a_handler_that_raises_stop_iteration_has_failed(stream: AnyStream) -> None:
+    """A future cannot hold that, and a generator takes it for its end."""
+    stream.append("a")
+    attempts: list[int] = []
+
+    def handler(entry: Any) -> None:
+        attempts.append(len(attempts))
+        next(iter(()))
+
+    process(stream, "billing", handler, follow=False, attempts=2, backoff=0)
+    assert attempts == [0, 1]
+    (letter,) = administer(stream, "dead", "billing")
+    assert "StopIteration" in letter.error
 
 
 def test_a_handler_that_waits_for_a_cancelled_task_has_failed(installed: str, channel: str) -> None:

@@ -688,6 +688,26 @@ def test_a_new_group_that_begins_where_entries_were_removed_is_told_once(
     assert [gap.reason for gap in gaps] == ["trimmed"]
 
 
+def test_a_group_is_set_back_to_where_entries_were_removed_and_is_told(
+    group_hub: Hub, admin: Admin, channel: str
+) -> None:
+    for text in words(9):
+        pgpubsub.append(admin, channel, text)
+    stream = group_hub.stream(channel)
+    with stream.read(follow=False) as reader:
+        first = reader.get(PATIENCE)
+        assert isinstance(first, Entry)
+    assert sorted(handle(group_hub, channel, "g")) == sorted(words(9))
+    pgpubsub.streams.create(admin, channel, max_entries=2)
+    assert trim(admin, channel) == 7
+    stream.seek("g", first.position)
+    gaps: list[Gap] = []
+    found: list[str] = []
+    stream.process("g", lambda entry: found.append(entry.payload), follow=False, on_gap=gaps.append)
+    assert sorted(found) == sorted(words(9)[7:])
+    assert [gap.reason for gap in gaps] == ["trimmed"]
+
+
 # -- hubs
 
 

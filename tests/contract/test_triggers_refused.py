@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import psycopg
 import pytest
@@ -91,3 +92,15 @@ def test_a_partition_and_its_table_have_triggers_of_different_names(
     triggers.install(admin, other, to=channel, name="other", key_only=True)
     insert(admin, whole, (1,))
     assert sorted(one["table"] for one in told()) == sorted([whole[1], part[1]])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({}, "a trigger tells changes to somebody: give it to=, a channel's name for example"),
+        ({"to": "x", "column": ["a"]}, "a trigger has no option 'column': it takes to, on, columns, key_only, old,"),
+    ],
+)
+def test_what_is_not_given_or_unknown_is_named(options: Any, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        triggers.sql("price", **options)

@@ -354,6 +354,20 @@ def test_a_transaction_pool_is_read_from_and_appended_to(
                 writers.check(stream, follower.events, admin)
 
 
+def test_a_role_writes_times_in_a_style_of_its_own_behind_a_pool_too(
+    stream_server: TemporaryServer, make_pgbouncer: MakePgBouncer
+) -> None:
+    with connect(stream_server.dsn()) as admin:
+        admin.execute("ALTER ROLE postgres SET datestyle = 'SQL, DMY'")
+        pooler = make_pgbouncer(stream_server, "transaction")
+        with Follower(stream_server.dsn(), "s", read_conninfo=pooler.dsn(), poll_interval=0.1) as live:
+            append(admin, "s", "0")
+            live.until(1)
+        with psycopg.connect(pooler.dsn(), autocommit=True) as other:
+            assert one(other, "SHOW datestyle") == "SQL, DMY"
+        admin.execute("ALTER ROLE postgres RESET datestyle")
+
+
 def test_why_reading_was_interrupted_is_told_behind_a_pool_too(
     stream_server: TemporaryServer, make_pgbouncer: MakePgBouncer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,6 +39,10 @@ def parked(id: int, key: str | None = None, *, slot: int = 1, attempts: int = 1,
     return Item(id, slot, key, f"entry {id}", 0, attempts, together, parked=True)
 
 
+def sized(item: Item, size: int) -> Item:
+    return replace(item, size=size)
+
+
 def ids(items: Iterable[Item]) -> list[int]:
     return [item.id for item in items]
 
@@ -51,10 +55,10 @@ class Subject(Share):
         for number in slots or (1,):
             self.on_taken(number, Place(BEFORE), blocked)
 
-    def read(self, *items: Item, done: bool = True) -> None:
+    def read(self, *items: Item, done: bool = True, target: Covered = AFTER) -> None:
         """These are the next entries of the one lane that there is, in a batch or on a page of one."""
         [lane] = self.lanes()
-        self.on_read(lane, items, batch_of(lane.start.covered, AFTER, last=items[-1].id, done=done))
+        self.on_read(lane, items, batch_of(lane.start.covered, target, last=items[-1].id, done=done))
 
     def begin(self, count: int = 1) -> list[Item]:
         """Start some, and write that down."""
@@ -345,6 +349,27 @@ def test_no_more_of_a_key_are_held_than_a_limit_and_others_go_past_them(
     assert not write.durable
 
 
+def test_no_more_of_a_key_are_held_than_a_limit_of_bytes(share: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "LONG", 100)
+    share.read(*[sized(entry(id, "a"), 60) for id in (1, 2, 3, 4)])
+    assert share.waiting_bytes == 240
+    assert ids(share.start(2)) == [1, 2]
+    assert share.waiting_bytes == 120
+    share.read(*[sized(entry(id, "a", xid=XID + 1), 60) for id in (5, 6)], target=Covered(XID + 2))
+    assert share.start(1) == []
+    assert share.waiting_bytes == 0
+    write = share.write(["a"])
+    assert write.slots == [SlotState(1, Place(Covered(XID + 2)), [1, 2], [3, 4], True)]
+    assert ids_parked(write) == [5, 6]
+
+
+def test_what_leaves_with_its_slot_has_no_bytes_here_any_more() -> None:
+    share = Subject(1, 2)
+    share.read(sized(entry(1, slot=1), 60), sized(entry(2, slot=2), 70))
+    share.leave(1)
+    assert share.waiting_bytes == sum(item.size for item in share.start(2))
+
+
 def test_each_key_has_a_limit_of_its_own(share: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "LANE", 1)
     share.read(entry(1, "a"), entry(2, "b"), entry(3, "a"), entry(4, "b"))
@@ -475,6 +500,51 @@ def test_those_that_wait_for_another_one_of_their_key_leave_room_for_others(shar
     assert sorted(share.known) == [1, 2, 3, 4, 5]
     share.acknowledge(items)
     assert share.due == 4
+
+
+def test_it_tells_how_many_bytes_are_due_and_of_which_keys_in_flight_too_many(
+    share: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "LONG", 100)
+    lines = [parked(1, "a"), parked(2, "a"), parked(3, "a"), parked(4, "b"), parked(5, "b"), parked(6)]
+    share.on_due([sized(item, 60) for item in lines])
+    assert (share.due_bytes, share.long_lines) == (360, [])
+    items = share.start(1)
+    assert (share.due_bytes, share.long_lines) == (180, ["a"])
+    share.start(1)
+    assert (share.due_bytes, share.long_lines) == (60, ["a"])
+    share.acknowledge(items)
+    assert (share.due_bytes, share.long_lines) == (180, [])
+
+
+def test_what_was_sent_again_is_not_handed_out_as_long_as_it_is_in_flight_as_a_fresh_one(share: Subject) -> None:
+    """The group was set back, and read its dead letter again."""
+    share.read(entry(1), entry(2))
+    items = share.begin()
+    share.on_due([parked(1, attempts=0)])
+    assert (ids(items), share.due, share.due_bytes) == ([1], 0, 0)
+    assert ids(share.start(1)) == [2]
+    share.acknowledge(items)
+    assert share.due == 1
+    assert ids(share.start(1)) == [1]
+
+
+def test_if_it_fails_meanwhile_it_waits_as_a_failed_one(share: Subject) -> None:
+    share.read(entry(1))
+    items = share.begin()
+    share.on_due([parked(1, attempts=0)])
+    share.fail(items, "no")
+    assert share.start(1) == []
+    assert share.write().parked == [Parked(1, 1, 1, 10.0, False, "no")]
+
+
+def test_what_was_sent_again_is_not_handed_out_as_a_fresh_one_beside_that(share: Subject) -> None:
+    share.read(*[entry(id) for id in (1, 2, 3)])
+    share.on_due([parked(1, attempts=0), parked(2, attempts=0)])
+    assert ids(share.start(1)) == [1]
+    assert ids(share.start(2)) == [2]
+    assert ids(share.start(1)) == [3]
+    assert share.slot() == SlotState(1, Place(AFTER), [3], [], True)
 
 
 def test_nothing_is_taken_twice_and_nothing_of_slots_that_are_not_its_own(share: Subject) -> None:

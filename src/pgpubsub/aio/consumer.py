@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
-from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from pgpubsub.aio.calling import awaited
 from pgpubsub.aio.receiving import AsyncMailbox, AsyncReceiver
 from pgpubsub.drivers.borrowed import run_async
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
-from pgpubsub.groups.connections import AsyncConnections
+from pgpubsub.groups.connections import AsyncConnections, check_open
+from pgpubsub.groups.handlers import check_handler
 from pgpubsub.groups.handling import (
     Delivered,
     DeliveredBatch,
@@ -132,6 +131,7 @@ class _InHand(InHand):
                 stack.push_async_exit(transaction)
                 with self._claim.within_transaction():
                     yield conn
+                check_open(conn)
                 statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(await run_async(conn, statement, ""))
             if said is None:
@@ -297,10 +297,11 @@ class AsyncConsumer(AsyncReceiver[Handed]):
 
     async def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
+        check_handler(handler)
         async with self:
             member = self._joined()
             loop = asyncio.get_running_loop()
-            call = handler if _is_asynchronous(handler) else _in_threads(handler, concurrency)
+            call = awaited(handler, concurrency)
             with (
                 finishing_on_sigterm(partial(loop.call_soon_threadsafe, member.finish)),
                 self._streams.to_finish(member),
@@ -319,24 +320,3 @@ class AsyncConsumer(AsyncReceiver[Handed]):
             async with in_hand:
                 with nullcontext() if tracing is None else tracing.handling(in_hand):
                     await call(in_hand.entries if self._batches else in_hand.entry)
-
-
-def _is_asynchronous(handler: Callable[[Any], Any]) -> bool:
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
-
-
-def _in_threads(handler: Callable[[Any], Any], concurrency: int) -> Callable[[Any], Awaitable[Any]]:
-    """A function that may block, called in as many threads as there may be."""
-    pool = ThreadPoolExecutor(concurrency, "pgpubsub handler")
-
-    async def call(subject: Any) -> None:
-        running = asyncio.get_running_loop().run_in_executor(pool, partial(copy_context().run, handler, subject))
-        try:
-            result = await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait({running})  # nobody else is to have the entry as long as the thread is at work
-            raise
-        if inspect.isawaitable(result):  # it only looked like one that may block
-            await result
-
-    return call

@@ -172,7 +172,7 @@ class AsyncStream(Generic[T]):
         17
         18
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("consume", self._description, group, batch, options)
         return AsyncConsumer(self._engine, self._streams, self._description, given, batches=batch is not None)
 
     @overload
@@ -226,8 +226,11 @@ class AsyncStream(Generic[T]):
                 is called in a thread.
             concurrency: how many are handled at the same time, at most.
             batch, follow, attempts, backoff, lease, start, on_gap: as for `consume`.
+
+        Raises:
+            TypeError: `handler` is no function, or has `yield` in it. And what `consume` raises.
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("process", self._description, group, batch, options)
         check_concurrency(concurrency)
         consumer = AsyncConsumer[Any](self._engine, self._streams, self._description, given, batches=batch is not None)
         await consumer._process(handler, concurrency)
@@ -247,6 +250,7 @@ class AsyncStream(Generic[T]):
             limit: how many to return at most.
 
         Raises:
+            TypeError, ValueError: `limit` is no such number.
             PubSubError: there is no such group.
         """
         return await self._groups.dead(group, limit)
@@ -259,6 +263,7 @@ class AsyncStream(Generic[T]):
             ids: of the entries; None: all dead letters of the group.
 
         Raises:
+            TypeError, ValueError: `ids` are none.
             PubSubError: there is no such group.
         """
         return await self._groups.redrive(group, ids)

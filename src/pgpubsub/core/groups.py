@@ -35,6 +35,10 @@ DIED = "the member that had it ended, or lost its lease"
 LANE = 100
 """Entries of a key that are held back at most, while one is in flight; more are parked."""
 
+LONG = 1 << 20
+"""Bytes of a key's entries that are held back, or wait until one in flight has landed: where they are more, no others
+do."""
+
 
 class _Slot:
     def __init__(self, number: int, place: Place) -> None:
@@ -74,6 +78,7 @@ class Share:
         self._backoff = backoff
         self._slots: dict[int, _Slot] = {}
         self._fresh: deque[Item] = deque()
+        self._fresh_bytes = 0
         self._ready: deque[Item] = deque()  # that were held, and nothing is before them any more
         self._lanes: dict[str, deque[Item]] = {}  # that are held, by key
         self._due: dict[int, Item] = {}
@@ -95,6 +100,11 @@ class Share:
         return len(self._fresh)
 
     @property
+    def waiting_bytes(self) -> int:
+        """How many those have."""
+        return self._fresh_bytes
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to hand out, and nothing in flight."""
         in_flight = any(slot.in_flight or slot.held for slot in self._slots.values())
@@ -104,7 +114,21 @@ class Share:
     def due(self) -> int:
         """Parked entries that are due and could be handed out: not those that wait for another one of their key, of
         which there may be many, and which nobody else should have to wait for."""
-        return sum(item.key is None or item.key not in self._busy for item in self._due.values())
+        return sum(not self._must_wait(item) for item in self._due.values())
+
+    @property
+    def due_bytes(self) -> int:
+        """How many those have."""
+        return sum(item.size for item in self._due.values() if not self._must_wait(item))
+
+    @property
+    def long_lines(self) -> Collection[str]:
+        """Keys in flight of which so much waits here that no more is to be read before it has landed."""
+        lines: Counter[str] = Counter()
+        for item in self._due.values():
+            if item.key is not None and item.key in self._busy:
+                lines[item.key] += item.size
+        return [key for key, size in lines.items() if size > LONG]
 
     @property
     def known(self) -> Collection[int]:
@@ -146,6 +170,7 @@ class Share:
             if not slot.read.covers(item.xid, item.id):
                 slot.queue.append((item.id, slot.read.covered, batch.within.target))
                 self._fresh.append(item)
+                self._fresh_bytes += item.size
         after = batch.after
         for number in lane.slots:
             slot = self._slots[number]
@@ -208,12 +233,19 @@ class Share:
             limit = 1 if item.attempts >= self._attempts else min(count, max(1, abs(item.together)))
             if len(picked) >= limit:
                 break
-            if item.key is None or item.key not in self._busy:
+            if not self._must_wait(item):
                 picked.append(item)
                 count = limit
         for item in picked:
             del self._due[item.id]
         return picked
+
+    def _must_wait(self, item: Item) -> bool:
+        """Whether one that is due cannot be handed out: another one of its key is in flight, or, if it was sent again
+        when the group had been set back, this very entry, as a fresh one."""
+        if item.key is not None:
+            return item.key in self._busy
+        return item.id in self._slots[item.slot].in_flight
 
     def _pick_fresh(self, count: int) -> list[Item]:
         picked: list[Item] = []
@@ -222,12 +254,15 @@ class Share:
                 item = self._ready.popleft()
             elif self._fresh:
                 item = self._fresh.popleft()
+                self._fresh_bytes -= item.size
                 self._changed(item).queue.popleft()
+                if item.key is None and item.id in self._retried:
+                    continue  # it was sent again when the group had been set back, and is handled as a parked one
             else:
                 break
             if item.key is None or not (item.key in self._busy or item.key in self._blocked):
                 picked.append(item)
-            elif item.key in self._blocked or len(self._lanes.get(item.key, ())) >= LANE:
+            elif item.key in self._blocked or self._is_full(self._lanes.get(item.key, ())):
                 self._slots[item.slot].held.discard(item.id)
                 self._blocked.add(item.key)
                 self._park(item, Parked(item.id, 0, MANY))
@@ -235,6 +270,9 @@ class Share:
                 self._slots[item.slot].held.add(item.id)
                 self._lanes.setdefault(item.key, deque()).append(item)
         return picked
+
+    def _is_full(self, lane: Collection[Item]) -> bool:
+        return len(lane) >= LANE or sum(item.size for item in lane) > LONG
 
     # -- what became of it
 
@@ -290,6 +328,7 @@ class Share:
             slot.queue.clear()
         leaving = {number for number, slot in self._slots.items() if slot.leaving}
         self._fresh = deque(item for item in self._fresh if item.slot not in leaving)
+        self._fresh_bytes = sum(item.size for item in self._fresh)
         self._due = {id: item for id, item in self._due.items() if item.slot not in leaving}
 
     # -- what to write down
@@ -327,6 +366,7 @@ class Share:
 
     def _park(self, item: Item, parked: Parked) -> None:
         self._next.parked.append(parked)
+        self._due.pop(item.id, None)
         self._changed(item)
         if item.key is not None:
             self._next.keys.add(item.key)

@@ -65,6 +65,8 @@ class Item:
     it may be handed out with so many."""
     parked: bool = False
     """Whether it comes from among the parked ones."""
+    size: int = 0
+    """About how many bytes it takes."""
 
     def suspect(self, attempts: int) -> bool:
         """Whether it may have ended its member, and has had all its attempts."""

@@ -14,7 +14,7 @@ from pgpubsub.drivers.psycopg3_conninfo import seconds_to_connect, settled
 from pgpubsub.drivers.psycopg3_loop import PREPARE, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionFailed
 
-__all__ = ["SESSION_SETTINGS", "dial"]
+__all__ = ["CHECK_INTERVAL", "CHECK_OFTEN", "SESSION_SETTINGS", "dial"]
 
 WHO_ARE_YOU = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery()"
 

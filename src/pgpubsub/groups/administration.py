@@ -11,10 +11,11 @@ import psycopg
 from pgpubsub.core.position import BEGINNING, END, Covered, Start, stream_id
 from pgpubsub.core.slots import Place
 from pgpubsub.errors import ConnectionLost, PositionError, PubSubError
+from pgpubsub.events import GapReason
 from pgpubsub.groups.claims import Apart
 from pgpubsub.groups.hints import group_channel, group_id, tell
 from pgpubsub.groups.lanes import place_at
-from pgpubsub.groups.service import check_group
+from pgpubsub.groups.service import check_group, check_number
 from pgpubsub.groups.statements import GroupStatements, parameters_of_place
 from pgpubsub.groups.status import DeadLetter, GroupInfo, GroupMember, HeldUp
 from pgpubsub.hubs.engine import Engine
@@ -24,6 +25,9 @@ from pgpubsub.streams.service import Streams
 from pgpubsub.streams.statements import as_array
 
 __all__ = ["Groups"]
+
+LARGEST = 2**63 - 1
+"""As PostgreSQL's bigint."""
 
 
 class Groups:
@@ -55,6 +59,7 @@ class Groups:
 
     async def dead(self, group: str, limit: int) -> list[DeadLetter[Any]]:
         """What was set aside, the oldest first."""
+        check_number("limit", limit, LARGEST)
         await self._check(group)
         rows = await self._ask(self._statements.dead, self._id(group), rows=str(limit))
         payloads, apart = self._description.payloads, Apart(self._stream)
@@ -62,8 +67,8 @@ class Groups:
 
     async def redrive(self, group: str, ids: Iterable[int] | None) -> int:
         """Let what was set aside be handed out again."""
-        await self._check(group)
         given, count = _ids(ids), 0
+        await self._check(group)
         last: int | None = 0
         while last is not None:  # upwards once: what is set aside again meanwhile stays so
             some, last = await self._do(self._statements.redrive, group, ids=given, behind=last)
@@ -73,8 +78,9 @@ class Groups:
 
     async def discard(self, group: str, ids: Iterable[int] | None) -> int:
         """Forget what was set aside."""
+        given = _ids(ids)
         await self._check(group)
-        (count,) = await self._do(self._statements.discard, group, ids=_ids(ids))
+        (count,) = await self._do(self._statements.discard, group, ids=given)
         return int(count)
 
     async def seek(self, group: str, to: str | Start | datetime) -> None:
@@ -107,8 +113,9 @@ class Groups:
         if start is BEGINNING:
             return Place(Covered())
         place, gaps = await place_at(self._streams, self._description, start)
-        if gaps:
-            raise PositionError(f"the position cannot be gone to: {gaps[0].detail}")
+        for gap in gaps:
+            if gap.reason is not GapReason.TRIMMED:  # which is found again by whoever reads from there
+                raise PositionError(f"the position cannot be gone to: {gap.detail}")
         return place
 
     def _id(self, group: str) -> int:
@@ -138,4 +145,11 @@ class Groups:
 
 
 def _ids(ids: Iterable[int] | None) -> str | None:
-    return None if ids is None else as_array(ids)
+    if ids is None:
+        return None
+    if isinstance(ids, str | bytes | bytearray) or not isinstance(ids, Iterable):  # "17" has the entries 1 and 7
+        raise TypeError(f"ids are those of entries, such as [17], or None for all dead letters, not {ids!r}")
+    given = list(ids)
+    for id in given:
+        check_number("the id of an entry", id, LARGEST)
+    return as_array(given)

@@ -16,10 +16,10 @@ from psycopg import pq
 
 from pgpubsub.drivers.psycopg3 import let_go
 from pgpubsub.drivers.psycopg3_connect import connect
-from pgpubsub.errors import ConnectionFailed
+from pgpubsub.errors import ConnectionFailed, PubSubError
 from pgpubsub.randomness import new_delays
 
-__all__ = ["AsyncConnections", "Connections"]
+__all__ = ["AsyncConnections", "Connections", "check_open"]
 
 KEPT = 4
 
@@ -143,6 +143,13 @@ class Connections:
         """After `fork()`, in the child."""
         for conn in self._idle:
             let_go(conn)
+
+
+def check_open(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Raise if the transaction of this one has been ended, by a statement: an acknowledgement would be committed by
+    itself, and with nothing."""
+    if conn.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        raise PubSubError("the handler has ended the transaction, by COMMIT or ROLLBACK: leave that to transaction()")
 
 
 def _usable(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:

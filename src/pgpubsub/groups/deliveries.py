@@ -18,9 +18,12 @@ from pgpubsub.groups.claims import Claim, Settling
 from pgpubsub.groups.doubts import Doubt, Doubts
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.hubs.engine import Engine
+from pgpubsub.logs import EventLog
 from pgpubsub.status import Happening, Observation
 
 __all__ = ["Deliveries", "Writing"]
+
+logger = EventLog("groups")
 
 
 class Writing(NamedTuple):
@@ -60,6 +63,7 @@ class Deliveries:
         self._wake = wake
         self._new_share = new_share
         self._finishing = False
+        self._told_of_dropping = False
         self._finished = asyncio.Event()  # and nothing is in hand any more
         self._begin()
 
@@ -87,7 +91,21 @@ class Deliveries:
     def abandon(self, claim: Claim[Any]) -> None:
         """Whoever had `claim` has dropped it without a word."""
         if not claim.settled and claim.lost is None:
+            self._tell_of_dropping(claim)
             self.fail(claim, "it was dropped, and neither acknowledged nor failed", _Nobody())
+
+    def _tell_of_dropping(self, claim: Claim[Any]) -> None:
+        """Once: whoever forgets it does so each time."""
+        if not self._told_of_dropping:
+            self._told_of_dropping = True
+            logger.warning(
+                "delivery_dropped",
+                "entry %(entry)d was dropped, neither acknowledged nor failed, and comes again, as others may: handle"
+                " each delivery in a block, `with delivery:` (`async with` in a task), or say delivery.acknowledge()",
+                entry=claim.ids[0],
+                stream=self._stream,
+                group=self._group,
+            )
 
     def doubt(self, claim: Claim[Any], xid: int, noted: int) -> None:
         """It was acknowledged in a transaction that may not have ended: `fail`, unless that is committed."""

@@ -30,7 +30,7 @@ from pgpubsub.hubs.mailbox import now
 from pgpubsub.logs import EventLog
 from pgpubsub.randomness import new_delays
 from pgpubsub.streams.description import Description
-from pgpubsub.streams.rows import event
+from pgpubsub.streams.rows import event, size
 from pgpubsub.streams.service import Streams
 from pgpubsub.streams.session import Session
 
@@ -39,7 +39,10 @@ __all__ = ["Member", "Settings"]
 logger = EventLog("groups")
 
 AHEAD = 2000
-"""Entries that are left when the next page is read."""
+"""Entries that are left when the next page is read,"""
+
+LONG = 1 << 20
+"""unless they have more bytes than this. So many are fetched of parked entries, too, or one that has more."""
 
 TICK = 2.0
 """Seconds after which a member looks who the others are, at most."""
@@ -310,7 +313,7 @@ class Member:
 
     def on_read(self, lane: Lane, rows: Sequence[Any], batch: Batch) -> None:
         """The next entries of a lane."""
-        items = [Item(row[0], row[7], row[1], event(row, self._apart), row[6]) for row in rows]
+        items = [Item(row[0], row[7], row[1], event(row, self._apart), row[6], size=size(row)) for row in rows]
         self._share.on_read(lane, items, batch)
         if (lane.start.target is not None or lane.start == UNSEEN) and batch.after.target is None:
             self._lanes_due = True  # it goes on with the others
@@ -323,7 +326,7 @@ class Member:
     @property
     def has_enough(self) -> bool:
         """Whether it is not time yet to read on."""
-        return self._share.waiting > AHEAD
+        return self._share.waiting > AHEAD or self._share.waiting_bytes > LONG
 
     def on_gap(self, gap: Gap) -> None:
         """Something may have been missed. If history was rewritten, what the database says about the group belongs to
@@ -334,15 +337,17 @@ class Member:
             self.wake()
 
     async def _fetch_due(self, membership: Membership) -> None:
-        room = DUE - self._share.due
-        if room <= 0:
+        share = self._share
+        room, room_bytes, but = DUE - share.due, LONG - share.due_bytes, share.long_lines
+        if room <= 0 or room_bytes <= 0:
             self._due_at = monotonic() + FULL
             return
-        items, following = await membership.due(self._share.slots, self._share.known, room)
+        items, following = await membership.due(share.slots, share.known, room, room_bytes, but)
         self._to_come = following is not None
-        pause = FULL if len(items) >= room else 3600.0 if following is None else following
+        were_all = len(items) < room and sum(item.size for item in items) < room_bytes and not but
+        pause = FULL if not were_all else 3600.0 if following is None else following
         self._due_at = monotonic() + pause
-        self._share.on_due(items)
+        share.on_due(items)
 
     # -- writing down
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pgpubsub.core.position import stream_id
 from pgpubsub.core.slots import Item, Place, Write
+from pgpubsub.drivers.arrays import Column
 from pgpubsub.errors import ConnectionLost
 from pgpubsub.groups.claims import Apart
 from pgpubsub.groups.doubts import Doubt
@@ -138,13 +139,21 @@ class Membership:
         blocked = await self._rows(self._statements.blocked, slots=slots)
         return Taken([(number, place_of(*place)) for number, *place in rows], [key for (key,) in blocked])
 
-    async def due(self, slots: Iterable[int], known: Iterable[int], most: int) -> Due:
-        """Parked entries that are due in these slots, at most so many, except those that are known."""
+    async def due(
+        self, slots: Iterable[int], known: Iterable[int], most: int, most_bytes: int, but: Iterable[str]
+    ) -> Due:
+        """Parked entries that are due in these slots, except those that are known, and those of some keys: at most so
+        many, and about so many bytes, but one at least."""
         *rows, following = await self._rows(
-            self._statements.due, slots=as_array(slots), known=as_array(known), rows=most
+            self._statements.due,
+            slots=as_array(slots),
+            known=as_array(known),
+            rows=most,
+            bytes=most_bytes,
+            but=Column("text", list(but)),
         )
         items = [
-            Item(row[0], row[7], row[1], event(row, self._apart), 0, row[8], row[9], parked=True)
+            Item(row[0], row[7], row[1], event(row, self._apart), 0, row[8], row[9], parked=True, size=row[10])
             for row in sorted(rows, key=lambda row: int(row[0]))
         ]
         return Due(items, None if following[8] is None else following[8] / 1000)
@@ -181,7 +190,10 @@ class Membership:
         return rows[0] if rows else None
 
     async def _rows(self, statement: str, **parameters: Any) -> list[Any]:
-        named = {name: None if value is None else str(value) for name, value in parameters.items()}
+        named = {
+            name: value if value is None or isinstance(value, Column) else str(value)
+            for name, value in parameters.items()
+        }
         return await self._run(statement, {"group": str(self._group), **named})
 
     async def _run(self, statement: str, parameters: Mapping[str, Any], most: float | None = None) -> list[Any]:

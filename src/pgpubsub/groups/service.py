@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypedDict
 
@@ -12,6 +12,7 @@ from pgpubsub.core.position import BEGINNING, Start
 from pgpubsub.core.timeouts import FOR_EVER, check_seconds
 from pgpubsub.errors import NotLive, SubscriptionClosed, again
 from pgpubsub.events import Gap
+from pgpubsub.groups.handlers import check_on_gap
 from pgpubsub.groups.inbox import ClaimInbox
 from pgpubsub.groups.member import Member, Settings
 from pgpubsub.hubs.engine import Engine
@@ -20,7 +21,7 @@ from pgpubsub.randomness import spread
 from pgpubsub.streams.description import Description
 from pgpubsub.streams.service import Streams
 
-__all__ = ["Backoff", "GroupOptions", "begin", "check_concurrency", "check_group", "settings"]
+__all__ = ["Backoff", "GroupOptions", "begin", "check_concurrency", "check_group", "check_number", "settings"]
 
 Backoff = float | Callable[[int], float]
 """Seconds from one attempt to the next, or a function that returns them, given how many attempts there were."""
@@ -40,6 +41,12 @@ class GroupOptions(TypedDict, total=False):
     on_gap: Callable[[Gap], object] | None
 
 
+CALLS: Mapping[str, Sequence[str]] = {
+    "consume": ("batch", *GroupOptions.__annotations__),
+    "process": ("concurrency", "batch", *GroupOptions.__annotations__),
+}
+"""What can be given by name, beside the group and the handler."""
+
 LONGEST_LEASE = 86400.0
 
 LONGEST = 300.0
@@ -50,10 +57,25 @@ MOST = 100_000
 
 
 def settings(
+    call: str, description: Description[Any], group: str, batch: int | None, options: GroupOptions
+) -> Settings:
+    """Check what a consumer is asked for, in a call of `consume` or `process`.
+
+    Raises:
+        TypeError, ValueError: it is not possible.
+        PositionError: `start` is no position of the stream.
+    """
+    for name in options:
+        if name not in CALLS[call]:
+            raise TypeError(f"{call}() takes no argument {name!r}, but these: {', '.join(CALLS[call])}")
+    return _settings(description, group, batch, **options)
+
+
+def _settings(
     description: Description[Any],
     group: str,
+    batch: int | None,
     *,
-    batch: int | None = None,
     follow: bool = True,
     attempts: int = 5,
     backoff: Backoff | None = None,
@@ -61,21 +83,15 @@ def settings(
     start: str | Start = BEGINNING,
     on_gap: Callable[[Gap], object] | None = None,
 ) -> Settings:
-    """Check what a consumer is asked for.
-
-    Raises:
-        TypeError, ValueError: it is not possible.
-        PositionError: `start` is no position of the stream.
-    """
     check_group(group)
-    _check_number("batch", 1 if batch is None else batch, MOST)
-    _check_number("attempts", attempts, 1 << 30)
+    check_number("batch", 1 if batch is None else batch, MOST)
+    check_number("attempts", attempts, 1 << 30)
     check_seconds("lease", lease)
     if lease > LONGEST_LEASE:
         raise ValueError(f"lease is at most a day: so long may nobody take over what a dead member has, not {lease!r}")
     delays = _checked(backoff) if callable(backoff) else _exponential if backoff is None else _constant(backoff)
-    if on_gap is not None and not callable(on_gap):
-        raise TypeError(f"on_gap is a function that takes a Gap, not {type(on_gap).__name__}")
+    if on_gap is not None:
+        check_on_gap(on_gap)
 
     def tell(gap: Gap) -> None:
         logger.warning(
@@ -125,10 +141,11 @@ def _constant(seconds: float) -> Callable[[int], float]:
 
 def check_concurrency(concurrency: int) -> None:
     """Raise unless so many entries can be handled at the same time."""
-    _check_number("concurrency", concurrency, 10_000)
+    check_number("concurrency", concurrency, 10_000)
 
 
-def _check_number(name: str, number: Any, most: int) -> None:
+def check_number(name: str, number: Any, most: int) -> None:
+    """Raise unless `number` is one from 1 to `most`."""
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"{name} is a number, not {number!r}")
     if not 1 <= number <= most:

@@ -10,7 +10,7 @@ from pgpubsub.core.position import Covered
 from pgpubsub.core.slots import Place, Write
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.drivers.arrays import Column
-from pgpubsub.streams.statements import Statements, as_array
+from pgpubsub.streams.statements import SIZE, Statements, as_array
 
 __all__ = [
     "GroupStatements",
@@ -100,21 +100,34 @@ class GroupStatements:
 
     @cached_property
     def due(self) -> str:
-        """Entries that are due, as `Statements.look` has them, then slot, attempts and together. Those that are `known`
-        are left out. At last a row without id that has, as `attempts`, the milliseconds until the next one."""
+        """Entries that are due, as `Statements.look` has them, then slot, attempts, together and size: about as many
+        `bytes` as are given, and one at least. Those that are `known` are left out, and those of keys in `but`. At last
+        a row without id that has, as `attempts`, the milliseconds until the next one."""
         return f"""
-        (SELECT id, key, payload, payload_bytes, headers::text, appended_at, 0 AS xid, slot, attempts, together
-           FROM {self._in}.parked
-          WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
-            AND due_at <= statement_timestamp() AND id <> ALL (%(known)s::bigint[])
-          ORDER BY due_at, id LIMIT %(rows)s::bigint)
+        (SELECT id, key, payload, payload_bytes, headers::text, appended_at, 0 AS xid, slot, attempts, together, size
+           FROM (
+             SELECT *, sum(size) OVER (ORDER BY due_at, id ROWS UNBOUNDED PRECEDING) - size AS size_before
+               FROM (
+                 SELECT one.*, {SIZE} AS size
+                   FROM unnest(%(slots)s::smallint[]) AS its (slot)
+                  CROSS JOIN LATERAL (
+                    SELECT * FROM {self._in}.parked
+                     WHERE consumer_group = %(group)s::bigint AND slot = its.slot
+                       AND due_at <= statement_timestamp() AND id <> ALL (%(known)s::bigint[])
+                       AND (key IS NULL OR key <> ALL (%(but)s::text[]))
+                     ORDER BY due_at, id LIMIT %(rows)s::bigint) AS one
+                  ORDER BY due_at, id LIMIT %(rows)s::bigint) AS found) AS due
+          WHERE size_before < %(bytes)s::bigint)
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-               ceil(1000 * extract(epoch FROM min(due_at) - statement_timestamp()))::int, NULL
-          FROM {self._in}.parked
-         WHERE consumer_group = %(group)s::bigint AND slot = ANY (%(slots)s::smallint[])
-           AND due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day'
-           AND id <> ALL (%(known)s::bigint[])
+               ceil(1000 * extract(epoch FROM min(following.due_at) - statement_timestamp()))::int, NULL, NULL
+          FROM unnest(%(slots)s::smallint[]) AS its (slot)
+         CROSS JOIN LATERAL (
+           SELECT due_at FROM {self._in}.parked
+            WHERE consumer_group = %(group)s::bigint AND slot = its.slot
+              AND due_at > statement_timestamp() AND due_at < statement_timestamp() + interval '1 day'
+              AND id <> ALL (%(known)s::bigint[])
+            ORDER BY due_at LIMIT 1) AS following
         """
 
     @cached_property

@@ -96,6 +96,10 @@ BEGIN
         CREATE INDEX parked_line ON {schema}.parked (consumer_group, pg_catalog.hashtextextended(key, 0), id)
             WHERE key IS NOT NULL AND dead_at IS NULL;
     END IF;
+    IF pg_catalog.to_regclass({parked_due_line_literal}) IS NULL THEN
+        CREATE INDEX parked_due_line ON {schema}.parked (consumer_group, pg_catalog.hashtextextended(key, 0))
+            WHERE key IS NOT NULL AND due_at IS NOT NULL;
+    END IF;
     IF pg_catalog.to_regclass({parked_dead_literal}) IS NULL THEN
         CREATE INDEX parked_dead ON {schema}.parked (consumer_group, id) WHERE dead_at IS NOT NULL;
     END IF;
@@ -143,7 +147,13 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
          WHERE parked.consumer_group = $1 AND parked.id = due.id AND parked.due_at IS DISTINCT FROM due.due_at),
     not_yet AS (
         UPDATE {schema}.parked SET due_at = NULL
-         WHERE consumer_group = $1 AND due_at IS NOT NULL AND key = ANY ($2) AND id NOT IN (SELECT id FROM due))
+         WHERE consumer_group = $1 AND id IN (
+            SELECT one.id FROM (SELECT DISTINCT unnest($2) AS key) AS given
+             CROSS JOIN LATERAL (  -- by parked_due_line: of the group many may be due, and of the key many wait
+                SELECT id FROM {schema}.parked
+                 WHERE consumer_group = $1 AND hashtextextended(key, 0) = hashtextextended(given.key, 0)
+                   AND key = given.key AND due_at IS NOT NULL OFFSET 0) AS one
+            EXCEPT SELECT id FROM due))
     SELECT coalesce(array_agg(key), '{}') FROM line WHERE place = 1
 $body$;
 

@@ -11,7 +11,7 @@ from pgpubsub.core.position import Position
 from pgpubsub.core.reading import Batch
 from pgpubsub.events import Gap, Notify
 from pgpubsub.hubs.mailbox import Decoders, Mailbox
-from pgpubsub.streams.rows import event
+from pgpubsub.streams.rows import event, size
 
 __all__ = ["Hinted", "Inbox"]
 
@@ -80,5 +80,4 @@ class Inbox(Hinted):
     def on_read(self, rows: Sequence[Any], batch: Batch) -> None:
         """Put in the entries that were read."""
         if rows:
-            size = sum([len(text or data or "") + len(headers or "") for _, _, text, data, headers, *_ in rows])
-            self.deliver([event(row, batch) for row in rows], size)
+            self.deliver([event(row, batch) for row in rows], sum([size(row) for row in rows]))

@@ -7,7 +7,7 @@ from typing import Any
 from pgpubsub.core.headers import read_json
 from pgpubsub.events import Entry, Places, Undecodable
 
-__all__ = ["event"]
+__all__ = ["event", "size"]
 
 
 def event(row: Any, places: Places) -> Entry[Any] | Undecodable:
@@ -20,3 +20,9 @@ def event(row: Any, places: Places) -> Entry[Any] | Undecodable:
         return Entry(id, key, payload, read_json(headers), appended_at, places, xid)
     except ValueError as error:  # which PostgreSQL's JSON allows: long and large numbers, deep nesting
         return Undecodable(Entry(id, key, payload, None, appended_at, places, xid), error)
+
+
+def size(row: Any) -> int:
+    """About how many bytes it takes."""
+    _, _, text, data, headers, *_ = row
+    return len(text or data or "") + len(headers or "")

@@ -20,7 +20,7 @@ from psycopg.adapt import Transformer
 
 from pgpubsub.drivers.arrays import Column, Question
 from pgpubsub.drivers.interface import is_read_only_by_default
-from pgpubsub.drivers.psycopg3_dial import CHECK_INTERVAL, CHECK_OFTEN
+from pgpubsub.drivers.psycopg3_dial import CHECK_INTERVAL, CHECK_OFTEN, SESSION_SETTINGS
 from pgpubsub.drivers.psycopg3_loop import Outcome, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionLost, PubSubError
 from pgpubsub.streams.installation import check_version, not_installed
@@ -32,9 +32,13 @@ AT_HOME = 1.0
 """Seconds for which it is known whose history a server has."""
 
 WHO_ARE_YOU = """
-SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_postmaster_start_time(), pg_catalog.inet_server_addr(),
-       pg_catalog.inet_server_port()
+SELECT pg_catalog.pg_backend_pid(), extract(epoch FROM pg_catalog.pg_postmaster_start_time()),
+       pg_catalog.inet_server_addr(), pg_catalog.inet_server_port()
 """
+"""A time would be written in the role's style, of which psycopg reads ISO alone."""
+
+ISO = "SELECT pg_catalog.set_config('datestyle', 'ISO', false)"
+"""PgBouncer remembers that for whoever said it, and tells others nothing of it."""
 
 SETTINGS = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog', false),
@@ -42,6 +46,7 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog', false),
        pg_catalog.set_config('lock_timeout', '1s', false),
        pg_catalog.set_config('jit', 'off', false),
        pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', false),
+       pg_catalog.set_config('array_nulls', 'on', false),
        pg_catalog.set_config('enable_seqscan', 'off', false)
 """
 """A statement's snapshot is what a position is made of, so each needs one of its own. Nobody is to wait for long
@@ -203,7 +208,10 @@ async def session_on(conn: psycopg.AsyncConnection[Any]) -> Session:
         row = await (await conn.execute(WHO_ARE_YOU)).fetchone()
         assert row is not None
         pid, *server = row
+        if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
+            await conn.execute(ISO)
         if pid == conn.info.backend_pid:  # what is pooled belongs to others too
+            await conn.execute(SESSION_SETTINGS)
             await conn.execute(SETTINGS)
     if pid == conn.info.backend_pid:
         with suppress(psycopg.Error):  # where the server's system cannot do that

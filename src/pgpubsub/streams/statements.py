@@ -15,7 +15,7 @@ from functools import cached_property
 
 from pgpubsub.core.sql import quote_identifier
 
-__all__ = ["Statements", "as_array"]
+__all__ = ["SIZE", "Statements", "as_array"]
 
 COLUMNS = "id, key, payload, payload_bytes, headers, appended_at"
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pgpubsub.drivers.borrowed import run
 from pgpubsub.errors import PubSubError, SubscriptionClosed
 from pgpubsub.groups.claims import Claim
-from pgpubsub.groups.connections import Connections
+from pgpubsub.groups.connections import Connections, check_open
+from pgpubsub.groups.handlers import check_handler, check_result, is_asynchronous
 from pgpubsub.groups.handling import (
     Delivered,
     DeliveredBatch,
@@ -140,6 +141,7 @@ class _InHand(InHand):
                 stack.push(transaction)
                 with self._claim.within_transaction():
                     yield conn
+                check_open(conn)
                 statement = acknowledgement(self._consumer._description.schema, self._claim, bounded=True)
                 said = noted_in(run(conn, statement, ""))
             if said is None:
@@ -299,7 +301,8 @@ class Consumer(Receiver[Handed]):
 
     def _process(self, handler: Callable[[Any], Any], concurrency: int) -> None:
         """Have `handler` called for each entry, until the end or a SIGTERM."""
-        if inspect.iscoroutinefunction(handler):
+        check_handler(handler)
+        if is_asynchronous(handler):
             raise TypeError(f"{handler!r} is a coroutine function, which has to be awaited: use an AsyncHub")
         with self:
             member = self._joined()
@@ -317,6 +320,7 @@ class Consumer(Receiver[Handed]):
                 if inspect.iscoroutine(result):
                     result.close()
                     raise TypeError("the handler has returned a coroutine, which has to be awaited: use an AsyncHub")
+                check_result(result)
 
 
 class _Work:

@@ -180,7 +180,7 @@ class Stream(Generic[T]):
         17
         18
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("consume", self._description, group, batch, options)
         return Consumer(
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
         )
@@ -235,8 +235,11 @@ class Stream(Generic[T]):
             handler: gets an entry, or with `batch` a list of them.
             concurrency: how many are handled at the same time, at most: in the calling thread, and others.
             batch, follow, attempts, backoff, lease, start, on_gap: as for `consume`.
+
+        Raises:
+            TypeError: `handler` is no function, or has `yield` in it. And what `consume` raises.
         """
-        given = settings(self._description, group, batch=batch, **options)
+        given = settings("process", self._description, group, batch, options)
         check_concurrency(concurrency)
         consumer = Consumer[Any](
             self._hub, self._hub._engine, self._streams, self._description, given, batches=batch is not None
@@ -258,6 +261,7 @@ class Stream(Generic[T]):
             limit: how many to return at most.
 
         Raises:
+            TypeError, ValueError: `limit` is no such number.
             PubSubError: there is no such group.
         """
         return self._hub._running_thread().call(self._groups.dead, group, limit)
@@ -270,6 +274,7 @@ class Stream(Generic[T]):
             ids: of the entries; None: all dead letters of the group.
 
         Raises:
+            TypeError, ValueError: `ids` are none.
             PubSubError: there is no such group.
         """
         return self._hub._running_thread().call(self._groups.redrive, group, ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Required, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, Required, TypedDict, Unpack, get_args
 
 from pgpubsub.channel import Channel, name_of
 from pgpubsub.core.entries import check_schema, check_stream
@@ -96,7 +96,22 @@ class Wanted(NamedTuple):
         return json.dumps(self.settings, sort_keys=True, ensure_ascii=False)
 
 
-def wanted(
+def wanted(table: tuple[str, str] | str, **options: Unpack[Options]) -> Wanted:
+    """Check what `install` is asked for.
+
+    Raises:
+        TypeError, ValueError: it is not possible.
+    """
+    names = Options.__annotations__
+    for name in options:
+        if name not in names:
+            raise TypeError(f"a trigger has no option {name!r}: it takes {', '.join(names)}")
+    if "to" not in options:
+        raise TypeError("a trigger tells changes to somebody: give it to=, a channel's name for example")
+    return _wanted(table, **options)
+
+
+def _wanted(
     table: tuple[str, str] | str,
     *,
     to: Any,
@@ -109,11 +124,6 @@ def wanted(
     name: str | None = None,
     definer: bool = False,
 ) -> Wanted:
-    """Check what `install` is asked for.
-
-    Raises:
-        TypeError, ValueError: it is not possible.
-    """
     events = _checked_events(on)
     if level not in get_args(Level):
         raise ValueError(f"level is 'row' or 'statement', not {level!r}")
