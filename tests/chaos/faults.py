@@ -20,6 +20,7 @@ from tests.chaos.clock import Clock
 from tests.chaos.pair import fetch
 from tests.chaos.plan import Kind
 from tests.system.processes import is_worker, limit_descriptors, with_children
+from tests.system.streams import connect, until
 
 __all__ = ["FAULTS", "Stage", "impossible"]
 
@@ -145,8 +146,11 @@ def stop_listeners(stage: Stage, chance: Random) -> Iterator[None]:
 @fault(2, exclusive="server")
 def kill_backend(stage: Stage, chance: Random) -> Iterator[None]:
     """A server process is killed, whereupon the server ends all others and recovers."""
-    send(one_of(ask(stage.arena, BACKENDS), chance), signal.SIGKILL)
+    with suppress(psycopg.OperationalError), connect(stage.arena.pair.primary.dsn()) as bystander:
+        send(one_of(ask(stage.arena, BACKENDS), chance), signal.SIGKILL)
+        bystander.execute("SELECT pg_sleep(60)")  # until the server has noticed
     yield
+    until(lambda: ask(stage.arena, "SELECT 1"), "the server")
 
 
 @fault(3, (0.3, 2.5), exclusive="server", delays=True)
