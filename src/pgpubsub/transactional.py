@@ -5,6 +5,8 @@ Nothing is begun, committed or rolled back here, and no connection is opened, ke
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -16,6 +18,7 @@ from pgpubsub.core.headers import Headers
 from pgpubsub.drivers.borrowed import Statement, run, run_async
 from pgpubsub.drivers.interface import parameters
 from pgpubsub.randomness import new_message_id
+from pgpubsub.streams.installation import how_to_install, missing_schema
 
 __all__ = ["append", "append_async", "notify", "notify_async"]
 
@@ -159,8 +162,8 @@ def append(
         PayloadTooLarge: it is longer than `max_payload`; a `PayloadError`.
         TypeError: something is of another type. ValueError: the name is not possible.
         UnsupportedConnection: `conn` is something else, or asynchronous; the message says what to do. A `TypeError`.
-        Exception: what the driver or framework raises, unchanged, such as psycopg's `UndefinedFunction` where streams
-            are not installed.
+        Exception: what the driver or framework raises, unchanged, such as psycopg's `InvalidSchemaName` where streams
+            are not installed. There it has a note that says what to do.
 
     >>> import psycopg
     >>> with psycopg.connect(dsn) as conn, pgpubsub.Hub(dsn) as hub:
@@ -173,7 +176,8 @@ def append(
     (None, True, '17', {'by': 'shop'})
     """
     statement = _insertion(stream, value, key, headers, idempotency_key, schema, max_payload)
-    id: int = run(conn, statement, "use await pgpubsub.append_async()")
+    with _advising(schema):
+        id: int = run(conn, statement, "use await pgpubsub.append_async()")
     return id
 
 
@@ -195,8 +199,22 @@ async def append_async(
         stream, value, key, headers, idempotency_key, schema, max_payload: as in `append`, and so are the errors.
     """
     statement = _insertion(stream, value, key, headers, idempotency_key, schema, max_payload)
-    id: int = await run_async(conn, statement, "use pgpubsub.append()")
+    with _advising(schema):
+        id: int = await run_async(conn, statement, "use pgpubsub.append()")
     return id
+
+
+@contextmanager
+def _advising(schema: str) -> Iterator[None]:
+    """Errors stay what the driver or framework makes of them, with a note on what to do where streams are missing."""
+    try:
+        yield
+    except Exception as error:
+        for cause in (error, getattr(error, "orig", None), error.__cause__):  # SQLAlchemy and Django wrap the driver's
+            if missing_schema(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)):
+                error.add_note(how_to_install(schema))
+                break
+        raise
 
 
 def _insertion(

@@ -490,6 +490,37 @@ def test_it_belongs_to_the_loop_that_it_was_first_used_in(dsn: str, new_channel:
         home.run(hub.close())
 
 
+def test_when_its_loop_has_ended_it_says_so(dsn: str, channel: str) -> None:
+    hub = AsyncHub(dsn)
+    asyncio.run(hub.notify(channel))
+    for call in (lambda: hub.notify(channel), hub.__aenter__, hub.subscribe(channel).__aenter__):
+        with asyncio.Runner() as runner, pytest.raises(ConcurrentUse, match="belongs to an event loop that has ended"):
+            runner.run(call())
+
+
+def test_closing_a_subscription_elsewhere_is_an_error_and_changes_nothing(
+    run: Run, dsn: str, installed: str, channel: str
+) -> None:
+    """Who waits for it would not be woken."""
+
+    async def main() -> None:
+        async with AsyncHub(dsn) as hub:
+            stream = hub.stream(channel, str)
+            for events in (hub.subscribe(channel), stream.read(), stream.consume("billing")):
+                async with events:
+                    waiting = asyncio.ensure_future(events.get())
+                    await asyncio.sleep(0)
+                    with pytest.raises(ConcurrentUse, match="belongs to the event loop in which it was first used"):
+                        await asyncio.to_thread(events.close)
+                    assert not waiting.done()
+                    events.close()
+                    with pytest.raises(SubscriptionClosed):
+                        await waiting
+                    await asyncio.to_thread(events.close)
+
+    run(main())
+
+
 def test_it_may_be_made_without_a_loop(run: Run, dsn: str, channel: str) -> None:
     hub = AsyncHub(dsn)
     events = hub.subscribe(channel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -506,6 +507,16 @@ def test_many_threads_that_use_it_first_make_one(dsn: str, channel: str) -> None
 def use_at_once(hub: Hub, channel: str, barrier: threading.Barrier) -> None:
     barrier.wait(10)
     hub.notify(channel)
+
+
+def test_timeouts_may_be_longer_than_any_wait(dsn: str, other: PubSub, channel: str) -> None:
+    with contextlib.closing(Hub(dsn)) as hub, hub.subscribe(channel) as events:
+        for timeout in (1e10, math.inf):
+            waiting = Worker(partial(events.get, timeout=timeout))
+            other.notify(channel, "17")
+            assert getattr(waiting.outcome(), "payload", None) == "17"
+        hub.wait_until_live(math.inf)
+        hub.close(math.inf)
 
 
 def test_when_its_thread_is_ended_all_who_wait_are_told(dsn: str, admin: Admin, channel: str) -> None:

@@ -88,6 +88,27 @@ def test_a_deaf_connection_is_found_by_the_heartbeat() -> None:
     asyncio.run(main())
 
 
+def test_a_large_batch_does_not_overflow_a_subscriber_that_keeps_up() -> None:
+    async def main() -> list[object]:
+        async with MemoryServer().async_hub() as hub, hub.subscribe("a") as events:
+            sent = asyncio.ensure_future(hub.notify_many([("a", str(number)) for number in range(5000)]))
+            received = [comparable(await events.get(timeout=30)) for _ in range(5000)]
+            await sent
+            return received
+
+    assert asyncio.run(main()) == [("a", str(number)) for number in range(5000)]
+
+
+def test_what_was_sent_before_the_server_stopped_is_delivered() -> None:
+    server = MemoryServer()
+    with server.hub() as hub, hub.subscribe("a", capacity=5000) as events:
+        hub.notify_many([("a", str(number)) for number in range(2000)])
+        server.restart()
+        received = [comparable(events.get(timeout=30)) for _ in range(2001)]
+        assert received[:2000] == [("a", str(number)) for number in range(2000)]
+        assert received[2000] == (GapReason.CONNECTION_LOST, ("a",), None)
+
+
 def test_hubs_of_one_server_hear_each_other_and_those_of_two_do_not() -> None:
     one, other = MemoryServer(), MemoryServer()
     with (

@@ -437,6 +437,14 @@ def test_autocommit_that_was_turned_off_is_noticed(connect_raw: Callable[[str], 
         pubsub.listen("another")
 
 
+@pytest.mark.parametrize("brought", BROUGHT)
+def test_a_connection_that_is_closed_is_lost(connect_raw: Callable[[str], Any], brought: str) -> None:
+    conn = connect_raw(brought)
+    conn.close()
+    with pytest.raises(ConnectionLost, match="the connection to PostgreSQL is lost: it is closed"):
+        PubSub(conn)
+
+
 def test_pipeline_mode_is_refused(connect_raw: Callable[[str], Any]) -> None:
     conn = connect_raw("psycopg3")
     with conn.pipeline(), pytest.raises(ConnectionUnusable, match=r"pipeline mode: leave its pipeline\(\) block"):

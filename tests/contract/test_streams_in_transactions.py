@@ -204,6 +204,16 @@ def test_the_wrong_kind_of_connection_is_told_what_to_do(installed: str, admin: 
         pgpubsub.append(installed, channel, "17")
 
 
+def test_where_streams_are_not_installed_the_error_has_a_note(owner: Owner, append: Append, channel: str) -> None:
+    with pytest.raises(Exception, match="nowhere") as caught, owner.transaction():
+        append(channel, "17", schema="nowhere")
+    errors = [error for error in (caught.value, caught.value.__cause__) if error is not None]
+    (note,) = {note for error in errors for note in getattr(error, "__notes__", [])}
+    assert note == (
+        "there are no streams in schema 'nowhere' of this database: run pgpubsub.streams.install(conn, 'nowhere') once"
+    )
+
+
 # -- in SQL
 
 

@@ -95,6 +95,13 @@ def test_a_malformed_dsn_says_so(dsn_: str, keywords: dict[str, Any]) -> None:
         pgpubsub.connect(5)  # type: ignore[arg-type]
 
 
+def test_a_string_of_sqlalchemys_says_what_to_leave_out() -> None:
+    for connect in (pgpubsub.connect, pgpubsub.Hub):
+        with pytest.raises(ConninfoError, match=r"libpq takes postgresql://.*: leave out '\+psycopg'") as caught:
+            connect("postgresql+psycopg://me:secret@db/x")
+        assert "secret" not in str(caught.value)
+
+
 def test_an_unknown_database_raises_at_once(dsn: str) -> None:
     started = time.monotonic()
     with pytest.raises(ConnectionFailed, match='database "nowhere" does not exist') as caught:

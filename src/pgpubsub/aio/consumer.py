@@ -228,6 +228,7 @@ class AsyncConsumer(AsyncReceiver[Handed]):
 
     def close(self) -> None:
         """Leave the group. What is in hand, and not settled, comes again at once. May be repeated. Does not wait."""
+        self._mailbox.check_thread()
         self._engine.leave(self._inbox, SubscriptionClosed("the consumer was closed"))
         self._connections.close()
 

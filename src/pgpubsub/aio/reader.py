@@ -71,4 +71,5 @@ class AsyncReader(AsyncReceiver[Event]):
 
     def close(self) -> None:
         """End the reading, and drop what is buffered. May be repeated. Does not wait."""
+        self._mailbox.check_thread()
         self._streams.leave(self._inbox, SubscriptionClosed("the reader was closed"))

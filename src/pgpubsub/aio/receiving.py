@@ -30,6 +30,7 @@ class AsyncMailbox(Mailbox):
     def __init__(self, buffer: Buffer | Pages, types: Decoders) -> None:
         super().__init__(buffer, types)
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self, count: int | None) -> None:
         while self._waiting and count != 0:
@@ -45,9 +46,10 @@ class AsyncMailbox(Mailbox):
 
     async def changed(self) -> None:
         """Wait until something was put in, or the end came."""
-        if asyncio.get_running_loop() is not self._loop:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
             raise ConcurrentUse(OTHER_LOOP)
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiting.append(waiter)
         try:
             await waiter
@@ -57,6 +59,12 @@ class AsyncMailbox(Mailbox):
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             raise
+
+    def check_thread(self) -> None:
+        """Raise if its loop runs, and this is another thread: who waits there would not be woken."""
+        loop = self._loop
+        if self.closed is None and loop is not None and loop.is_running() and asyncio._get_running_loop() is not loop:
+            raise ConcurrentUse(OTHER_LOOP)
 
     def decoded(self, event: Any) -> Any:
         """What was taken out, as the subscriber gets it. It is put back when that is interrupted."""
@@ -88,7 +96,11 @@ class AsyncReceiver(Generic[Event]):
         self.close()
 
     def close(self) -> None:
-        """Deliver nothing more, and drop what is buffered. May be repeated. Does not wait."""
+        """Deliver nothing more, and drop what is buffered. May be repeated. Does not wait.
+
+        Raises:
+            ConcurrentUse: called outside of its event loop while that runs, such as from another thread.
+        """
         raise NotImplementedError
 
     def __aiter__(self) -> Self:

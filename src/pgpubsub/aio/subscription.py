@@ -75,4 +75,5 @@ class AsyncSubscription(AsyncReceiver[Event]):
 
     def close(self) -> None:
         """Unsubscribe from everything and drop what is buffered. May be repeated. Does not wait."""
+        self._mailbox.check_thread()
         self._engine.leave(self._mailbox, SubscriptionClosed("the subscription was closed"))

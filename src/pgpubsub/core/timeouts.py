@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, overload
 
 __all__ = ["check_seconds", "check_timeout"]
 
@@ -24,6 +24,12 @@ def check_seconds(name: str, seconds: Any) -> None:
         raise ValueError(f"{name} is a positive number of seconds, not {seconds!r}")
 
 
+@overload
+def check_timeout(timeout: None) -> None: ...
+@overload
+def check_timeout(timeout: float) -> float: ...
+@overload
+def check_timeout(timeout: Any) -> float | None: ...
 def check_timeout(timeout: Any) -> float | None:
     """Return a usable time-out: seconds, or None for no limit.
 

@@ -208,8 +208,8 @@ def statement_error(
         if standby not in ("off", b"off"):
             return in_recovery(f"{what}: {words}", sqlstate=sqlstate)
         words += (
-            "; the server is a primary, and default_transaction_read_only is on: turn it off for this role and database,"
-            " or in the connection string (options='-c default_transaction_read_only=off')"
+            "; the server is a primary, and default_transaction_read_only is on: turn it off for this role and"
+            " database, or in the connection string (options='-c default_transaction_read_only=off')"
         )
     return ServerRefused(f"the server refused {what}: {words}", sqlstate=sqlstate)
 

@@ -30,9 +30,11 @@ class Psycopg2Connection:
     database_error: type[Exception] = psycopg2.DatabaseError
 
     def __init__(self, conn: Any) -> None:
+        if conn.closed:
+            raise ConnectionLost(f"{LOST}: it is closed")
         self.raw = conn
         self.records: Records = []
-        self.backend_pid: int = 0 if conn.closed else conn.get_backend_pid()
+        self.backend_pid: int = conn.get_backend_pid()
 
     def attach(self) -> None:
         if not isinstance(self.raw.notifies, list):  # its user may have put any other collection there

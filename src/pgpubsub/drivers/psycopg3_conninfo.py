@@ -59,6 +59,10 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_
         raise TypeError(f"dsn is a str, not {type(dsn).__name__}; to use an open connection: PubSub(connection)")
     if any("\0" in str(text) for text in (dsn or "", *given.values())):
         raise ConninfoError("invalid connection string or keyword: it contains NUL, behind which libpq reads nothing")
+    if found := re.match(r"\s*\w+(\+\w+)://", dsn or ""):
+        raise ConninfoError(
+            f"libpq takes postgresql://..., without the name of a driver, as SQLAlchemy has it: leave out {found[1]!r}"
+        )
     try:
         conninfo = make_conninfo(dsn or "", **given)
     except (psycopg.ProgrammingError, UnicodeEncodeError) as error:

@@ -43,6 +43,8 @@ HEARTBEAT_CHANNEL = "pgpubsub.heartbeat"
 
 OTHER_LOOP = "this hub belongs to the event loop in which it was first used: make one for this loop"
 
+ENDED_LOOP = "this hub belongs to an event loop that has ended: make one for each, in the same asyncio.run()"
+
 
 class Part(Protocol):
     """Something that a hub has beside notifications, and that lives and ends with it."""
@@ -308,6 +310,8 @@ class Engine:
 
     def start(self) -> None:
         """Begin to connect, unless that has happened. Raise if it cannot be used, or not here."""
+        if self._loop is not None and self._loop.is_closed() and not (self._closed or self.disowned):
+            raise ConcurrentUse(ENDED_LOOP)
         self.check()
         loop = asyncio.get_running_loop()
         if self._loop is None:

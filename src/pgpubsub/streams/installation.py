@@ -148,9 +148,14 @@ def missing_schema(sqlstate: str | None) -> bool:
 
 def not_installed(schema: str, error: Exception) -> StreamsNotInstalled:
     """The error to raise when the server knows nothing of the schema, or of something in it."""
-    return StreamsNotInstalled(
+    return StreamsNotInstalled(f"{how_to_install(schema)} ({str(error).strip().splitlines()[0]})")
+
+
+def how_to_install(schema: str) -> str:
+    """What to do where streams are not installed."""
+    return (
         f"there are no streams in schema {schema!r} of this database: run"
-        f" pgpubsub.streams.install({_arguments(schema)}) once ({str(error).strip().splitlines()[0]})"
+        f" pgpubsub.streams.install({_arguments(schema)}) once"
     )
 
 

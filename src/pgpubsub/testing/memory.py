@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from pgpubsub.aio import AsyncHub
@@ -23,6 +25,7 @@ from pgpubsub.core.registry import Changes
 from pgpubsub.core.sql import PAYLOAD_LIMIT
 from pgpubsub.drivers.arrays import Question
 from pgpubsub.drivers.interface import Answer
+from pgpubsub.drivers.psycopg3_wire import IN_ONE_TURN
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, PubSubError
 from pgpubsub.events import Notify
 from pgpubsub.hubs.engine import Engine
@@ -90,7 +93,7 @@ class MemoryServer:
         for connection in tuple(self._connections):
             heard = [event for event in events if event.channel in connection.channels]
             if heard and not connection.deaf:
-                connection.post(connection.on_events, heard)
+                connection.post(connection.take_in, heard)
 
     async def _connect(self) -> _MemoryConnection:
         await asyncio.sleep(0)
@@ -112,17 +115,18 @@ class _MemoryConnection:
         self.server_pid = pid
         self.channels: frozenset[str] = frozenset()
         self.deaf = False
-        self.on_events: Callable[[list[Notify]], None] = lambda events: None
+        self._arrived: deque[Notify] = deque()
+        self._on_events: Callable[[list[Notify]], None] = lambda events: None
         self._on_lost: Callable[[ConnectionLost], None] = lambda error: None
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
     def watch(self, on_events: Callable[[list[Notify]], None], on_lost: Callable[[ConnectionLost], None]) -> None:
-        self.on_events, self._on_lost = on_events, on_lost
+        self._on_events, self._on_lost = on_events, on_lost
 
     def read(self) -> None:
-        """Nothing is ever under way."""
+        self._hand_out(None)
 
     async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
         await self.ask(timeout)
@@ -163,7 +167,23 @@ class _MemoryConnection:
         with suppress(RuntimeError):  # that loop has ended
             self._loop.call_soon_threadsafe(lambda: None if self._closed else function(value))
 
+    def take_in(self, events: list[Notify]) -> None:
+        """In its loop: this has arrived, and is handed out as from a socket, so much in each turn."""
+        if not self._arrived:
+            self._loop.call_soon(self._hand_out, IN_ONE_TURN)
+        self._arrived += events
+
+    def _hand_out(self, limit: int | None) -> None:
+        events = list(islice(self._arrived, limit))
+        for _ in events:
+            self._arrived.popleft()
+        if limit is not None and self._arrived:
+            self._loop.call_soon(self._hand_out, limit)
+        if events and not self._closed:
+            self._on_events(events)
+
     def _end(self, error: ConnectionLost) -> None:
+        self._hand_out(None)
         self._closed = True
         self._on_lost(error)
 

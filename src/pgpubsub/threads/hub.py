@@ -372,7 +372,7 @@ class Hub:
         """Wait for what is still to be sent, at most `timeout` seconds, and close the connections. Every iteration
         ends when it has got what is buffered. May be repeated, and called from other threads and from signal handlers;
         does nothing in a forked child."""
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         self._closed = True
         thread = self._threads.get("")
         if thread is None:

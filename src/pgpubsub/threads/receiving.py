@@ -193,7 +193,7 @@ class Receiver(Generic[Event]):
             SubscriptionClosed: it, or its hub, is closed, or it was not entered.
             SubscriberTooSlow, GaveUp: as in an iteration.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         event: Event | Gap = self._open().get(None if timeout is None else monotonic() + timeout)
         return event
 
