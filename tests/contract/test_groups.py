@@ -754,6 +754,13 @@ def test_what_cannot_be_is_refused_at_once(stream: AnyStream, options: Any, erro
         consume(stream, **{"group": "billing", **options})
 
 
+def test_a_consumer_that_was_not_entered_says_what_to_do(stream: AnyStream) -> None:
+    with pytest.raises(
+        SubscriptionClosed, match=r"the consumer is not open: .* `with stream.consume\(...\) as consumer`"
+    ):
+        consume(stream, "billing").get_nowait()
+
+
 def test_a_consumer_that_was_closed_hands_out_nothing(stream: AnyStream) -> None:
     stream.append("a")
     with consume(stream, "billing") as consumer:

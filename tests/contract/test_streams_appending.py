@@ -27,6 +27,7 @@ from pgpubsub import (
     ServerRefused,
     Undecodable,
 )
+from pgpubsub.core.position import stream_id
 from pgpubsub.testing import TemporaryServer
 from tests.contract.faces import ASYNC_KINDS, PATIENCE, AnyHub, Covered, Worker, together
 from tests.contract.groups import consume
@@ -223,6 +224,20 @@ def test_options_that_are_not_possible_are_refused(
 class Order:
     id: int
     note: str = ""
+
+
+def test_a_stream_that_somebody_else_has_begun_in_vain_gets_its_name(
+    stream: AnyStream, installed: str, admin: Admin
+) -> None:
+    """Who appended meanwhile left that to them."""
+    with psycopg.connect(installed) as other:
+        pgpubsub.append(other, stream.name, "in vain")
+        stream.append("1")
+        other.rollback()
+    stream.append_many(["2", "3"])
+    found = admin.execute("SELECT id FROM pgpubsub.stream WHERE name = %s", [stream.name]).fetchall()
+    assert found == [(stream_id(stream.name),)]
+    assert payloads_of(admin, stream.name) == ["1", "2", "3"]
 
 
 def test_a_stream_may_have_a_type(hub: AnyHub, installed: str, channel: str, admin: Admin) -> None:

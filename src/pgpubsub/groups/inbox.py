@@ -106,6 +106,10 @@ class Makes:
 class ClaimInbox(Hinted):
     """A consumer's mailbox. To be mixed with one that somebody waits for."""
 
+    not_open = SubscriptionClosed(
+        "the consumer is not open: iterate it, or use it in a with statement, `with stream.consume(...) as consumer`"
+    )
+
     _waiting: deque[Any]
     on_channels: Callable[[Sequence[str]], object]
 

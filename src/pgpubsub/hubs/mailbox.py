@@ -32,11 +32,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-NOT_OPEN = SubscriptionClosed(
-    "the subscription is not open: use it in a with statement, `with hub.subscribe(...) as events`"
-)
-
-
 def buffer(
     capacity: int, capacity_bytes: int, overflow: Overflow, complete_until: Callable[[], datetime] = now
 ) -> Buffer:
@@ -68,13 +63,18 @@ class Mailbox:
 
     __slots__ = ("_opened", "buffer", "channels", "closed", "types")
 
+    not_open = SubscriptionClosed(
+        "the subscription is not open: use it in a with statement, `with hub.subscribe(...) as events`"
+    )
+    """Why nothing comes before it is entered."""
+
     def __init__(self, buffer: Buffer | Pages, types: Decoders) -> None:
         self.buffer: Any = buffer
         self.channels: set[str] = set()
         self.types = types
         """Of those events that are to be decoded. They are in the buffer as they came, and are decoded when they are
         handed over."""
-        self.closed: Exception | None = NOT_OPEN
+        self.closed: Exception | None = self.not_open
         """Why nothing more will come, when what is buffered has been taken."""
         self._opened = False
 
@@ -147,7 +147,7 @@ class Mailbox:
     def ended(self) -> bool:
         """Whether it was open and has come to a regular end, at which an iteration ends too."""
         return isinstance(self.closed, SubscriptionClosed) and not (
-            self.closed is NOT_OPEN or isinstance(self.closed, SubscriberTooSlow)
+            self.closed is self.not_open or isinstance(self.closed, SubscriberTooSlow)
         )
 
     def take(self) -> Any:

@@ -115,12 +115,13 @@ class Appending(Outbox[NewEntry]):
             self._append(connection, entries)
 
     def _append(self, connection: LoopConnection, entries: Sequence[NewEntry]) -> None:
-        questions = [self._insertion(entries)]
-        if new := {entry.name for entry in entries} - self._registered:
-            questions.insert(0, Question(self._statements.register, [Column("text", sorted(new))]))
+        new = sorted({entry.name for entry in entries} - self._registered)
+        questions = [self._insertion(entries, new)]
+        if new:
+            questions.insert(0, Question(self._statements.register, [Column("text", new)]))
         connection.answer(questions, partial(self._on_answered, entries, new))
 
-    def _insertion(self, entries: Sequence[NewEntry]) -> Question:
+    def _insertion(self, entries: Sequence[NewEntry], new: Sequence[str]) -> Question:
         columns = [
             Column("bigint", [entry.stream for entry in entries]),
             Column("text", [entry.key for entry in entries]),
@@ -128,17 +129,22 @@ class Appending(Outbox[NewEntry]):
             Column("bytea", [entry.data for entry in entries]),
             Column("text", [entry.headers for entry in entries]),
         ]
-        if entries[0].idempotency_key is None:
-            return Question(self._statements.append, columns)
-        columns.append(Column("text", [entry.idempotency_key for entry in entries]))
-        return Question(self._statements.append_once, columns)
+        once = entries[0].idempotency_key is not None
+        if once:
+            columns.append(Column("text", [entry.idempotency_key for entry in entries]))
+        if not new:
+            return Question(self._statements.append_once if once else self._statements.append, columns)
+        columns.append(Column("text", new))
+        return Question(self._statements.append_once_to_new if once else self._statements.append_to_new, columns)
 
-    def _on_answered(self, entries: Sequence[NewEntry], new: set[str], outcome: Answer | PubSubError) -> None:
+    def _on_answered(self, entries: Sequence[NewEntry], new: Sequence[str], outcome: Answer | PubSubError) -> None:
         if isinstance(outcome, PubSubError):
             self._on_refused(outcome)
             return
-        self._registered |= new
-        if busy := self._appender.on_stored(outcome):
+        # What another transaction was registering is not there yet, and never will be if that is rolled back.
+        registered = outcome[len(entries) :]
+        self._registered.update(name for name, id in zip(new, registered, strict=True) if id is not None)
+        if busy := self._appender.on_stored(outcome[: len(entries)]):
             asyncio.get_running_loop().call_later(ASIDE, self._resume, busy)
         for stream in {entry.stream for entry in entries}:
             self._on_appended(stream)

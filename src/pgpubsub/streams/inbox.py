@@ -9,6 +9,7 @@ from pgpubsub.core.buffer import Buffer
 from pgpubsub.core.pages import Pages
 from pgpubsub.core.position import Position
 from pgpubsub.core.reading import Batch
+from pgpubsub.errors import SubscriptionClosed
 from pgpubsub.events import Gap, Notify
 from pgpubsub.hubs.mailbox import Decoders, Mailbox
 from pgpubsub.streams.rows import event, size
@@ -64,6 +65,10 @@ class Hinted(Mailbox):
 
 class Inbox(Hinted):
     """That of a reader."""
+
+    not_open = SubscriptionClosed(
+        "the reader is not open: use it in a with statement, `with stream.read(...) as reader`"
+    )
 
     standing: Callable[[], Position | None]
     """Where its reader stands, between two batches."""

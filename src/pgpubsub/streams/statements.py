@@ -293,9 +293,23 @@ class Statements:
         """
 
     @cached_property
+    def append_to_new(self) -> str:
+        """The same, and then the number of each stream of a list that has its name by now, or NULL."""
+        return f"WITH stored AS ({self.append}) SELECT id FROM stored UNION ALL {self._registered('$6')}"
+
+    @cached_property
     def append_once(self) -> str:
-        """The same with idempotency keys. What is there already has the id that it has; where another transaction is
+        """`append` with idempotency keys. What is there already has the id that it has; where another transaction is
         about to store it, there is none, and it may be tried again."""
+        return f"{self._storing_once} {self._stored_once}"
+
+    @cached_property
+    def append_once_to_new(self) -> str:
+        """The same, and then what `append_to_new` has."""
+        return f"{self._storing_once} ({self._stored_once}) UNION ALL {self._registered('$7')}"
+
+    @property
+    def _storing_once(self) -> str:
         return f"""
         WITH given AS MATERIALIZED (
           SELECT *, pg_try_advisory_xact_lock(hashtextextended(idempotency_key, stream)) AS free
@@ -306,13 +320,24 @@ class Statements:
           SELECT stream, key, payload, payload_bytes, headers::jsonb, idempotency_key
             FROM given WHERE free ORDER BY number
           ON CONFLICT (stream, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
-          RETURNING id, stream, idempotency_key)
+          RETURNING id, stream, idempotency_key)"""
+
+    @property
+    def _stored_once(self) -> str:
+        return f"""
         SELECT coalesce(stored.id, there.id)
           FROM given
           LEFT JOIN stored USING (stream, idempotency_key)
           LEFT JOIN {self._of}.entry AS there USING (stream, idempotency_key)
          ORDER BY given.number
         """
+
+    def _registered(self, names: str) -> str:
+        return f"""
+        (SELECT known.id
+           FROM unnest({names}::text[]) WITH ORDINALITY AS given (name, number)
+           LEFT JOIN {self._of}.stream AS known ON known.name = given.name
+          ORDER BY given.number)"""
 
     @cached_property
     def register(self) -> str:
