@@ -84,6 +84,7 @@ def test_what_is_repeated_with_its_idempotency_key_is_stored_once(
         ("/channels/a?key=k", b"", {}, 400, "bad-request"),
         ("/channels/" + "x" * 64, b"", {}, 400, "bad-name"),
         ("/channels/pgpubsub.heartbeat", b"", {}, 403, "reserved"),
+        ("/channels/pgpubsub%20layer%20x", b"", {}, 403, "reserved"),
         ("/streams/a?headers=1", b"", {}, 400, "bad-request"),
         ("/streams/a?headers={", b"", {}, 400, "bad-request"),
         ("/streams/" + "x" * 1001, b"", {}, 400, "bad-name"),

@@ -23,8 +23,8 @@ __all__ = ["Asked", "address", "asked", "bearer", "begin", "mark", "topic_of"]
 
 TIME = re.compile(r"t(\d{1,13})")  # so that it is a date
 LONGEST_TOKEN = 16_384
-OURS = "pgpubsub."
-"""How the channels of heartbeats begin, and of hints for readers of streams."""
+OURS = ("pgpubsub.", "pgpubsub ")
+"""How the channels of heartbeats begin, and of hints for readers of streams; and those of the channel layer's hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ def check(topic: Topic) -> None:
     if topic.kind == "channel":
         check_channel(topic.name)
         if topic.name.startswith(OURS):
-            raise Problem(403, "reserved", f"channels whose names begin with {OURS!r} are the library's own")
+            raise Problem(
+                403, "reserved", f"channels whose names begin with {OURS[0]!r} or {OURS[1]!r} are the library's own"
+            )
     elif not topic.name or "\0" in topic.name or len(topic.name.encode()) > 1000:
         raise Problem(400, "bad-name", "a stream's name has 1 to 1,000 bytes, and no NUL")
 
