@@ -65,7 +65,10 @@ class Endpoints:
         grant.check("read", [topic.path for topic in wanted.topics])
         if request.method == "HEAD":
             return Response(headers=HEADERS, media_type=MEDIA_TYPE)
-        outlet = gateway.admit(grant.subject or address(request), grant)
+        identity = grant.subject or address(request)
+        if new := [topic for topic in wanted.topics if not gateway.is_followed(topic)]:
+            gateway.rates.take(identity, len(new))  # those who come again to what is followed cost next to nothing
+        outlet = gateway.admit(identity, grant)
         try:
             for topic, after in zip(wanted.topics, wanted.afters, strict=True):
                 await gateway.follow(outlet, topic, after)

@@ -153,6 +153,8 @@ class Gateway:
             raise Problem(409, "followed", f"{topic.path} is followed already")
         if len(outlet.topics) >= self.limits.subscriptions:
             raise Problem(403, "too-many", f"a connection follows {self.limits.subscriptions} at most: open another")
+        if not self.is_followed(topic) and len(self.channels) + len(self.tails) >= self.limits.topics:
+            raise Problem(503, "full", "too many channels and streams are followed here: try later", retry_after=10)
         if topic.kind == "channel":
             log = await self.channels.follow(topic.name)
             outlet.add(ChannelCursor(self.channels, log, self._made, lambda count: self._on_skipped(outlet, count)))
@@ -165,6 +167,10 @@ class Gateway:
             cursor.close()
             raise
         outlet.add(cursor)
+
+    def is_followed(self, topic: Topic) -> bool:
+        """Whether somebody follows it already, or has until lately."""
+        return topic.name in (self.channels if topic.kind == "channel" else self.tails)
 
     # -- life
 
