@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from pgpubsub.contrib.sse import HEADERS, MEDIA_TYPE
-from pgpubsub.web.asking import address, asked, bearer, topic_of
+from pgpubsub.web.asking import address, asked, bearer, check_parameters, topic_of
 from pgpubsub.web.gateway import Gateway
 from pgpubsub.web.metrics import CONTENT_TYPE
 from pgpubsub.web.overview import Overview
@@ -81,6 +81,7 @@ class Endpoints:
         """Send what a request has as its body."""
         gateway, topic = self._gateway, topic_of(request)
         assert topic is not None
+        check_parameters(request, {"key", "headers"}, "key and headers are, and Idempotency-Key is a header")
         grant = gateway.grant(bearer(request))
         grant.check("write", [topic.path])
         gateway.rates.take(grant.subject or address(request))
