@@ -10,9 +10,10 @@ from starlette.websockets import WebSocket
 
 from pgpubsub.contrib.sse import HEADERS, MEDIA_TYPE
 from pgpubsub.web.asking import address, asked, bearer, check_parameters, topic_of
-from pgpubsub.web.gateway import Gateway
+from pgpubsub.web.gateway import SHUTDOWN, Gateway
 from pgpubsub.web.metrics import CONTENT_TYPE
 from pgpubsub.web.overview import Overview
+from pgpubsub.web.problems import UNTOLD, Problem
 from pgpubsub.web.responses import EventStream
 from pgpubsub.web.sending import body_of, check_headers, send
 from pgpubsub.web.sockets import serve
@@ -85,16 +86,18 @@ class Endpoints:
         grant = gateway.grant(bearer(request))
         grant.check("write", [topic.path])
         gateway.rates.take(grant.subject or address(request))
-        payload = await body_of(request, gateway.limits.message_bytes)
-        id = await send(
-            gateway,
-            topic,
-            payload,
-            key=request.query_params.get("key"),
-            headers=check_headers(request.query_params.get("headers")),
-            idempotency_key=request.headers.get("idempotency-key"),
-            context=request.headers,
-        )
+        async with gateway.answering(Problem(503, "shutdown", SHUTDOWN.detail, retry_after=1)):
+            payload = await body_of(request, gateway.limits.message_bytes)
+        async with gateway.answering(Problem(504, "uncertain", UNTOLD["uncertain"])):
+            id = await send(
+                gateway,
+                topic,
+                payload,
+                key=request.query_params.get("key"),
+                headers=check_headers(request.query_params.get("headers")),
+                idempotency_key=request.headers.get("idempotency-key"),
+                context=request.headers,
+            )
         return Response(status_code=204) if id is None else JSONResponse({"id": id}, 201)
 
     async def converse(self, websocket: WebSocket) -> None:
