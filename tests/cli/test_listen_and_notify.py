@@ -114,6 +114,24 @@ def test_headers_are_sent_and_told(listening: Start, command: Command, channel: 
     assert [(one["payload"], one["headers"]) for one in told] == [("17", HEADERS), ("18", HEADERS), ("19", None)]
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        *((text, text) for text in ("NaN", "Infinity", "-Infinity", "1e999", "[1, NaN]", "ready")),
+        ("1.5", 1.5),
+        ('["NaN"]', ["NaN"]),
+        ("null", None),
+    ],
+)
+def test_a_header_that_is_no_json_is_text(
+    listening: Start, command: Command, channel: str, given: str, sent: object
+) -> None:
+    started = listening("--count", "1", "--json")
+    assert command("notify", channel, "17", "--header", f"state={given}") == (0, "", "")
+    assert started.end() == (0, "")
+    assert json.loads(started.output)["headers"] == {"state": sent}
+
+
 def test_a_header_that_is_none_is_wrong_usage(command: Command, channel: str) -> None:
     status, _, err = command("notify", channel, "17", "--header", "no equals sign")
     assert status == 64

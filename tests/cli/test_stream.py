@@ -311,6 +311,15 @@ def test_seek(command: Command, filled: str) -> None:
     assert "'somewhere' is no time, such as 2026-01-31T12:00:00" in err
 
 
+def test_seek_takes_a_position_that_begins_with_a_hyphen(command: Command, filled: str) -> None:
+    """As in one database of 64."""
+    for place in ("-oAbC_d", "--AbC_d"):
+        status, _, err = command("stream", "seek", filled, "billing", place)
+        assert status == 64
+        assert f"{place!r} is no time" in err
+    assert "No such option" not in err
+
+
 def test_a_group_that_is_not_there_is_told_of(command: Command, filled: str) -> None:
     status, _, err = command("stream", "dead", filled, "nobody")
     assert status == 1

@@ -86,6 +86,13 @@ def test_list(command: Command, table: str, stream: str, channel: str) -> None:
     assert to == {"stream": stream, "schema": "pgpubsub"}
 
 
+def test_list_shows_no_name_to_the_terminal_that_commands_it(command: Command, table: str, channel: str) -> None:
+    assert command("trigger", "install", table, "--to", "a\x1b[2J", "--name", "b\x1b[31m").status == 0
+    (line,) = [line for line in command("trigger", "list").lines if channel in line.split("  ")[0]]
+    assert line.isprintable()
+    assert r"  b\x1b[31m  -> channel a\x1b[2J  " in line
+
+
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [

@@ -430,6 +430,13 @@ def test_a_response_that_is_cancelled_frees_its_subscription() -> None:
 # -- extras
 
 
+@pytest.mark.parametrize("response", [for_starlette.EventStream, for_litestar.EventStream])
+def test_what_a_hub_of_threads_delivers_is_refused_at_once(response: Callable[[Any], object]) -> None:
+    hub = MemoryServer().hub()
+    with pytest.raises(TypeError, match="an AsyncHub: a Hub's are for threads"):
+        response(hub.subscribe("c"))
+
+
 @pytest.mark.parametrize("name", ["starlette", "litestar", "flask"])
 def test_a_framework_that_is_not_there_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [one for one in sys.modules if one.partition(".")[0] == name]:

@@ -24,7 +24,9 @@ from psycopg.conninfo import make_conninfo
 
 import pgpubsub
 from pgpubsub.contrib.channels import PostgresChannelLayer, install, sql
+from pgpubsub.contrib.channels.exchange import Exchange
 from pgpubsub.contrib.channels.line import Line
+from pgpubsub.contrib.channels.statements import Statements
 from pgpubsub.contrib.of_process import OfProcess
 from pgpubsub.testing import Proxy
 from tests.contract.faces import PATIENCE
@@ -491,6 +493,56 @@ def test_flush_leaves_nothing_for_anybody(make: Make) -> None:
     run(main())
 
 
+def test_a_flush_drops_what_other_processes_hold(make: Make) -> None:
+    one, other = make(), make()
+
+    async def main() -> None:
+        held = await other.new_channel()
+        await other.group_add("group", held)
+        await one.send(held, {"number": 0})
+        await other.receive(held)
+        await one.send(held, {"number": 1})
+        await until(lambda: holds(other, held))
+        await one.flush()
+        await until(lambda: not holds(other, held))
+        await nothing_comes(other, held)
+
+    run(main())
+
+
+@pytest.mark.parametrize("payload", ["garbage", "", "1" * 30, "9000000000000000000"])
+def test_what_anybody_notifies_neither_ends_receiving_nor_drops_anything(
+    make: Make, schema: str, admin: psycopg.Connection[Any], payload: str
+) -> None:
+    one, other = make(), make()
+
+    async def main() -> None:
+        held = await other.new_channel()
+        await one.send(held, {"number": 0})
+        await other.receive(held)
+        await one.send(held, {"number": 1})
+        await until(lambda: holds(other, held))
+        admin.execute("SELECT pg_notify(%s, %s)", [Statements(schema).flushed, payload])
+        await one.send(held, {"number": 2})
+        await one.send("another", {"number": 3})
+        assert (await other.receive("another"))["number"] == 3
+        assert [(await other.receive(held))["number"] for _ in range(2)] == [1, 2]
+
+    run(main())
+
+
+def test_whoever_receives_is_told_of_a_fault_of_the_layer_s_own(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(exchange: Exchange, address: str) -> int:
+        raise ArithmeticError("a fault")
+
+    monkeypatch.setattr(Exchange, "_room", fail)
+    with caplog.at_level(logging.ERROR, "pgpubsub.channels"), pytest.raises(ArithmeticError):
+        run(make().receive("some"))
+    assert "a fault of our own" in caplog.text
+
+
 # -- tasks, threads, processes
 
 
@@ -718,6 +770,11 @@ def test_a_layer_that_is_forgotten_leaves_no_connection(dsn: str, schema: str, a
     assert connections_of(admin, name)
     del layer
     assert run(until(lambda: not connections_of(admin, name))) is None
+
+
+def holds(layer: PostgresChannelLayer, channel: str) -> bool:
+    """Whether the process of a layer has fetched a message that nobody has received."""
+    return layer._process.get().exchange.inboxes.is_used(channel)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask, Response
 from werkzeug.serving import make_server
 
-from pgpubsub import Hub
+from pgpubsub import AsyncHub, Hub
 from pgpubsub.contrib.flask import EventStream, PgPubSub, resume
 from pgpubsub.testing import MemoryServer
 from tests.contract.browser import Browser, Received, parse
@@ -226,6 +226,11 @@ def test_after_a_fork_the_child_has_a_hub_of_its_own(dsn: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["from the parent, before", "from the child", "from the parent"], done.stderr
     assert "was not closed" not in done.stderr
+
+
+def test_what_an_asynchronous_hub_delivers_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="a Hub: an AsyncHub's are for tasks"):
+        EventStream(AsyncHub("").subscribe("c"))  # type: ignore[arg-type]
 
 
 def test_what_was_not_made_ready_is_said() -> None:

@@ -79,6 +79,26 @@ def test_mapped_classes_tell(engine: sqlalchemy.Engine, admin: Admin, channel: s
     ]
 
 
+def test_a_session_that_is_bound_by_class_sends_in_its_transaction(
+    engine: sqlalchemy.Engine, admin: Admin, channel: str, told: Told
+) -> None:
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Order(Base):
+        __tablename__ = "orders"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+
+    Base.metadata.create_all(engine)
+    with orm.Session(binds={Order: engine}) as session:
+        session.add(Order(id=1))
+        pgpubsub.notify(session.connection(bind_arguments={"mapper": Order}), channel, '"sent"')
+        assert told() == []
+        session.commit()
+    assert told() == ["sent"]
+    assert admin.execute("SELECT id FROM orders").fetchall() == [(1,)]
+
+
 @pytest.mark.parametrize("name", ["Mixed", "100% %s :name", 'a "quoted" one', "select", "日本語", "$pgpubsub$"])
 def test_any_names_will_do(engine: sqlalchemy.Engine, admin: Admin, channel: str, told: Told, name: str) -> None:
     metadata = MetaData(schema=name)

@@ -26,7 +26,7 @@ DONE = {
     "docs/observability.md": "run read run run read",
     "docs/opentelemetry.md": "run read read read",
     "docs/sending.md": "read read read",
-    "docs/sqlalchemy.md": "read read read read read read",
+    "docs/sqlalchemy.md": "read read read read read read read",
     "docs/streams.md": "read run read read read read read read",
     "docs/testing.md": "read read read run",
     "docs/triggers.md": "read",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -11,10 +12,11 @@ import psycopg
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.sync.client import connect
 
 import pgpubsub
 from pgpubsub.testing import Proxy
-from pgpubsub.web import Limits, create_app
+from pgpubsub.web import Limits, channels, create_app
 from tests.contract.test_handler import eventually
 from tests.system.test_hub_server_faults import backend
 from tests.web.conftest import Served
@@ -89,6 +91,43 @@ def test_there_are_only_so_many_clients(serve: Serve) -> None:
     eventually(lambda: not served.gateway.outlets)
     with served.open("/channels/a").listening():
         pass
+
+
+@pytest.mark.parametrize("kind", ["channel", "stream"])
+def test_there_are_only_so_many_channels_and_streams_of_all_clients(serve: Serve, name: str, kind: str) -> None:
+    served = serve(limits=Limits(topics=2))
+    with served.open(f"/events?channel={quote(name)}&stream={quote(name)}").listening():
+        status, headers, text = get(served, f"/{kind}s/other")
+        assert status == 503
+        assert '"full"' in text
+        assert headers["Retry-After"]
+        with connect(f"ws://127.0.0.1:{served.port}/ws") as socket:
+            socket.send(json.dumps({"type": "subscribe", kind: "other"}))
+            told = json.loads(socket.recv(30))
+            assert (told["status"], told["code"]) == (503, "full")
+        with served.open(f"/{kind}s/{quote(name)}").listening():
+            pass  # as somebody follows it already
+
+
+def test_what_nobody_follows_anymore_makes_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "LINGER", 0.1)
+    served = serve(limits=Limits(topics=1))
+    for one in ("a", "b"):
+        with served.open(f"/channels/{one}").listening():
+            pass
+        eventually(lambda: not len(served.gateway.channels))
+
+
+def test_who_asks_for_too_much_that_nobody_follows_is_told_when_to_go_on(serve: Serve) -> None:
+    served = serve(limits=Limits(rate=0.5))
+    asked = "/events?" + "&".join(f"channel={number}" for number in range(50))
+    with served.open(asked).listening():
+        for _ in range(10):
+            with served.open(asked).listening():
+                pass  # who comes again is welcome
+        status, headers, text = get(served, "/channels/another")
+    assert (status, '"too-often"' in text) == (429, True)
+    assert headers["Retry-After"]
 
 
 # -- pages of other origins

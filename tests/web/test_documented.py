@@ -51,6 +51,7 @@ def test_codes_of_errors_are_in_the_manual_with_their_statuses() -> None:
 
 
 def test_limits_are_in_the_manual() -> None:
-    for name in ("max-subscriptions", "max-behind", "max-message", "rate", "slow"):
+    for name in ("max-subscriptions", "max-topics", "max-behind", "max-message", "rate", "slow"):
         assert f"| `--{name}` |" in MANUAL
-    assert (Limits().subscriptions, Limits().buffer, Limits().rate) == (100, 1000, 100)
+    defaults = Limits()
+    assert (defaults.subscriptions, defaults.topics, defaults.buffer, defaults.rate) == (100, 10_000, 1000, 100)

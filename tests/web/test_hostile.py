@@ -170,8 +170,16 @@ def test_keys_that_cannot_be_read_any_more_are_told_of_once(tmp_path: Path, capl
         keys.grant("x")
 
 
-def test_a_head_is_answered_and_over(served: Served) -> None:
-    with served.open("/channels/a", method="HEAD") as browser:
+@pytest.mark.parametrize("path", ["/channels/x*4000", "/events?format=x*4000&channel=a", "/events?x*4000=a"])
+def test_what_was_asked_is_not_told_back_in_full(served: Served, path: str) -> None:
+    status, _, text = get(served, path.replace("x*4000", "x" * 4000))
+    assert status == 400
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize("path", ["/channels/a", "/overview"])
+def test_a_head_is_answered_and_over(served: Served, path: str) -> None:
+    with served.open(path, method="HEAD") as browser:
         assert browser.response.status == 200
         assert browser.response.headers["content-type"].startswith("text/event-stream")
     assert not served.gateway.outlets

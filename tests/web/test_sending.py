@@ -84,7 +84,9 @@ def test_what_is_repeated_with_its_idempotency_key_is_stored_once(
         ("/channels/a?key=k", b"", {}, 400, "bad-request"),
         ("/channels/" + "x" * 64, b"", {}, 400, "bad-name"),
         ("/channels/pgpubsub.heartbeat", b"", {}, 403, "reserved"),
+        ("/channels/pgpubsub%20layer%20x", b"", {}, 403, "reserved"),
         ("/streams/a?headers=1", b"", {}, 400, "bad-request"),
+        ("/streams/a?idempotency_key=i", b"", {}, 400, "bad-request"),
         ("/streams/a?headers={", b"", {}, 400, "bad-request"),
         ("/streams/" + "x" * 1001, b"", {}, 400, "bad-name"),
         ("/channels/a", b"x" * 1001, {}, 413, "too-large"),
@@ -134,6 +136,11 @@ def test_no_token_writes_where_there_are_no_keys(serve: Serve) -> None:
 def test_what_is_no_bearer_token_is_refused(served: Served, authorization: str) -> None:
     answer = post(served, "/channels/a", b"", None, authorization=authorization)
     assert (answer.status, answer.told["code"]) == (401, "bad-token")
+
+
+def test_an_idempotency_key_in_the_query_is_told_where_it_belongs(served: Served) -> None:
+    answer = post(served, "/streams/a?idempotency_key=i", b"1")
+    assert "Idempotency-Key is a header" in answer.told["detail"]
 
 
 def test_who_sends_too_often_is_told_when_to_go_on(serve: Serve) -> None:

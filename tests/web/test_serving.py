@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 import pgpubsub
 from pgpubsub import Hub
-from pgpubsub.testing import TemporaryServer
+from pgpubsub.testing import Proxy, TemporaryServer
 from tests.contract.browser import Browser
 from tests.contract.faces import Worker
 from tests.contract.test_handler import eventually
@@ -128,7 +128,7 @@ def secret(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_after_clients_have_got_what_came(
     database: str, admin: psycopg.Connection[Any], name: str, number: signal.Signals, status: int
 ) -> None:
@@ -140,6 +140,67 @@ def test_a_signal_ends_it_after_clients_have_got_what_came(
             (closing,) = browser
             assert (closing.type, json.loads(closing.data)["reason"]) == ("closing", "shutdown")
         assert gateway.wait() == status
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_ends_several_workers_as_it_ends_one(
+    database: str, name: str, number: signal.Signals, status: int
+) -> None:
+    with Gateway("--dsn", database, "--public", "*", "--workers", "2") as gateway:
+        eventually(lambda: gateway.output.count("Application startup complete") == 2, DEADLINE)
+        with Browser(gateway.port, f"/channels/{quote(name)}").listening() as browser:
+            os.killpg(gateway.pid, number)  # as a terminal does
+            (closing,) = browser
+            assert (closing.type, json.loads(closing.data)["reason"]) == ("closing", "shutdown")
+        assert gateway.wait() == status
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_was_told_to_ignore_a_hangup_goes_on(database: str, workers: str) -> None:
+    with Gateway("--dsn", database, "--workers", workers, before=["nohup"]) as gateway:
+        os.killpg(gateway.pid, signal.SIGHUP)
+        assert gateway.get("/readyz") == (200, "live\n")
+        gateway.tell(signal.SIGTERM)
+        assert gateway.wait() == 143
+        assert gateway.output.count("Application startup complete") == int(workers)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_that_is_taken_is_a_status_of_its_own(database: str, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gateway = Gateway("--dsn", database, "--workers", workers, "--port", str(taken.getsockname()[1]))
+        assert gateway.wait() == 1
+        gateway.__exit__(None, None, None)
+        assert "address already in use" in gateway.output.lower()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_application_that_cannot_start_is_a_status_of_its_own(workers: str) -> None:
+    with TemporaryServer(tcp=True) as server, PgBouncer(server, "transaction") as pooler:
+        gateway = Gateway("--dsn", pooler.dsn(), "--workers", workers)
+        assert gateway.wait() == 3
+        gateway.output = ""  # uvicorn shows where a start has failed
+        gateway.__exit__(None, None, None)
+
+
+def test_a_database_that_does_not_answer_does_not_hold_up_the_end(database: str, secret: str, name: str) -> None:
+    """Who was sending is told that nobody knows."""
+    with (
+        Proxy(database) as proxy,
+        Gateway("--dsn", proxy.dsn(), "--public", "*", "--jwt-secret-file", secret) as gateway,
+        Browser(gateway.port, f"/streams/{quote(name)}").listening(),
+    ):
+        proxy.deafen()
+        client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+        client.request("POST", f"/channels/{quote(name)}", b"1", {"Authorization": f"Bearer {token(write=['*'])}"})
+        assert gateway.get("/healthz")[0] == 200  # what came before is being done
+        began = monotonic()
+        gateway.tell(signal.SIGTERM)
+        answer = client.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (504, "uncertain")
+        client.close()
+        assert gateway.wait() == 143
+        assert monotonic() - began < 10
 
 
 def test_a_client_that_reads_nothing_does_not_hold_up_the_end(

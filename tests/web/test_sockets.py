@@ -166,6 +166,30 @@ def test_what_cannot_be_published_is_refused(serve: Serve, fields: dict[str, Any
         assert (told["type"], told["code"]) == ("error", code)
 
 
+def test_what_was_sent_is_not_sent_back_in_full(served: Served) -> None:
+    """Who takes no answers has them kept: they are short."""
+    long = "x" * 100_000
+    refused = [
+        {"type": "subscribe", "channel": long},
+        {"type": "subscribe", "channel": long + "\0"},
+        {"type": "subscribe", "stream": long},
+        {"type": "subscribe", "stream": "a", "after": long},
+        {"type": "subscribe", "channel": [long]},
+        {"type": "subscribe", long: "a"},
+        {"type": long},
+        {"type": "authenticate", "token": long},
+        {"type": "subscribe", "channel": "a", "ref": long},
+        {"type": "publish", "channel": long, "payload": "1"},
+        {"type": "publish", "stream": "a", "key": [long], "payload": "1"},
+    ]
+    with client(served, token(write=["*"])) as it:
+        for request in refused:
+            it.socket.send(json.dumps(request))
+            told = it.receive()
+            assert told["type"] == "error"
+            assert len(json.dumps(told)) < 500
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), st.lists, max_leaves=5),

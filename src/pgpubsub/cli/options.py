@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any
 
 import typer
@@ -24,11 +25,23 @@ def parsed(headers: list[str] | None) -> dict[str, Any] | None:
         name, equals, value = header.partition("=")
         if not equals:
             raise typer.BadParameter(f"{header!r} is not NAME=VALUE", param_hint="--header")
-        try:
-            its[name] = json.loads(value)
-        except ValueError:
-            its[name] = value
+        its[name] = _value(value)
     return its or None
+
+
+def _value(text: str) -> Any:
+    """As JSON has it, which Python's reads more of: NaN, Infinity, and numbers beyond all measure. These are text."""
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of JSON's")
+    return number
 
 
 Dsn = Annotated[

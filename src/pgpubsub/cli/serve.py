@@ -67,6 +67,12 @@ def serve(
             envvar="PGPUBSUB_MAX_SUBSCRIPTIONS", metavar="N", min=1, help="Channels and streams of one connection."
         ),
     ] = 100,
+    max_topics: Annotated[
+        int,
+        typer.Option(
+            envvar="PGPUBSUB_MAX_TOPICS", metavar="N", min=1, help="Channels and streams of all clients of a process."
+        ),
+    ] = 10_000,
     max_behind: Annotated[
         int,
         typer.Option(envvar="PGPUBSUB_MAX_BEHIND", metavar="N", min=1, help="Events that a client may be behind."),
@@ -78,7 +84,10 @@ def serve(
     rate: Annotated[
         float,
         typer.Option(
-            envvar="PGPUBSUB_RATE", metavar="R", min=0.001, help="Messages and frames of a client in a second."
+            envvar="PGPUBSUB_RATE",
+            metavar="R",
+            min=0.001,
+            help="Messages, frames and new topics of a client in a second.",
         ),
     ] = 100.0,
     slow: Annotated[
@@ -133,6 +142,7 @@ def serve(
         raise Ended(FAILED) from error
     limits = {
         "subscriptions": max_subscriptions,
+        "topics": max_topics,
         "buffer": max_behind,
         "message_bytes": max_message,
         "rate": rate,

@@ -144,7 +144,7 @@ def _sql(
 def _as_text(trigger: Trigger) -> str:
     table = ".".join(map(printable, trigger.table))
     to = f"stream {trigger.to.name}" if isinstance(trigger.to, ToStream) else f"channel {trigger.to}"
-    told = [table, trigger.name, f"-> {printable(to)}", ",".join(trigger.on), trigger.level]
+    told = [table, printable(trigger.name), f"-> {printable(to)}", ",".join(trigger.on), trigger.level]
     if trigger.columns is not None:
         told.append(f"columns {', '.join(map(printable, trigger.columns))}")
     told += [word for word, given in (("key only", trigger.key_only), ("old", trigger.old)) if given]

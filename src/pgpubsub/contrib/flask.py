@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pgpubsub.contrib import sse
 from pgpubsub.contrib.of_process import OfProcess
+from pgpubsub.contrib.sse.following import check_receiver
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import PositionError
 from pgpubsub.threads.hub import Hub
@@ -117,6 +118,9 @@ class EventStream(flask.Response):
 
     It is entered when the response is sent, so one that never is, as a function after the request failed, leaves
     nothing behind. If it cannot be entered, 503 is sent instead.
+
+    Raises:
+        TypeError: the receiver is not a `Hub`'s.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class EventStream(flask.Response):
         headers: Mapping[str, str] | None = None,
         **options: Unpack[sse.Options],
     ) -> None:
+        check_receiver(receiver, asynchronous=False)
         self._events = sse.follow_blocking(receiver, ended=_worker_ends, **options)
         self._opening: list[bytes] = []
         body = chain(self._opening, self._events)

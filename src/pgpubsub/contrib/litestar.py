@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from pgpubsub.aio import AsyncHub, AsyncReader, AsyncStream, AsyncSubscription
 from pgpubsub.contrib import sse
 from pgpubsub.contrib.asgi import ending_with_server, respond
+from pgpubsub.contrib.sse.following import check_receiver
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import PositionError
 
@@ -105,6 +106,7 @@ class EventStream(ASGIStreamingResponse):
         options: as for `pgpubsub.contrib.sse.follow`: `text`, `named`, `keep_alive` and `retry`.
 
     Raises:
+        TypeError: the receiver is not an `AsyncHub`'s.
         ServiceUnavailableException: while it is called, 503: the receiver could not be entered.
     """
 
@@ -116,6 +118,7 @@ class EventStream(ASGIStreamingResponse):
         headers: Mapping[str, str] | None = None,
         **options: Unpack[sse.Options],
     ) -> None:
+        check_receiver(receiver, asynchronous=True)
         super().__init__(iterator=(), headers={**sse.HEADERS, **(headers or {})}, media_type=sse.MEDIA_TYPE)
         self._receiver = receiver
         self._options = options

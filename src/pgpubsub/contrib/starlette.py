@@ -20,6 +20,7 @@ from typing import Any, Unpack
 from pgpubsub.aio import AsyncHub, AsyncReader, AsyncStream, AsyncSubscription
 from pgpubsub.contrib import sse
 from pgpubsub.contrib.asgi import ending_with_server, respond
+from pgpubsub.contrib.sse.following import check_receiver
 from pgpubsub.core.position import END, Start
 from pgpubsub.errors import PositionError
 
@@ -103,6 +104,7 @@ class EventStream(Response):
         options: as for `pgpubsub.contrib.sse.follow`: `text`, `named`, `keep_alive` and `retry`.
 
     Raises:
+        TypeError: the receiver is not an `AsyncHub`'s.
         HTTPException: while it is called, 503: the receiver could not be entered.
     """
 
@@ -116,6 +118,7 @@ class EventStream(Response):
         background: BackgroundTask | None = None,
         **options: Unpack[sse.Options],
     ) -> None:
+        check_receiver(receiver, asynchronous=True)
         self.status_code = status_code
         self.background = background
         self.init_headers({**sse.HEADERS, **(headers or {})})

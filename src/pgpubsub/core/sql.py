@@ -37,6 +37,7 @@ __all__ = [
     "quote_literal",
     "room",
     "script",
+    "shown",
     "text_fault",
     "unlisten",
     "utf8_length",
@@ -47,6 +48,9 @@ CHANNEL_LIMIT = 63
 
 PAYLOAD_LIMIT = 7999
 """Bytes in a payload: NOTIFY_PAYLOAD_MAX_LENGTH - 1 of a server with 8 kB blocks."""
+
+SHOWN = 80
+"""Characters of what somebody gave that a message quotes."""
 
 LARGEST = 256 << 20
 """Bytes that one statement of ours carries, at most. The server takes 1 GB, and copies it more than once."""
@@ -184,6 +188,16 @@ def script(statements: Iterable[str]) -> str:
     return "; ".join(statements)
 
 
+def shown(text: str) -> str:
+    """Text that somebody gave, as a message quotes it: not all, however long it is. What a message says is kept, logged
+    and sent to others.
+
+    >>> shown("orders"), len(shown("x" * 1_000_000))
+    ("'orders'", 85)
+    """
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
+
+
 def check_channel(channel: str) -> None:
     """Raise unless `channel` can be listened to and notified of under exactly this name.
 
@@ -207,11 +221,11 @@ def _check_name(channel: str) -> None:
         raise ChannelNameError("a channel name cannot be empty")
     fault = text_fault(channel)
     if fault is not None:
-        raise ChannelNameError(f"channel name {channel!r} {fault}, which PostgreSQL cannot store")
+        raise ChannelNameError(f"channel name {shown(channel)} {fault}, which PostgreSQL cannot store")
     size = len(channel.encode())
     if size > CHANNEL_LIMIT:
         raise ChannelNameError(
-            f"channel name {channel!r} has {size} bytes and PostgreSQL's limit is {CHANNEL_LIMIT}; use a shorter"
+            f"channel name {shown(channel)} has {size} bytes and PostgreSQL's limit is {CHANNEL_LIMIT}; use a shorter"
             " name, or a digest of the long one on both sides"
         )
 

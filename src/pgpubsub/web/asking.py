@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from starlette.requests import HTTPConnection
 
 from pgpubsub.core.position import BEGINNING, END, Position, Start, stream_id
-from pgpubsub.core.sql import check_channel
+from pgpubsub.core.sql import check_channel, shown
 from pgpubsub.web.items import Topic
 from pgpubsub.web.problems import Problem
 
-__all__ = ["Asked", "address", "asked", "bearer", "begin", "mark", "topic_of"]
+__all__ = ["Asked", "address", "asked", "bearer", "begin", "check_parameters", "mark", "topic_of"]
 
 TIME = re.compile(r"t(\d{1,13})")  # so that it is a date
 LONGEST_TOKEN = 16_384
-OURS = "pgpubsub."
-"""How the channels of heartbeats begin, and of hints for readers of streams."""
+OURS = ("pgpubsub.", "pgpubsub ")
+"""How the channels of heartbeats begin, and of hints for readers of streams; and those of the channel layer's hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,7 @@ def asked(connection: HTTPConnection) -> Asked:
         Problem, ValueError: it does not make sense.
     """
     query = connection.query_params
-    unknown = set(query) - {"channel", "stream", "after", "format"}
-    if unknown:
-        raise Problem(
-            400, "bad-request", f"there is no parameter {min(unknown)!r}: channel, stream, after and format are"
-        )
+    check_parameters(connection, {"channel", "stream", "after", "format"}, "channel, stream, after and format are")
     topics = [Topic("channel", name) for name in query.getlist("channel")]
     topics += [Topic("stream", name) for name in query.getlist("stream")]
     single = topic_of(connection)
@@ -65,11 +62,22 @@ def asked(connection: HTTPConnection) -> Asked:
         check(topic)
     form = query.get("format", "plain" if len(topics) == 1 and single is not None else "json")
     if form not in ("plain", "json"):
-        raise Problem(400, "bad-request", f"format is 'plain' or 'json', not {form!r}")
+        raise Problem(400, "bad-request", f"format is 'plain' or 'json', not {shown(form)}")
     if form == "plain" and len(topics) > 1:
         raise Problem(400, "bad-request", "format=plain does not say which of several an event is of: use format=json")
     afters, away_since = _afters(topics, query.getlist("after"), connection.headers.get("last-event-id", ""))
     return Asked(topics, afters, form == "plain", away_since)
+
+
+def check_parameters(connection: HTTPConnection, known: AbstractSet[str], which: str) -> None:
+    """Make sure that the query has no other parameters: what is misspelt would go unnoticed. `which`: says so.
+
+    Raises:
+        Problem: it has.
+    """
+    unknown = set(connection.query_params) - known
+    if unknown:
+        raise Problem(400, "bad-request", f"there is no parameter {shown(min(unknown))}: {which}")
 
 
 def topic_of(connection: HTTPConnection) -> Topic | None:
@@ -92,7 +100,9 @@ def check(topic: Topic) -> None:
     if topic.kind == "channel":
         check_channel(topic.name)
         if topic.name.startswith(OURS):
-            raise Problem(403, "reserved", f"channels whose names begin with {OURS!r} are the library's own")
+            raise Problem(
+                403, "reserved", f"channels whose names begin with {OURS[0]!r} or {OURS[1]!r} are the library's own"
+            )
     elif not topic.name or "\0" in topic.name or len(topic.name.encode()) > 1000:
         raise Problem(400, "bad-name", "a stream's name has 1 to 1,000 bytes, and no NUL")
 

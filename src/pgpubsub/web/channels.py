@@ -64,6 +64,7 @@ class Channels:
             PubSubError: as when a subscription is entered.
         """
         self._followers[name] += 1
+        self._left_at.pop(name, None)
         try:
             if name not in self._live:
                 await (await self._entered()).add(name)
@@ -84,15 +85,20 @@ class Channels:
         """Unsubscribe from what nobody has followed for a while."""
         now, removed = monotonic(), 0
         for name, left_at in list(self._left_at.items()):
-            if name in self._followers:
-                del self._left_at[name]
-            elif now > left_at + LINGER and removed < AT_ONCE:
+            if self._left_at.get(name) == left_at and now > left_at + LINGER and removed < AT_ONCE:
                 removed += 1  # each of which takes a turn of the event loop
                 del self._left_at[name]
                 self.logs.pop(name, None)
                 if name in self._live and self._subscription is not None:
                     self._live.discard(name)
                     await self._subscription.remove(name)
+
+    def __len__(self) -> int:
+        """How many are listened to."""
+        return len(self._followers) + len(self._left_at)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._followers or name in self._left_at
 
     def followers(self, name: str) -> int:
         """How many follow a channel."""

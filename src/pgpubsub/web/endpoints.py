@@ -9,10 +9,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from pgpubsub.contrib.sse import HEADERS, MEDIA_TYPE
-from pgpubsub.web.asking import address, asked, bearer, topic_of
-from pgpubsub.web.gateway import Gateway
+from pgpubsub.web.asking import address, asked, bearer, check_parameters, topic_of
+from pgpubsub.web.gateway import SHUTDOWN, Gateway
 from pgpubsub.web.metrics import CONTENT_TYPE
 from pgpubsub.web.overview import Overview
+from pgpubsub.web.problems import UNTOLD, Problem
 from pgpubsub.web.responses import EventStream
 from pgpubsub.web.sending import body_of, check_headers, send
 from pgpubsub.web.sockets import serve
@@ -65,7 +66,10 @@ class Endpoints:
         grant.check("read", [topic.path for topic in wanted.topics])
         if request.method == "HEAD":
             return Response(headers=HEADERS, media_type=MEDIA_TYPE)
-        outlet = gateway.admit(grant.subject or address(request), grant)
+        identity = grant.subject or address(request)
+        if new := [topic for topic in wanted.topics if not gateway.is_followed(topic)]:
+            gateway.rates.take(identity, len(new))  # those who come again to what is followed cost next to nothing
+        outlet = gateway.admit(identity, grant)
         try:
             for topic, after in zip(wanted.topics, wanted.afters, strict=True):
                 await gateway.follow(outlet, topic, after)
@@ -78,19 +82,22 @@ class Endpoints:
         """Send what a request has as its body."""
         gateway, topic = self._gateway, topic_of(request)
         assert topic is not None
+        check_parameters(request, {"key", "headers"}, "key and headers are, and Idempotency-Key is a header")
         grant = gateway.grant(bearer(request))
         grant.check("write", [topic.path])
         gateway.rates.take(grant.subject or address(request))
-        payload = await body_of(request, gateway.limits.message_bytes)
-        id = await send(
-            gateway,
-            topic,
-            payload,
-            key=request.query_params.get("key"),
-            headers=check_headers(request.query_params.get("headers")),
-            idempotency_key=request.headers.get("idempotency-key"),
-            context=request.headers,
-        )
+        async with gateway.answering(Problem(503, "shutdown", SHUTDOWN.detail, retry_after=1)):
+            payload = await body_of(request, gateway.limits.message_bytes)
+        async with gateway.answering(Problem(504, "uncertain", UNTOLD["uncertain"])):
+            id = await send(
+                gateway,
+                topic,
+                payload,
+                key=request.query_params.get("key"),
+                headers=check_headers(request.query_params.get("headers")),
+                idempotency_key=request.headers.get("idempotency-key"),
+                context=request.headers,
+            )
         return Response(status_code=204) if id is None else JSONResponse({"id": id}, 201)
 
     async def converse(self, websocket: WebSocket) -> None:

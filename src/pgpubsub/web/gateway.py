@@ -47,6 +47,9 @@ not arrive there takes a hub's `heartbeat_timeout`, 5 seconds."""
 TO_TAKE = 5.0
 """Seconds that clients have, when the server ends, to take what has come by then. Servers have to give them more."""
 
+TO_CLOSE = 2.0
+"""Seconds that closing the hub may take. What was to be sent has been answered by then."""
+
 SHUTDOWN = Ending("shutdown", "the server ends or is replaced: connect again", 1012, drained=True)
 EXPIRED = Ending("expired", "the token has expired: connect again with a new one", 4401, again=False)
 STALLED = Ending("stalled", "nothing was taken for too long", 1008)
@@ -89,6 +92,7 @@ class Gateway:
         self.ending: Ending | None = None
         """Why it takes no more clients."""
         self._ends_at = inf
+        self._answering: set[asyncio.Timeout] = set()
         self._keys = keys
         self._public = Grant(read=Patterns(public))
         self.keep_alive = keep_alive
@@ -153,6 +157,8 @@ class Gateway:
             raise Problem(409, "followed", f"{topic.path} is followed already")
         if len(outlet.topics) >= self.limits.subscriptions:
             raise Problem(403, "too-many", f"a connection follows {self.limits.subscriptions} at most: open another")
+        if not self.is_followed(topic) and len(self.channels) + len(self.tails) >= self.limits.topics:
+            raise Problem(503, "full", "too many channels and streams are followed here: try later", retry_after=10)
         if topic.kind == "channel":
             log = await self.channels.follow(topic.name)
             outlet.add(ChannelCursor(self.channels, log, self._made, lambda count: self._on_skipped(outlet, count)))
@@ -165,6 +171,10 @@ class Gateway:
             cursor.close()
             raise
         outlet.add(cursor)
+
+    def is_followed(self, topic: Topic) -> bool:
+        """Whether somebody follows it already, or has until lately."""
+        return topic.name in (self.channels if topic.kind == "channel" else self.tails)
 
     # -- life
 
@@ -200,6 +210,27 @@ class Gateway:
             self.ending = SHUTDOWN
             self._ends_at = monotonic() + TO_TAKE
             self._end_all(SHUTDOWN)
+            for limit in self._answering:
+                limit.reschedule(asyncio.get_running_loop().time() + TO_TAKE)
+
+    @asynccontextmanager
+    async def answering(self, otherwise: Problem) -> AsyncIterator[None]:
+        """Within this, what a request takes is broken off when the server ends and others have taken what is theirs.
+
+        Raises:
+            Problem: it was: `otherwise`.
+        """
+        limit = asyncio.timeout(None if self.ending is None else TO_TAKE)
+        try:
+            async with limit:
+                self._answering.add(limit)
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise otherwise from None
+            raise
+        finally:
+            self._answering.discard(limit)
 
     async def close(self) -> None:
         """Close the hub."""
@@ -209,7 +240,7 @@ class Gateway:
                 await self._ticking
         await self.channels.close()
         await self.tails.close()
-        await self.hub.close()
+        await self.hub.close(TO_CLOSE)
         self.metrics.close()
 
     def _end_all(self, ending: Ending, topic: Topic | None = None) -> None:

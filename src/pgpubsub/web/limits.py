@@ -11,6 +11,8 @@ from pgpubsub.web.problems import Problem
 
 __all__ = ["Limits", "Rates"]
 
+NUMBERS = ("subscriptions", "topics", "buffer", "buffer_bytes", "message_bytes", "rate", "stalled", "clients")
+
 KNOWN = 10_000
 """Clients whose rate is remembered. Of more than that, those that have been quiet for the longest are forgotten."""
 
@@ -21,6 +23,9 @@ class Limits:
 
     subscriptions: int = 100
     """Channels and streams that a client follows over one connection."""
+    topics: int = 10_000
+    """Channels and streams that are followed in one process, by all clients together: each takes some of its memory,
+    and a stream some of the database's time, whether there is such a stream or not."""
     buffer: int = 1000
     """Events of one channel or stream that a client may be behind."""
     buffer_bytes: int = 8 << 20
@@ -28,7 +33,8 @@ class Limits:
     message_bytes: int = 1 << 20
     """Bytes of a message that a client sends."""
     rate: float = 100.0
-    """Messages that a client sends by POST, and frames over WebSockets, in a second, on the average of ten."""
+    """Messages that a client sends by POST, frames over WebSockets, and channels and streams asked for by GET that
+    nobody follows yet, in a second, on the average of ten."""
     slow: Literal["skip", "close"] = "skip"
     """What becomes of a client that is further behind on a channel. `skip`: it goes on with what comes next, and a gap
     says how many it has missed. `close`: its connection is ended. (What is missing of a stream is read from it.)"""
@@ -43,7 +49,7 @@ class Limits:
         return 2 * self.message_bytes + 4096
 
     def __post_init__(self) -> None:
-        for name in ("subscriptions", "buffer", "buffer_bytes", "message_bytes", "rate", "stalled", "clients"):
+        for name in NUMBERS:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is to be above 0, not {getattr(self, name)}")
         if self.slow not in ("skip", "close"):
@@ -63,12 +69,13 @@ class Rates:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, count: int = 1) -> None:
-        """Note that `client` does something.
+        """Note that `client` does something, or as many things as that: more than it ever may count as what it may.
 
         Raises:
             Problem: 429, it has done so too often.
         """
         now = monotonic()
+        count = min(count, int(self._burst))
         left, at = self._left.pop(client, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._rate)
         self._left[client] = (left - count if left >= count else left, now)

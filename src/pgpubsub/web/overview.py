@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pgpubsub.contrib.sse import frame
+from pgpubsub.contrib.sse import HEADERS, MEDIA_TYPE, frame
 from pgpubsub.doctor.lag import Group
 from pgpubsub.errors import PubSubError
 from pgpubsub.web.access import Patterns
@@ -81,6 +81,8 @@ class Overview:
             if grant.expires is None:
                 raise Problem(401, "unauthorized", "to see what goes on takes a token: Authorization: Bearer ...")
             raise Problem(403, "forbidden", "the token does not allow to read anything")
+        if request.method == "HEAD":
+            return Response(headers=HEADERS, media_type=MEDIA_TYPE)
         if len(self._viewers) >= VIEWERS:
             raise Problem(503, "full", f"{VIEWERS} watch already: try again later", retry_after=10)
         gateway.rates.take(identity)

@@ -24,7 +24,7 @@ from pgpubsub.errors import (
 )
 from pgpubsub.logs import EventLog
 
-__all__ = ["Problem", "note", "of"]
+__all__ = ["UNTOLD", "Problem", "note", "of"]
 
 TRY_AGAIN = 2
 """Seconds after which it may be better."""

@@ -9,12 +9,14 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -46,14 +48,18 @@ APPLICATION = "pgpubsub.web.serving:app"
 OPTIONS = "PGPUBSUB_GATEWAY"
 """The environment variable that workers get them in, as JSON."""
 
-GRACE = 10
-"""Seconds that clients have, when the server ends, to take what has come by then."""
+GRACE = 7
+"""Seconds that clients have, when the server ends, to take what has come by then, and to get answers. The gateway gives
+them five, and then takes two to close its connections: all in all it ends within ten."""
 
 MOST_AT_ONCE = 64 << 10
 """Bytes that are written past all that is between; more goes the long way, where it is waited for."""
 
 STARTUP_FAILURE = 3
 """What a worker of uvicorn ends with that could not start. Which of uvicorn's modules has it depends on the version."""
+
+NO_ADDRESS = 1
+"""What the program ends with that cannot serve."""
 
 COLLECT_AFTER = (10_000, 10, 10)
 """When Python looks for garbage in cycles (`gc.set_threshold`): for each event, every client makes an object that waits
@@ -119,8 +125,23 @@ def app() -> Starlette:
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     options = Options(**json.loads(os.environ[OPTIONS]))
+    _end_upon_hangup()
     _Protocol.stalled = Limits(**options.limits).stalled
     return _traced(options) if options.opentelemetry else options.application()
+
+
+def _end_upon_hangup() -> None:
+    """As upon SIGTERM, which servers know. Who was started to ignore it, as by nohup, goes on."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGHUP, end)
 
 
 def _traced(options: Options) -> Starlette:
@@ -151,8 +172,9 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
 
     Raises:
         ValueError, PubSubError: something is not possible.
-        OSError: a file cannot be read, or the address cannot be had.
-        SystemExit: the application could not start; the log says why.
+        OSError: a file cannot be read.
+        SystemExit: the address cannot be had, or the application could not start; the log says why. Several workers
+            were ended by a signal.
     """
     options.application()  # what is wrong with them is told before anything begins
     logging = log_config(log_format)
@@ -173,16 +195,63 @@ def run(options: Options, *, host: str, port: int, workers: int, access_log: boo
         "server_header": False,
     }
     if workers == 1:
-        uvicorn.run(APPLICATION, **settings)
+        _run_alone(uvicorn.Config(APPLICATION, **settings))
         return
     with tempfile.TemporaryDirectory(prefix="pgpubsub-metrics-") as directory:
         os.environ[SEVERAL] = directory
         config = uvicorn.Config(APPLICATION, workers=workers, **settings)
-        _Supervisor(config, [config.bind_socket()]).run()
+        try:
+            sock = config.bind_socket()
+        except SystemExit:
+            raise SystemExit(NO_ADDRESS) from None
+        supervisor = _Supervisor(config, [sock])
+        supervisor.run()
+        raise SystemExit(supervisor.status)
+
+
+def _run_alone(config: uvicorn.Config) -> None:
+    server = _Server(config)
+    with suppress(KeyboardInterrupt):  # by which a signal that has ended it is told where nobody has a handler
+        server.run()
+    if not server.started:
+        raise SystemExit(STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    """Says by its status what it could not start for."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            if self.lifespan.should_exit:
+                raise
+            raise SystemExit(NO_ADDRESS) from None
 
 
 class _Supervisor(Multiprocess):
-    """Goes on when a worker cannot be replaced just now. uvicorn's own would end, and the other workers with it."""
+    """Goes on when a worker cannot be replaced just now. uvicorn's own would end, and the other workers with it. And it
+    knows what it was ended by."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        heeds_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        super().__init__(config, sockets)
+        if not heeds_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.status = STARTUP_FAILURE
+        """To end with: as a shell reports a signal. Without one, it has ended as no worker could start."""
+
+    def handle_int(self) -> None:
+        self.status = 128 + signal.SIGINT
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self.status = 128 + signal.SIGTERM
+        super().handle_term()
+
+    def handle_hup(self) -> None:
+        self.status = 128 + signal.SIGHUP
+        self.should_exit.set()
 
     def keep_subprocess_alive(self) -> None:
         if self.should_exit.is_set():  # as a signal wants it

@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from pgpubsub.core.sql import text_fault
+from pgpubsub.core.sql import shown, text_fault
 from pgpubsub.errors import PubSubError
 from pgpubsub.web.access import Grant
 from pgpubsub.web.asking import address, bearer, begin, check
@@ -270,7 +270,7 @@ def _check(request: Mapping[str, Any]) -> None:
         if name == "type":
             continue
         if name not in FIELDS[kind]:
-            raise Problem(400, "bad-request", f"{kind} has no {name!r}, but {', '.join(FIELDS[kind])}")
+            raise Problem(400, "bad-request", f"{kind} has no {shown(name)}, but {', '.join(FIELDS[kind])}")
         if not isinstance(value, FIELDS[kind][name]):
             raise Problem(400, "bad-request", f"{name!r} of {kind} is not {json.dumps(value)[:80]}")
 

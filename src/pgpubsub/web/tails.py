@@ -155,6 +155,13 @@ class Tails:
             raise
         return tail
 
+    def __len__(self) -> int:
+        """How many are read."""
+        return len(self.tails)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tails
+
     def leave(self, tail: Tail) -> None:
         """One of those who follow a stream does not any more."""
         tail.followers -= 1

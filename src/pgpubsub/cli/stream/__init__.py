@@ -21,7 +21,7 @@ for command in (
     groups.dead,
     groups.redrive,
     groups.discard,
-    groups.seek,
     schema.trim,
 ):
     app.command(command.__name__)(command)
+app.command("seek", context_settings={"ignore_unknown_options": True})(groups.seek)  # positions may begin with a hyphen

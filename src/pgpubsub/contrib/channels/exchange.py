@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Self
@@ -82,6 +82,7 @@ class Exchange:
         self._addresses: dict[str, asyncio.Task[None]] = {}
         self._by_hint: dict[str, str] = {}
         self._stale: set[str] = set()  # addresses where there may be something
+        self._maybe_flushed = False  # by another process
         self._look = asyncio.Event()
         self._returning: Counter[str] = Counter()  # messages that are being given back, by address
         self._flushed = 0  # while something is fetched, the id up to which nothing of it is to be delivered
@@ -94,8 +95,8 @@ class Exchange:
 
     def start(self) -> None:
         """In the loop, before anything else."""
-        for work in (self._fetch, self.writer.run, self._tidier.sweep, self._tidier.vacuum):
-            self._tasks.append(asyncio.get_running_loop().create_task(work()))
+        for work in (self._fetch(), self.writer.run(), self._tidier.sweep(), self._tidier.vacuum()):
+            self._begin(work)
 
     async def close(self) -> None:
         """Let what is under way arrive, give back what others may take, and end."""
@@ -122,6 +123,19 @@ class Exchange:
         """See `hubs.forking`."""
         for line in self._lines:
             line.disown()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(self._carry_out(work)))
+
+    async def _carry_out(self, work: Coroutine[Any, Any, None]) -> None:
+        """Without it, nothing would come any more: those who wait for messages are told so."""
+        try:
+            await work
+        except PubSubError as error:  # the hub has failed for good
+            self.inboxes.close(error)
+        except Exception as error:
+            logger.exception("layer_failed", "a fault of our own; nothing is received any more")
+            self.inboxes.close(error)
 
     # -- being told
 
@@ -154,22 +168,21 @@ class Exchange:
         async with self._beginning:
             if self._hints is None:
                 hints = await self._hub.subscribe(self._statements.flushed, overflow="latest").__aenter__()
-                self._tasks.append(asyncio.get_running_loop().create_task(self._listen(hints)))
+                self._begin(self._listen(hints))
                 self._hints = hints
             return self._hints
 
     async def _listen(self, hints: AsyncSubscription[Notify[str]]) -> None:
-        try:
-            async for event in hints:
-                self._on_hint(event)
-        except PubSubError as error:  # the hub has failed for good
-            self.inboxes.close(error)
+        async for event in hints:
+            self._on_hint(event)
 
     def _on_hint(self, event: Notify[str] | Gap) -> None:
+        """Only that there may be something is believed: anybody may notify."""
         if isinstance(event, Gap):
             self._stale.update(self._addresses)
+            self._maybe_flushed = True
         elif event.channel == self._statements.flushed:
-            self._on_flushed(int(event.payload))
+            self._maybe_flushed = True
         elif (address := self._by_hint.get(event.channel)) is not None:
             self._stale.add(address)
         self._look.set()
@@ -187,11 +200,13 @@ class Exchange:
             self._look.clear()
             rooms = {address: self._room(address) for address in self._stale if not self._returning[address]}
             rooms = {address: room for address, room in rooms.items() if room}
-            if not rooms:
+            if not rooms and not self._maybe_flushed:
                 continue
             self._stale.difference_update(rooms)
             try:
-                await self._take(rooms)
+                await self._drop_flushed()
+                if rooms:
+                    await self._take(rooms)
                 delays = new_delays()
             except PubSubError as error:
                 self._stale.update(rooms)
@@ -203,6 +218,18 @@ class Exchange:
                     )
                 await asyncio.sleep(next(delays))
                 self._look.set()
+
+    async def _drop_flushed(self) -> None:
+        if not self._maybe_flushed:
+            return
+        self._maybe_flushed = False
+        try:
+            ((id,),) = await self._fetching.run(self._statements.up_to, [], repeatable=True)
+        except PubSubError:
+            self._maybe_flushed = True
+            raise
+        if id is not None:
+            self.inboxes.drop(id)
 
     def _room(self, address: str) -> int:
         """What is for this process alone is taken at once. Of what others may take, one for each task that waits."""

@@ -156,10 +156,15 @@ DELETE FROM {member} AS known
  WHERE known.name = one.name AND known.channel = one.channel"""
 
         self.flush = f"""
-WITH mark AS (INSERT INTO {message} (address, channels, payload, expires) VALUES ('', '{{}}', '', now()) RETURNING id),
+WITH mark AS (
+    INSERT INTO {message} (address, channels, payload, expires) VALUES ('', '{{}}', '', now() + interval '1 hour')
+ RETURNING id),
 gone AS (DELETE FROM {message}), left_ AS (DELETE FROM {member})
-SELECT id, pg_notify({quote_literal(self.flushed)}, id::text) FROM mark"""
-        """Removes all messages and members, and tells everybody up to which id. The mark itself has expired."""
+SELECT id, pg_notify({quote_literal(self.flushed)}, '') FROM mark"""
+        """Removes all messages and members, and tells everybody to look up to which id: the mark's, which stays."""
+
+        self.up_to = f"SELECT max(id) FROM {message} WHERE address = ''"
+        """The id up to which there was a flush, if there was one lately."""
 
         self.sweep = f"""
 WITH old AS (SELECT address, id FROM {message} WHERE expires <= now() FOR UPDATE SKIP LOCKED),

@@ -91,6 +91,17 @@ async def follow(
                 yield encoded(event)
 
 
+def check_receiver(receiver: object, *, asynchronous: bool) -> None:
+    """Make sure that a response can receive from it, when it is made and not when it is sent.
+
+    Raises:
+        TypeError: it is of the other sort of hub, or nothing of the kind.
+    """
+    if not hasattr(receiver, "__aenter__" if asynchronous else "__enter__"):
+        hub = "an AsyncHub: a Hub's are for threads" if asynchronous else "a Hub: an AsyncHub's are for tasks"
+        raise TypeError(f"an EventStream takes a subscription or a reader of {hub} (not {type(receiver).__name__})")
+
+
 def follow_blocking(
     receiver: Subscription[Any] | Reader[Any],
     *,
