@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -108,9 +109,25 @@ def other(dsn: str) -> Iterator[PubSub]:
 @pytest.fixture(scope="module")
 def latin1(dsn: str) -> Iterator[str]:
     """A database that cannot express every text: there, the server refuses a LISTEN or a NOTIFY."""
-    name = f"latin1 {os.getpid()}"
+    with database_in("LATIN1", dsn) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def euc_jp(dsn: str) -> Iterator[str]:
+    """A database in whose encoding a text may be longer than in UTF-8."""
+    with database_in("EUC_JP", dsn) as name:
+        yield name
+
+
+@contextmanager
+def database_in(encoding: str, dsn: str) -> Iterator[str]:
+    """A database for a while."""
+    name = f"{encoding.lower()} {os.getpid()}"
     with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+        admin.execute(
+            f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
         yield name
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 

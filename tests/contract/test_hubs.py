@@ -334,6 +334,18 @@ def test_names_that_another_encoding_expresses_are_as_good_as_any(
         assert payloads(take(events, 1)) == ["naïve"]
 
 
+def test_a_name_that_is_longer_at_the_server_is_refused_and_not_cut_off(
+    new_hub: Callable[..., AnyHub], dsn: str, euc_jp: str
+) -> None:
+    fitting = "日" * 21
+    with new_hub(dsn, dbname=euc_jp) as hub, hub.subscribe(fitting, "д" * 31) as events:
+        with pytest.raises(ServerRefused, match=r'refused LISTEN "ééé.*channel name too long'):
+            events.add("é" * 31)  # 93 bytes there
+        hub.notify(fitting, "17")
+        assert payloads(take(events, 1)) == ["17"]
+        assert hub.stats().reconnects == 0
+
+
 def test_a_bad_name_does_no_harm_to_the_others(hub: AnyHub, channel: str) -> None:
     with pytest.raises(ChannelNameError):
         hub.subscribe(channel, "x" * 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -30,9 +31,10 @@ from pgpubsub import (
     ConnectionUnusable,
     NotificationHandler,
     PubSub,
+    ServerRefused,
     UnsupportedConnection,
 )
-from tests.contract.conftest import BROUGHT, run_on
+from tests.contract.conftest import BROUGHT, connect_with, run_on
 from tests.contract.test_handler import eventually, in_thread
 
 
@@ -493,6 +495,21 @@ def test_a_name_that_the_connection_cannot_express_does_no_harm(
     pubsub.listen(channel)
     pubsub.notify(channel)
     assert len(pubsub.get_events()) == 1
+
+
+@pytest.mark.parametrize("brought", BROUGHT)
+def test_a_name_that_is_longer_at_the_server_is_refused_and_not_cut_off(brought: str, dsn: str, euc_jp: str) -> None:
+    fitting = "日" * 21
+    with contextlib.closing(connect_with(brought, psycopg.conninfo.make_conninfo(dsn, dbname=euc_jp))) as conn:
+        if brought.startswith("pg."):
+            run_on(conn, "SET client_encoding TO 'UTF8'")
+        pubsub = PubSub(conn)
+        pubsub.listen(fitting)
+        with pytest.raises(ServerRefused, match="channel name too long"):
+            pubsub.listen("é" * 31)  # 93 bytes there
+        pubsub.notify(fitting, "17")
+        assert getattr(pubsub.get_event(5), "payload", None) == "17"
+        assert pubsub.channels == {fitting}
 
 
 def test_what_arrived_is_not_handed_out_after_close(pubsub: PubSub, channel: str) -> None:

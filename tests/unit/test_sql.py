@@ -164,6 +164,15 @@ def test_statements_quote_their_channel() -> None:
     assert sql.script([sql.unlisten('a"'), sql.listen("B c")]) == 'UNLISTEN "a"""; LISTEN "B c"'
 
 
+def test_names_that_may_be_too_long_at_the_server_are_looked_at() -> None:
+    assert sql.refuse_truncation(["x" * 63, "é" * 15]) == []
+    (statement,) = sql.refuse_truncation(["é" * 16, "a", "it's " + "é" * 20])
+    assert statement == (
+        f"SELECT pg_catalog.pg_notify(name, '') FROM pg_catalog.unnest(ARRAY['{'é' * 16}', 'it''s {'é' * 20}']) AS name"
+        " WHERE pg_catalog.octet_length(name) > 63"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "quoted"), [("plain", "'plain'"), ("it's", "'it''s'"), ("a\\b", " E'a\\\\b'"), ("\\'", " E'\\\\'''")]
 )

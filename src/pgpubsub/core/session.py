@@ -58,7 +58,8 @@ class Execute:
         """The statements, to be run in one round trip."""
         if self.changes.sweep:
             return sql.UNLISTEN_ALL
-        return sql.script([*map(sql.unlisten, self.changes.unlisten), *map(sql.listen, self.changes.listen)])
+        first = sql.refuse_truncation(self.changes.listen)
+        return sql.script([*first, *map(sql.unlisten, self.changes.unlisten), *map(sql.listen, self.changes.listen)])
 
 
 @dataclass(frozen=True, slots=True)

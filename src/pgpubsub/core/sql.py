@@ -85,6 +85,24 @@ def listen(channel: str) -> str:
     return f"LISTEN {quote_identifier(channel)}"
 
 
+def refuse_truncation(channels: Iterable[str]) -> list[str]:
+    """What to run before a LISTEN to `channels`: a statement that fails where a name has more bytes in the server's
+    encoding than in UTF-8, and too many. LISTEN would cut it off with no more than a notice, and listen to another.
+    Nothing where that cannot be: see `room`.
+
+    >>> refuse_truncation(["Orders", "Aufträge"])
+    []
+    """
+    doubtful = [name for name in channels if not name.isascii() and 2 * utf8_length(name) > CHANNEL_LIMIT]
+    if not doubtful:
+        return []
+    names = ", ".join(map(quote_literal, doubtful))
+    return [
+        f"SELECT pg_catalog.pg_notify(name, '') FROM pg_catalog.unnest(ARRAY[{names}]) AS name"
+        f" WHERE pg_catalog.octet_length(name) > {CHANNEL_LIMIT}"
+    ]
+
+
 def unlisten(channel: str) -> str:
     """
     >>> print(unlisten("Orders"))

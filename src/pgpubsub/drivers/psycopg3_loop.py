@@ -84,7 +84,8 @@ class Psycopg3LoopConnection:
     async def apply(self, changes: Changes, timeout: float, on_committed: Callable[[], None]) -> None:
         statements = [*map(sql.unlisten, changes.unlisten), *map(sql.listen, changes.listen)]
         what = statements[0] if len(statements) == 1 else f"{statements[0]} and {len(statements) - 1} more"
-        await self._execute(what, sql.script(statements), timeout, len(statements), on_committed)
+        first = sql.refuse_truncation(changes.listen) if self.room < sql.PAYLOAD_LIMIT else []
+        await self._execute(what, sql.script(first + statements), timeout, len(first + statements), on_committed)
 
     async def ask(self, timeout: float) -> None:
         await self._execute("a sign of life", "SELECT 1", timeout)
