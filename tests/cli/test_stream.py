@@ -167,6 +167,15 @@ def test_read_has_all_in_json(command: Command, filled: str) -> None:
     assert by_json(command("stream", "read", filled, "--json", "--after", first["position"]))[0]["payload"] == "two"
 
 
+def test_a_stream_that_there_is_not_is_told_of(command: Command, stream: str) -> None:
+    """Not one that has no entries."""
+    outcome = command("stream", "read", stream)
+    assert (outcome.status, outcome.out) == (0, "")
+    assert f"there is no stream '{stream}' yet" in outcome.err
+    command("stream", "create", stream)
+    assert command("stream", "read", stream) == (0, "", "")
+
+
 def test_bytes_are_shown_as_postgresql_does(command: Command, dsn: str, stream: str) -> None:
     with Hub(dsn) as hub:
         hub.stream(stream).append(b"\x00\xff")

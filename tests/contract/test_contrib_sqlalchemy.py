@@ -92,10 +92,10 @@ def test_a_session_that_is_bound_by_class_sends_in_its_transaction(
     Base.metadata.create_all(engine)
     with orm.Session(binds={Order: engine}) as session:
         session.add(Order(id=1))
-        pgpubsub.notify(session.connection(bind_arguments={"mapper": Order}), channel, '"sent"')
+        pgpubsub.notify(session.connection(bind_arguments={"mapper": Order}), channel, '{"id": 1}')
         assert told() == []
         session.commit()
-    assert told() == ["sent"]
+    assert told() == [{"id": 1}]
     assert admin.execute("SELECT id FROM orders").fetchall() == [(1,)]
 
 

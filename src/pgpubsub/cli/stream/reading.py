@@ -6,13 +6,16 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from psycopg.sql import SQL, Identifier
 
-from pgpubsub.cli.connecting import arguments, entered, hub
+from pgpubsub.cli.connecting import arguments, connected, entered, hub
 from pgpubsub.cli.lines import as_json, as_text
 from pgpubsub.cli.options import AsJson, Count, Dsn, Schema, Timeout
 from pgpubsub.cli.receiving import arrivals, check_count
 from pgpubsub.cli.terminal import Terminal
-from pgpubsub.core.position import BEGINNING, END, Start
+from pgpubsub.core.position import BEGINNING, END, Start, stream_id
+from pgpubsub.drivers.psycopg3 import psycopg
+from pgpubsub.errors import PubSubError
 from pgpubsub.events import Entry
 
 __all__ = ["After", "place", "read"]
@@ -44,6 +47,8 @@ def read(
         with arguments():
             reader = its_hub.stream(stream, schema=schema).read(after=place(after), follow=follow)
         with entered(terminal, reader):
+            if not _exists(terminal, stream, schema, dsn):
+                terminal.say(f"there is no stream {stream!r} yet: it comes into being when something is appended")
             for event in arrivals(terminal, reader, timeout):
                 if isinstance(event, Entry):
                     shown, position = shown + 1, event.position
@@ -56,6 +61,16 @@ def read(
     if position is not None and not as_json_:
         terminal.say(f"to go on from here: --after {position}")
     check_count(terminal, shown, count, timeout)
+
+
+def _exists(terminal: Terminal, stream: str, schema: str, dsn: str) -> bool:
+    """Whether there is a stream of this name, as far as can be seen."""
+    known = SQL("SELECT FROM {} WHERE id = %s").format(Identifier(schema, "stream"))
+    try:
+        with connected(terminal, dsn) as conn:
+            return conn.execute(known, [stream_id(stream)]).fetchone() is not None
+    except (psycopg.Error, PubSubError):  # a role may read entries and not this
+        return True
 
 
 def place(text: str) -> str | Start:
