@@ -105,6 +105,53 @@ def test_sigterm_ends_a_program_in_which_nothing_is_processed_any_more(installed
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
 
 
+PROGRAMS = {
+    "Hub": """if True:
+        import sys, time
+        import pgpubsub
+
+        def handle(entry):
+            print("handling", flush=True)
+            time.sleep(1000)
+
+        with pgpubsub.Hub(sys.argv[1]) as hub:
+            hub.stream(sys.argv[2]).process("billing", handle)
+        """,
+    "AsyncHub on asyncio": """if True:
+        import asyncio, sys, time
+        import pgpubsub
+
+        def handle(entry):
+            print("handling", flush=True)
+            time.sleep(1000)
+
+        async def main():
+            async with pgpubsub.AsyncHub(sys.argv[1]) as hub:
+                await hub.stream(sys.argv[2]).process("billing", handle)
+
+        asyncio.run(main())
+        """,
+}
+
+
+def test_a_second_sigterm_does_not_wait_for_a_handler_that_never_ends(
+    stream: AnyStream, installed: str, hub_kind: str
+) -> None:
+    stream.append("a")
+    command = [sys.executable, "-c", PROGRAMS[hub_kind], installed, stream.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "handling\n"
+        program.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(0.5)
+        program.send_signal(signal.SIGTERM)
+        try:
+            assert program.wait(PATIENCE) == -signal.SIGTERM
+        finally:
+            program.kill()
+
+
 def roll_back() -> None:
     raise psycopg.Rollback
 

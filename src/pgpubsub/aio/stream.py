@@ -218,7 +218,7 @@ class AsyncStream(Generic[T]):
         acknowledged; when it raises, that comes again.
 
         This goes on until the task is cancelled, the hub closed or the process told to end (SIGTERM, in the main
-        thread): then what is in hand is finished first.
+        thread): then what is in hand is finished first, unless it is told once more.
 
         Args:
             group: as for `consume`.

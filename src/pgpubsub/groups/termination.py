@@ -16,7 +16,8 @@ _finishers: list[Callable[[], object]] = []
 @contextmanager
 def finishing_on_sigterm(finish: Callable[[], object]) -> Iterator[None]:
     """Have `finish` called when SIGTERM comes, beside others that are here. It may be called at any moment of the main
-    thread. A program that handles SIGTERM itself is left to do so; and only the main thread can see to it."""
+    thread. A second one ends the process, as by default: a handler may never end. A program that handles SIGTERM itself
+    is left to do so; and only the main thread can see to it."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     _finishers.append(finish)
     if mine:
@@ -34,8 +35,8 @@ def finishing_on_sigterm(finish: Callable[[], object]) -> Iterator[None]:
 
 
 def _finish(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
     for finish in list(_finishers):
         finish()
-    if not _finishers:  # the last one was in another thread, which cannot see to this
-        signal.signal(number, signal.SIG_DFL)
+    if not _finishers:  # the last one was in another thread, which could not see to this
         signal.raise_signal(number)

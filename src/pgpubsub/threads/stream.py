@@ -228,7 +228,7 @@ class Stream(Generic[T]):
         acknowledged; when it raises, that comes again.
 
         This goes on until the hub is closed or, in the main thread, the process is told to end (SIGTERM): then what is
-        in hand is finished first.
+        in hand is finished first, unless it is told once more.
 
         Args:
             group: as for `consume`.
