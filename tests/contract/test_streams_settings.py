@@ -71,11 +71,11 @@ def _refuse(entry: Any) -> None:
 def test_connections_that_are_idle_are_not_ended(
     stream: AnyStream, new_hub: Callable[..., AnyHub], set_for_role: Callable[..., str], admin: Admin
 ) -> None:
-    with new_hub(set_for_role(idle_session_timeout="150ms")) as hub:
+    with new_hub(set_for_role(idle_session_timeout="1s")) as hub:
         its = open_stream(hub, stream.name)
         with its.read() as reader, consume(its, "billing"):
             its.append("1")
             assert reader.get(PATIENCE).payload == "1"
             before = backends(admin, "read")
-            admin.execute("SELECT pg_sleep(0.5)")  # three times as long as that
-            assert backends(admin, "read") == before
+            admin.execute("SELECT pg_sleep(2)")  # twice as long as that
+            assert {*before} <= {*backends(admin, "read")}, "there may be more by now"
