@@ -72,7 +72,7 @@ def serve(
         typer.Option(
             envvar="PGPUBSUB_MAX_TOPICS", metavar="N", min=1, help="Channels and streams of all clients of a process."
         ),
-    ] = 10_000,
+    ] = 20_000,
     max_behind: Annotated[
         int,
         typer.Option(envvar="PGPUBSUB_MAX_BEHIND", metavar="N", min=1, help="Events that a client may be behind."),

@@ -23,7 +23,7 @@ class Limits:
 
     subscriptions: int = 100
     """Channels and streams that a client follows over one connection."""
-    topics: int = 10_000
+    topics: int = 20_000
     """Channels and streams that are followed in one process, by all clients together: each takes some of its memory,
     and a stream some of the database's time, whether there is such a stream or not."""
     buffer: int = 1000
