@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pgpubsub
 from pgpubsub import AsyncHub, ConnectionFailed, Gap, Hub, PubSub
 from pgpubsub.classic import listener
 from pgpubsub.drivers.psycopg3_connect import connect
-from pgpubsub.drivers.psycopg3_conninfo import parse_conninfo
+from pgpubsub.drivers.psycopg3_conninfo import NOT_LEFT_TO_LIBPQ, parse_conninfo
 from pgpubsub.streams import BEGINNING
 from pgpubsub.testing import TemporaryServer
 from tests.system.frozen import FrozenServer
@@ -160,7 +161,7 @@ def test_hosts_of_the_environment_are_found(session_server: TemporaryServer, mon
 def test_a_service_gets_what_its_file_does_not_say(dsn: str, service: Path) -> None:
     describe(service, dsn, keepalives_idle=77)
     given = conninfo_to_dict(parse_conninfo("service=app", {}, application_name="mine"))
-    assert given == {
+    expected = {
         "service": "app",
         "fallback_application_name": "mine",
         "client_encoding": "UTF8",
@@ -169,11 +170,40 @@ def test_a_service_gets_what_its_file_does_not_say(dsn: str, service: Path) -> N
         "keepalives_count": "3",
         "tcp_user_timeout": "30000",
     }
+    assert {name: value for name, value in given.items() if name in expected} == expected
+    assert given.keys() <= expected.keys() | set(NOT_LEFT_TO_LIBPQ)
+    assert "keepalives_idle" not in given, "which the file says"
     with Hub("service=app"), psycopg.connect(dsn) as admin:
         named = admin.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE %s", [f"pgpubsub %{os.getpid()}@%"]
         )
         assert named.fetchone() == (2,)
+
+
+@pytest.mark.parametrize("way", ["Hub", "PubSub"])
+def test_the_hosts_of_a_service_are_tried_one_after_another(server: TemporaryServer, service: Path, way: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = f"{silent.getsockname()[1]},{server.port}"
+        describe(service, server.dsn(host="127.0.0.1,127.0.0.1", port=ports, connect_timeout=2))
+        if way == "Hub":
+            with Hub("service=app") as hub:
+                hub.notify("a", "1")
+        else:
+            with pgpubsub.connect("service=app") as pubsub:
+                pubsub.notify("a", "1")
+
+
+def test_a_primary_is_found_where_no_standby_answers(server: TemporaryServer) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = ",".join([*(str(one.getsockname()[1]) for one in silent), str(server.port)])
+        hosts = ",".join(["127.0.0.1"] * 4)
+        dsn = server.dsn(host=hosts, port=ports, connect_timeout=2, target_session_attrs="prefer-standby")
+
+        async def main() -> None:
+            await (await connect(dsn)).close()
+
+        asyncio.run(main())
 
 
 def test_a_service_that_is_not_there_is_an_error_that_says_so(service: Path) -> None:

@@ -13,14 +13,30 @@ __all__ = ["break_socket", "within"]
 
 @contextmanager
 def within(seconds: float, fileno: Callable[[], int]) -> Iterator[None]:
-    """After so many seconds, break the connection whose socket `fileno` returns: the driver notices, and raises."""
-    timer = threading.Timer(seconds, break_socket, (fileno,))
+    """After so many seconds, break the connection whose socket `fileno` returns: the driver notices, and raises.
+
+    Raises:
+        OSError: there can be no thread that would do that.
+    """
+    lock, over = threading.Lock(), False
+
+    def on_time() -> None:
+        with lock:
+            if not over:
+                break_socket(fileno)
+
+    timer = threading.Timer(seconds, on_time)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
     try:
         yield
     finally:
-        timer.cancel()
+        timer.cancel()  # which does nothing to one that has begun
+        with lock:
+            over = True
 
 
 def break_socket(fileno: Callable[[], int]) -> None:

@@ -90,9 +90,13 @@ def open_connection(conninfo: str) -> Connection:
     """
     try:
         conn = Connection.connect(conninfo, autocommit=True)
-        if conn.info.server_version >= IDLE_SESSION_TIMEOUT_SINCE:
-            with within(seconds_to_connect(settled(conninfo)), lambda: conn.pgconn.socket):
-                conn.execute("SET idle_session_timeout TO 0")  # a listener is idle by profession
+        try:
+            if conn.info.server_version >= IDLE_SESSION_TIMEOUT_SINCE:
+                with within(seconds_to_connect(settled(conninfo)), lambda: conn.pgconn.socket):
+                    conn.execute("SET idle_session_timeout TO 0")  # a listener is idle by profession
+        except BaseException:
+            conn.close()
+            raise
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {error}") from error
     return conn

@@ -34,7 +34,8 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[Any]:
     seconds = seconds_to_connect(options)
     try:
         attempts = await _attempts(options, seconds)
-        async with asyncio.timeout((len(attempts) + 1) * seconds):
+        # Each has its time, twice with target_session_attrs=prefer-standby. This is for what psycopg does not limit.
+        async with asyncio.timeout((2 * len(attempts) + 1) * seconds):
             return await psycopg.AsyncConnection.connect(_addressed(conninfo, attempts), autocommit=True)
     except TimeoutError as error:
         raise psycopg.errors.ConnectionTimeout(f"no answer within {seconds:g} s") from error

@@ -37,6 +37,10 @@ DEFAULTS: Mapping[str, str] = {
 comes first too, but for `client_encoding`: it is there for terminals, and we speak Unicode."""
 
 
+NOT_LEFT_TO_LIBPQ = ("host", "hostaddr", "port", "connect_timeout", "target_session_attrs", "load_balance_hosts")
+"""What psycopg goes by itself when it tries one address after another. It reads no service file."""
+
+
 LIBPQ_KEYWORDS = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
 """The names of connection parameters."""
 
@@ -72,9 +76,12 @@ def parse_conninfo(dsn: str | None, keywords: Mapping[str, Any], *, application_
         raise ConninfoError(f"invalid connection string or keyword: {words}") from error
     if not re.fullmatch(r"\s*[-+]?\d+\s*", seconds := str(conninfo_to_dict(conninfo).get("connect_timeout", "0"))):
         raise ConninfoError(f"connect_timeout is a whole number of seconds, not {seconds!r}")
-    said = (settled(conninfo).keys() - {"client_encoding"}) | conninfo_to_dict(conninfo).keys()
+    options, said = settled(conninfo), conninfo_to_dict(conninfo).keys()
     defaults = {**DEFAULTS, "fallback_application_name": application_name or DEFAULTS["fallback_application_name"]}
-    return make_conninfo(conninfo, **{name: defaults[name] for name in defaults.keys() - said})
+    added = {name: defaults[name] for name in defaults.keys() - (options.keys() - {"client_encoding"}) - said}
+    if "service" in options:
+        added |= {name: options[name] for name in NOT_LEFT_TO_LIBPQ if name in options and name not in said}
+    return make_conninfo(conninfo, **added)
 
 
 def settled(conninfo: str) -> dict[str, str]:
