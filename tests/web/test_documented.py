@@ -54,4 +54,4 @@ def test_limits_are_in_the_manual() -> None:
     for name in ("max-subscriptions", "max-topics", "max-behind", "max-message", "rate", "slow"):
         assert f"| `--{name}` |" in MANUAL
     defaults = Limits()
-    assert (defaults.subscriptions, defaults.topics, defaults.buffer, defaults.rate) == (100, 10_000, 1000, 100)
+    assert (defaults.subscriptions, defaults.topics, defaults.buffer, defaults.rate) == (100, 20_000, 1000, 100)

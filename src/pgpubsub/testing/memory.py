@@ -169,9 +169,10 @@ class _MemoryConnection:
 
     def take_in(self, events: list[Notify]) -> None:
         """In its loop: this has arrived, and is handed out as from a socket, so much in each turn."""
-        if not self._arrived:
-            self._loop.call_soon(self._hand_out, IN_ONE_TURN)
+        at_once = not self._arrived
         self._arrived += events
+        if at_once:
+            self._hand_out(IN_ONE_TURN)
 
     def _hand_out(self, limit: int | None) -> None:
         events = list(islice(self._arrived, limit))
