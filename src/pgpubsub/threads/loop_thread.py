@@ -242,7 +242,8 @@ class LoopThread:
                 broken_by = error
             if broken_by is not None or not self._finishing:
                 self._on_broken(broken_by)
-            self._wind_up()
+            with suppress(SystemExit, KeyboardInterrupt):  # whoever raised one may raise another: all know by now
+                self._wind_up()
         finally:
             self._loop.close()
             self._ended = True
