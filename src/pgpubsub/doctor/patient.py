@@ -6,10 +6,7 @@ it does not answer at all, whoever waits for the examination breaks the connecti
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cached_property
 from threading import Event, Lock
 from time import monotonic
@@ -21,6 +18,7 @@ from pgpubsub.background import BackgroundCall
 from pgpubsub.core.sql import quote_identifier
 from pgpubsub.doctor.access import Access, access_to
 from pgpubsub.drivers.asking import ask
+from pgpubsub.drivers.limits import break_socket
 from pgpubsub.drivers.psycopg3 import parse_conninfo, psycopg
 from pgpubsub.drivers.psycopg3_connect import in_one_line
 from pgpubsub.errors import ConnectionFailed
@@ -84,9 +82,7 @@ class Line:
         self.broken_off = True
         with self._lock:
             for conn in self.connections:
-                # It may have broken by itself in the meantime.
-                with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(conn.pgconn.socket)) as its_socket:
-                    its_socket.shutdown(socket.SHUT_RDWR)
+                break_socket(conn.fileno)
 
 
 class Patient:

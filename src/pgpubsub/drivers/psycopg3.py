@@ -9,7 +9,6 @@ documented `pq` layer.
 from __future__ import annotations
 
 import os
-import socket
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import Any
 from pgpubsub.core import sql
 from pgpubsub.core.frames import Message
 from pgpubsub.drivers.interface import LOST, Records, encoding_error, parameters, statement_error, statement_name
-from pgpubsub.drivers.limits import within
+from pgpubsub.drivers.limits import break_socket, within
 from pgpubsub.drivers.psycopg3_conninfo import LIBPQ_KEYWORDS, parse_conninfo, pq, psycopg, seconds_to_connect, settled
 from pgpubsub.errors import ConcurrentUse, ConnectionFailed, ConnectionLost
 from pgpubsub.events import Notify
@@ -69,8 +68,7 @@ def break_off(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> N
     """Break a connection that owes an answer. (To cancel a statement takes a connection of its own, and seconds where
     the server does not answer that either.)"""
     if not conn.closed and conn.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-        with suppress(OSError), socket.socket(fileno=os.dup(conn.pgconn.socket)) as its_socket:
-            its_socket.shutdown(socket.SHUT_RDWR)
+        break_socket(conn.fileno)
 
 
 class Connection(psycopg.Connection[Any]):
