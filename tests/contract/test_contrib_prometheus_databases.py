@@ -29,18 +29,28 @@ Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def told(installed: str) -> Iterator[Callable[..., float | None]]:
+def alone(dsn: str) -> Iterator[str]:
+    """Where streams are installed in a database which has no others, of which there may be too many for one look."""
+    with database_in("UTF8", dsn) as name:
+        conninfo = make_conninfo(dsn, dbname=name)
+        with psycopg.connect(conninfo) as admin:
+            pgpubsub.streams.install(admin)
+        yield conninfo
+
+
+@pytest.fixture
+def told(alone: str) -> Iterator[Callable[..., float | None]]:
     """A figure of the database, asked anew each time."""
     registry = CollectorRegistry()
-    collector = DatabaseCollector({"app": installed}, registry=registry, keep=1e-9)
+    collector = DatabaseCollector({"app": alone}, registry=registry, keep=1e-9)
     yield lambda metric, **labels: registry.get_sample_value(f"pgpubsub_{metric}", {"database": "app", **labels})
     collector.close()
 
 
 def test_how_far_groups_are_behind_is_told(
-    told: Callable[..., float | None], installed: str, admin: Admin, channel: str
+    told: Callable[..., float | None], alone: str, admin: Admin, channel: str
 ) -> None:
-    with Hub(installed) as hub:
+    with Hub(alone) as hub:
         stream = hub.stream(channel)
         stream.append_many(["1", "2", "bad", "4"])
         its = {"stream": channel, "group": "billing"}
@@ -68,21 +78,17 @@ def test_how_far_groups_are_behind_is_told(
         assert all(told("database_part_seen", part=part) == 1 for part in ("queue", "listeners", "streams", "groups"))
 
 
-def test_one_look_tells_of_more_groups_than_are_asked_for_at_once(dsn: str) -> None:
+def test_one_look_tells_of_more_groups_than_are_asked_for_at_once(alone: str) -> None:
     groups = [f"group {number}" for number in range(TURN + 5)]
-    with database_in("UTF8", dsn) as name:  # which has no others, of which there may be too many for one look
-        alone = make_conninfo(dsn, dbname=name)
-        with psycopg.connect(alone) as admin:
-            pgpubsub.streams.install(admin)
-        with Hub(alone) as hub:
-            stream = hub.stream("orders")
-            stream.append("1")
-            for group in groups:
-                stream.process(group, lambda _: None, follow=False)
-        registry = CollectorRegistry()
-        collector = DatabaseCollector({"app": alone}, registry=registry, keep=60)
-        families = {family.name: family for family in registry.collect()}
-        collector.close()
+    with Hub(alone) as hub:
+        stream = hub.stream("orders")
+        stream.append("1")
+        for group in groups:
+            stream.process(group, lambda _: None, follow=False)
+    registry = CollectorRegistry()
+    collector = DatabaseCollector({"app": alone}, registry=registry, keep=60)
+    families = {family.name: family for family in registry.collect()}
+    collector.close()
     told = families["pgpubsub_group_lag_entries"].samples
     assert {sample.labels["group"] for sample in told} == set(groups)
 

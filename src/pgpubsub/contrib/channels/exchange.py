@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Self
@@ -95,7 +95,7 @@ class Exchange:
 
     def start(self) -> None:
         """In the loop, before anything else."""
-        for work in (self._fetch(), self.writer.run(), self._tidier.sweep(), self._tidier.vacuum()):
+        for work in (self._fetch, self.writer.run, self._tidier.sweep, self._tidier.vacuum):
             self._begin(work)
 
     async def close(self) -> None:
@@ -124,13 +124,13 @@ class Exchange:
         for line in self._lines:
             line.disown()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(self._carry_out(work)))
+    def _begin(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(self._carry_out(work, *args)))
 
-    async def _carry_out(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _carry_out(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Without it, nothing would come any more: those who wait for messages are told so."""
         try:
-            await work
+            await work(*args)  # made here: of a task that is cancelled before it begins, nothing is left to await
         except PubSubError as error:  # the hub has failed for good
             self.inboxes.close(error)
         except Exception as error:
@@ -168,7 +168,7 @@ class Exchange:
         async with self._beginning:
             if self._hints is None:
                 hints = await self._hub.subscribe(self._statements.flushed, overflow="latest").__aenter__()
-                self._begin(self._listen(hints))
+                self._begin(self._listen, hints)
                 self._hints = hints
             return self._hints
 
