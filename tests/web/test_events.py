@@ -137,6 +137,7 @@ def test_who_was_away_from_a_channel_gets_a_gap_since_the_last_message(
         pgpubsub.notify(admin, name, "1")
         place = browser.next().last_event_id
     pgpubsub.notify(admin, name, "missed")
+    eventually(lambda: served.gateway.counts.received == 2)  # it still listens for a while, as clients come back
     with served.open(f"/channels/{quote(name)}", last_event_id=place).listening() as browser:
         gap = browser.next()
         assert gap.type == "gap"

@@ -17,7 +17,7 @@ that member ends too, it was it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 
@@ -62,6 +62,29 @@ class _Slot:
         return Place(covered, target, id - 1)
 
 
+class _Line:
+    """Entries in order, and how many bytes those have."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._items = deque(items)
+        self.size = sum(item.size for item in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def append(self, item: Item) -> None:
+        self._items.append(item)
+        self.size += item.size
+
+    def popleft(self) -> Item:
+        item = self._items.popleft()
+        self.size -= item.size
+        return item
+
+
 class Share:
     """See the module.
 
@@ -77,10 +100,9 @@ class Share:
         self._attempts = attempts
         self._backoff = backoff
         self._slots: dict[int, _Slot] = {}
-        self._fresh: deque[Item] = deque()
-        self._fresh_bytes = 0
+        self._fresh = _Line()
         self._ready: deque[Item] = deque()  # that were held, and nothing is before them any more
-        self._lanes: dict[str, deque[Item]] = {}  # that are held, by key
+        self._lanes: dict[str, _Line] = {}  # that are held, by key
         self._due: dict[int, Item] = {}
         self._retried: dict[int, Item] = {}  # parked, and in flight
         self._busy: Counter[str] = Counter()  # how many of a key are in flight
@@ -102,7 +124,7 @@ class Share:
     @property
     def waiting_bytes(self) -> int:
         """How many those have."""
-        return self._fresh_bytes
+        return self._fresh.size
 
     @property
     def idle(self) -> bool:
@@ -170,7 +192,6 @@ class Share:
             if not slot.read.covers(item.xid, item.id):
                 slot.queue.append((item.id, slot.read.covered, batch.within.target))
                 self._fresh.append(item)
-                self._fresh_bytes += item.size
         after = batch.after
         for number in lane.slots:
             slot = self._slots[number]
@@ -254,7 +275,6 @@ class Share:
                 item = self._ready.popleft()
             elif self._fresh:
                 item = self._fresh.popleft()
-                self._fresh_bytes -= item.size
                 self._changed(item).queue.popleft()
                 if item.key is None and item.id in self._retried:
                     continue  # it was sent again when the group had been set back, and is handled as a parked one
@@ -262,17 +282,18 @@ class Share:
                 break
             if item.key is None or not (item.key in self._busy or item.key in self._blocked):
                 picked.append(item)
-            elif item.key in self._blocked or self._is_full(self._lanes.get(item.key, ())):
+            elif item.key in self._blocked or self._is_full(item.key):
                 self._slots[item.slot].held.discard(item.id)
                 self._blocked.add(item.key)
                 self._park(item, Parked(item.id, 0, MANY))
             else:
                 self._slots[item.slot].held.add(item.id)
-                self._lanes.setdefault(item.key, deque()).append(item)
+                self._lanes.setdefault(item.key, _Line()).append(item)
         return picked
 
-    def _is_full(self, lane: Collection[Item]) -> bool:
-        return len(lane) >= LANE or sum(item.size for item in lane) > LONG
+    def _is_full(self, key: str) -> bool:
+        lane = self._lanes.get(key)
+        return lane is not None and (len(lane) >= LANE or lane.size > LONG)
 
     # -- what became of it
 
@@ -327,8 +348,7 @@ class Share:
             slot.read = slot.place
             slot.queue.clear()
         leaving = {number for number, slot in self._slots.items() if slot.leaving}
-        self._fresh = deque(item for item in self._fresh if item.slot not in leaving)
-        self._fresh_bytes = sum(item.size for item in self._fresh)
+        self._fresh = _Line(item for item in self._fresh if item.slot not in leaving)
         self._due = {id: item for id, item in self._due.items() if item.slot not in leaving}
 
     # -- what to write down
