@@ -56,7 +56,8 @@ class EventLog:
     the fields: text, numbers, `Names`, and errors, which become text. An error, there or as `exc_info`, is the field
     `error`, with its class as `error_type`.
 
-    They raise nothing: an error of a handler or a filter goes to `sys.stderr`, unless `logging.raiseExceptions` is off.
+    They raise nothing but what is to end the program: an error of a handler or a filter goes to `sys.stderr`, unless
+    `logging.raiseExceptions` is off.
     """
 
     __slots__ = ("_logger",)
@@ -115,7 +116,7 @@ def _report(error: Exception) -> None:
     """As the handlers of `logging` do it themselves. What the application does with a record must not end a connection
     half-way, or a hub."""
     if logging.raiseExceptions and sys.stderr is not None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it may be closed
             traceback.print_exception(error)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from django.test import override_settings
 from psycopg.conninfo import make_conninfo
 
 import pgpubsub
+from pgpubsub import PubSubError
 from pgpubsub.contrib.channels import PostgresChannelLayer, install, sql
 from pgpubsub.contrib.channels.exchange import Exchange
 from pgpubsub.contrib.channels.line import Line
@@ -31,6 +33,7 @@ from pgpubsub.testing import Proxy
 from tests.contract.faces import PATIENCE
 from tests.contract.owners import use_django
 from tests.contract.streams import identifier, new_role
+from tests.system.frozen import FrozenServer
 
 pytestmark = pytest.mark.usefixtures("_settings")
 
@@ -730,6 +733,46 @@ def test_a_process_that_ends_leaves_to_others_what_it_had_not_handled(make: Make
 
     run(main())
     assert sorted(received) == list(range(200))
+
+
+def test_whoever_uses_a_layer_whose_thread_was_ended_is_told(layer: PostgresChannelLayer, admin: Any) -> None:
+    class FailFast(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise SystemExit(1)
+
+    handler = FailFast(logging.WARNING)
+
+    async def main() -> None:
+        receiving = asyncio.create_task(layer.receive("work"))
+        await layer.send("other", {"number": 1})
+        logging.getLogger("pgpubsub").addHandler(handler)
+        try:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s",
+                [f"pgpubsub listen %{os.getpid()}@%"],
+            )
+            with pytest.raises(PubSubError, match=r"thread was ended: SystemExit\(1\)"):
+                await asyncio.wait_for(receiving, PATIENCE)
+        finally:
+            logging.getLogger("pgpubsub").removeHandler(handler)
+        with pytest.raises(PubSubError, match=r"thread was ended: SystemExit\(1\)"):
+            await layer.receive("work")
+        with pytest.raises(PubSubError, match=r"thread was ended: SystemExit\(1\)|before the server had answered"):
+            await layer.send("work", {"number": 2})
+        await layer.close()
+        await layer.send("work", {"number": 3})
+        assert await layer.receive("work") == {"number": 3}, "closed, it begins anew"
+
+    run(main())
+
+
+def test_a_layers_patience_holds_with_a_server_that_lets_it_in_and_is_silent(make: Make) -> None:
+    with FrozenServer() as frozen:
+        layer = make(conninfo=frozen.dsn(), timeout=1.0)
+        started = monotonic()
+        with pytest.raises(pgpubsub.NotLive, match="for 1 s: cannot connect to PostgreSQL: no answer within 1 s"):
+            run(layer.send("work", {"number": 1}))
+        assert monotonic() - started < 5, "psycopg, when it is cancelled, asks such a server to cancel what it does"
 
 
 def test_what_was_sent_when_the_layer_is_closed_is_sent(make: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any
 
 import psycopg
@@ -28,6 +29,7 @@ from pgpubsub import (
     Observation,
     PubSub,
     PubSubError,
+    SendUncertain,
     Subscription,
     SubscriptionClosed,
 )
@@ -534,6 +536,48 @@ def test_when_its_thread_is_ended_all_who_wait_are_told(dsn: str, admin: Admin, 
             hub.notify(channel)
         with pytest.raises(PubSubError, match="the hub's thread was ended"):
             events.get(timeout=5)
+    no_thread_is_left()
+
+
+def test_a_handler_of_logging_that_ends_programs_keeps_nobody_waiting(dsn: str, admin: Admin, channel: str) -> None:
+    """It does so when the loss of the connection is logged, and again when that of the hub is."""
+
+    class FailFast(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+            sys.exit(1)
+
+    records: list[logging.LogRecord] = []
+    handler = FailFast(logging.WARNING)
+    with contextlib.closing(Hub(dsn)) as hub, hub.subscribe(channel) as events:
+        reading, waiting = Worker(events.get), Worker(partial(next, iter(events)))
+        logging.getLogger("pgpubsub").addHandler(handler)
+        try:
+            terminate(admin, listening_pid(admin))
+            for worker in (reading, waiting):
+                assert "the hub's thread was ended: SystemExit(1)" in str(worker.outcome())
+            eventually(lambda: len(records) > 1)
+        finally:
+            logging.getLogger("pgpubsub").removeHandler(handler)
+        assert hub.state.status is HubStatus.FAILED
+    no_thread_is_left()
+
+
+def test_an_observer_that_strikes_again_and_again_keeps_nobody_waiting(dsn: str, channel: str) -> None:
+    def observe(what: Observation) -> None:
+        if what.name in ("sent", "send_failed"):
+            raise KeyboardInterrupt
+
+    with contextlib.closing(Hub(dsn, observe=observe)) as hub, hub.subscribe(channel) as events:
+        barrier = threading.Barrier(5)
+        sending = [Worker(partial(use_at_once, hub, channel, barrier)) for _ in range(5)]
+        reading = Worker(lambda: list(events))
+        for worker in sending:
+            outcome = worker.outcome()
+            if not isinstance(outcome, NoneType | SendUncertain):  # which those are told that were in flight
+                assert "the hub's thread was ended: KeyboardInterrupt()" in str(outcome)
+        assert "the hub's thread was ended: KeyboardInterrupt()" in str(reading.outcome())
+        assert hub.state.status is HubStatus.FAILED
     no_thread_is_left()
 
 

@@ -24,6 +24,8 @@ from pgpubsub import AsyncHub, ConnectionFailed, Gap, Hub, PubSub
 from pgpubsub.classic import listener
 from pgpubsub.drivers.psycopg3_connect import connect
 from pgpubsub.drivers.psycopg3_conninfo import NOT_LEFT_TO_LIBPQ, parse_conninfo
+from pgpubsub.groups import connections
+from pgpubsub.groups.connections import AsyncConnections
 from pgpubsub.streams import BEGINNING
 from pgpubsub.testing import TemporaryServer
 from tests.system.frozen import FrozenServer
@@ -102,10 +104,26 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(by_name: str, monk
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     try:
-        with pytest.raises(ConnectionFailed, match="no answer within 2 s"):
+        with pytest.raises(ConnectionFailed, match="no answer from the name server within 2 s"):
             Hub(by_name, connect_timeout=2).__enter__()
     finally:
         enough.set()
+
+
+def test_a_host_whose_name_is_not_found_in_time_leaves_some_to_the_others(
+    session_server: TemporaryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = socket.getaddrinfo
+
+    def find_late(host: str, *args: Any, **keywords: Any) -> list[Any]:
+        if host == "away.invalid":
+            threading.Event().wait(2.5)
+            raise socket.gaierror(socket.EAI_AGAIN, "temporary failure")
+        return find(host, *args, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_late)
+    with Hub(session_server.dsn(host="away.invalid,localhost", connect_timeout=2)) as hub:
+        hub.notify("x")
 
 
 def test_without_a_thread_to_ask_with_it_has_failed(by_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,9 +250,41 @@ def test_a_server_that_freezes_when_it_has_let_us_in_is_given_up(
     started = time.monotonic()
     with pytest.raises(ConnectionFailed, match="no answer within 2 s"):
         Hub(dsn).__enter__()
-    with pytest.raises(ConnectionFailed):
+    with pytest.raises(ConnectionFailed, match="no answer within 2 s"):
         pgpubsub.connect(dsn)
     assert time.monotonic() - started < 30
+
+
+def test_such_a_server_is_given_up_without_a_descriptor_to_spare(frozen: FrozenServer) -> None:
+    code = """
+import resource, sys, threading
+import pgpubsub
+def take_them():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+threading.Timer(1, take_them).start()
+try:
+    pgpubsub.connect(sys.argv[1])
+except pgpubsub.ConnectionFailed as error:
+    print(error)
+"""
+    dsn = frozen.dsn(connect_timeout=3)
+    done = subprocess.run([sys.executable, "-c", code, dsn], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("cannot connect to PostgreSQL: no answer within 3 s\n", "")
+
+
+def test_a_handlers_transaction_is_not_waited_for_with_such_a_server(
+    frozen: FrozenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SECONDS", 1.0)
+
+    async def address() -> str:
+        return parse_conninfo(frozen.dsn(), {})
+
+    async def main() -> None:
+        with pytest.raises(ConnectionFailed, match="within 1 s: no answer within 1 s"):
+            await AsyncConnections(address).begin()
+
+    asyncio.run(main())
 
 
 def test_a_server_that_freezes_before_it_listens_again_is_given_up(

@@ -372,6 +372,9 @@ def test_entering_waits_for_a_primary_where_that_is_wanted(
     standby = make_standby(session_server)
     with pytest.raises(pgpubsub.NotLive, match="after 0.1 s"):
         Hub(standby.dsn(), wait_for_primary=True, send_timeout=0.1).__enter__()
+    nowhere = session_server.dsn(port=1)
+    with pytest.raises(pgpubsub.NotLive, match="port 1 failed|PGSQL.1. failed"):  # also where it is the sending one's
+        Hub(session_server.dsn(), notify_conninfo=nowhere, wait_for_primary=True, send_timeout=1).__enter__()
     refused = threading.Event()
 
     def note(observation: Observation) -> None:

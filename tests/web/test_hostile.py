@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from pgpubsub import Hub, Notify
 from pgpubsub.web import Keys, Limits, create_app
 from pgpubsub.web.access import Patterns
 from pgpubsub.web.problems import Problem
+from tests.contract.conftest import database_in
 from tests.contract.faces import Worker
 from tests.contract.test_handler import eventually
 from tests.web.conftest import SECRET, Served, token
@@ -50,6 +52,18 @@ def test_refused_frames_leave_nothing(serve: Serve) -> None:
 def resident() -> int:
     """Bytes of memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_what_cannot_be_listened_to_is_followed_by_nobody(serve: Serve, database: str) -> None:
+    """What is followed costs a client nothing to ask for."""
+    with database_in("LATIN1", database) as other:
+        served = serve(psycopg.conninfo.make_conninfo(database, dbname=other))
+        for _ in range(2):
+            with served.open(f"/channels/{quote('日本')}") as browser:
+                assert browser.response.status == 502
+            assert "日本" not in served.gateway.channels
+            assert len(served.gateway.channels) == 0
+        served.end()
 
 
 @pytest.mark.parametrize("ref", ["x" * 201, "\ud800", float("nan"), float("inf"), 10**300])

@@ -23,7 +23,7 @@ from pgpubsub.classic.waiting import Waiter
 from pgpubsub.core.frames import MAX_PAYLOAD, Message, pack
 from pgpubsub.core.session import Connect, Execute, Report, Session, Stop, Wait
 from pgpubsub.drivers import DriverConnection, adapt, identity
-from pgpubsub.drivers.interface import check_usable
+from pgpubsub.drivers.interface import LOST, check_usable
 from pgpubsub.drivers.limits import within
 from pgpubsub.errors import (
     ChannelNameError,
@@ -455,8 +455,11 @@ class Listener:
 
 def _execute(driver: DriverConnection, script: str) -> None:
     """For a thread that nobody interrupts, with a limit."""
-    with within(ANSWER, driver.fileno):
-        driver.execute(script)
+    try:
+        with within(ANSWER, driver.fileno):
+            driver.execute(script)
+    except OSError as error:  # which are the limit's
+        raise ConnectionLost(f"{LOST}: {error}") from error
 
 
 def _close(driver: DriverConnection) -> None:

@@ -8,7 +8,8 @@ it is given addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,29 +17,52 @@ from psycopg.abc import ConnDict
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 
 from pgpubsub.background import BackgroundCall, outcome
+from pgpubsub.drivers.limits import break_socket
 from pgpubsub.drivers.psycopg3_conninfo import psycopg, seconds_to_connect, settled
 
-__all__ = ["connect", "in_one_line"]
+__all__ = ["answered_within", "connect", "in_one_line"]
 
 PLACE = ("host", "hostaddr", "port")
 
 
 async def connect(conninfo: str) -> psycopg.AsyncConnection[Any]:
-    """Open a connection in autocommit mode, waiting as long as `connect_timeout` allows for the name server, and for
-    each address.
+    """Open a connection in autocommit mode, waiting as long as `connect_timeout` allows for the name of each host, and
+    for each address.
 
     Raises:
         psycopg.Error, OSError, UnicodeError: it cannot be had.
     """
     options = settled(conninfo)
     seconds = seconds_to_connect(options)
+    limit, who = seconds * (options.get("host", "").count(",") + 1), " from the name server"
     try:
-        attempts = await _attempts(options, seconds)
+        async with asyncio.timeout(limit):
+            attempts = await _attempts(options)
         # Each has its time, twice with target_session_attrs=prefer-standby. This is for what psycopg does not limit.
-        async with asyncio.timeout((2 * len(attempts) + 1) * seconds):
+        limit, who = seconds * (2 * len(attempts) + 1), ""
+        async with asyncio.timeout(limit):
             return await psycopg.AsyncConnection.connect(_addressed(conninfo, attempts), autocommit=True)
     except TimeoutError as error:
-        raise psycopg.errors.ConnectionTimeout(f"no answer within {seconds:g} s") from error
+        raise psycopg.errors.ConnectionTimeout(f"no answer{who} within {limit:g} s") from error
+
+
+@contextmanager
+def answered_within(seconds: float, conn: psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """What a connection is asked in here it has answered by then, or else it is broken off. It is not cancelled:
+    psycopg would ask the server to cancel the statement, and wait for that.
+
+    Raises:
+        psycopg.errors.ConnectionTimeout: it has not.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, break_socket, lambda: conn.pgconn.socket)
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if asyncio.get_running_loop().time() < timer.when():
+            raise
+        raise psycopg.errors.ConnectionTimeout(f"no answer within {round(seconds, 1):g} s") from error
+    finally:
+        timer.cancel()
 
 
 def in_one_line(error: Exception) -> str:
@@ -47,7 +71,7 @@ def in_one_line(error: Exception) -> str:
     return text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
 
 
-async def _attempts(options: dict[str, str], seconds: float) -> list[ConnDict]:
+async def _attempts(options: dict[str, str]) -> list[ConnDict]:
     """The places to try, each by its address: one host may have several."""
     # In their order, and once each: psycopg shuffles them, and chooses among primaries and standbys, when it connects.
     places = {name: options[name] for name in PLACE if name in options}
@@ -58,8 +82,7 @@ async def _attempts(options: dict[str, str], seconds: float) -> list[ConnDict]:
         call.start()
     except RuntimeError as error:
         raise psycopg.OperationalError(f"no thread could ask the name server: {error}") from error
-    async with asyncio.timeout(seconds):
-        return await outcome(call)
+    return await outcome(call)
 
 
 def _addressed(conninfo: str, attempts: Sequence[ConnDict]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
 from pgpubsub.drivers.interface import in_recovery
-from pgpubsub.drivers.limits import break_socket
 from pgpubsub.drivers.psycopg3 import psycopg
-from pgpubsub.drivers.psycopg3_connect import connect, in_one_line
+from pgpubsub.drivers.psycopg3_connect import answered_within, connect, in_one_line
 from pgpubsub.drivers.psycopg3_conninfo import seconds_to_connect, settled
 from pgpubsub.drivers.psycopg3_loop import PREPARE, Psycopg3LoopConnection
 from pgpubsub.errors import ConnectionFailed
@@ -51,27 +49,13 @@ async def dial(conninfo: str, *, listening: bool) -> Psycopg3LoopConnection:
     try:
         conn = await connect(conninfo)
         try:
-            return await _prepared_within(seconds_to_connect(settled(conninfo)), conn, listening)
+            with answered_within(seconds_to_connect(settled(conninfo)), conn):
+                return await _prepare(conn, listening)
         except BaseException:
             await conn.close()
             raise
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise ConnectionFailed(f"cannot connect to PostgreSQL: {in_one_line(error)}") from error
-
-
-async def _prepared_within(
-    seconds: float, conn: psycopg.AsyncConnection[Any], listening: bool
-) -> Psycopg3LoopConnection:
-    # It is broken off and not cancelled: psycopg would ask the server to cancel the statement, and wait for that.
-    timer = asyncio.get_running_loop().call_later(seconds, break_socket, lambda: conn.pgconn.socket)
-    try:
-        return await _prepare(conn, listening)
-    except psycopg.OperationalError as error:
-        if asyncio.get_running_loop().time() < timer.when():
-            raise
-        raise psycopg.errors.ConnectionTimeout(f"no answer within {seconds:g} s") from error
-    finally:
-        timer.cancel()
 
 
 async def _prepare(conn: psycopg.AsyncConnection[Any], listening: bool) -> Psycopg3LoopConnection:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import pq
 
 from pgpubsub.drivers.psycopg3 import let_go
-from pgpubsub.drivers.psycopg3_connect import connect
+from pgpubsub.drivers.psycopg3_connect import answered_within, connect
 from pgpubsub.errors import ConnectionFailed, PubSubError
 from pgpubsub.randomness import new_delays
 
@@ -39,7 +39,7 @@ class AsyncConnections:
         """One of them, in autocommit mode, that works. Raises `ConnectionFailed`."""
         while self._idle:
             conn = self._idle.pop()
-            with suppress(psycopg.Error):
+            with suppress(psycopg.Error), answered_within(SECONDS, conn):
                 await conn.execute("")  # the server may have ended it, and nobody has noticed
                 return conn
             await conn.close()
@@ -62,8 +62,12 @@ class AsyncConnections:
             conn = await self.take()
             transaction = psycopg.AsyncTransaction(conn)
             try:
-                await transaction.__aenter__()
+                with answered_within(SECONDS, conn):
+                    await transaction.__aenter__()
                 return conn, transaction
+            except psycopg.errors.ConnectionTimeout as error:
+                await conn.close()
+                raise _failed(error) from error
             except psycopg.OperationalError:  # it was ended in this moment
                 await conn.close()
 

@@ -155,7 +155,7 @@ class Engine:
             async with asyncio.timeout(timeout):
                 await self._until(lambda: self.state.live)
         except TimeoutError:
-            error = self.state.error
+            error = self._obstacle
             raise NotLive(f"the hub is not live after {timeout:g} s: {error or 'still connecting'}") from error
 
     async def close(self, timeout: float) -> None:
@@ -389,18 +389,19 @@ class Engine:
             if not self._closed and self._failure is None:
                 self.fail(Closed("the hub's task was cancelled, so it was closed"))
         elif (error := task.exception()) is not None and self._failure is None:
-            self._fail_by("the hub failed, by a fault of its own", error)
+            failure = PubSubError(f"the hub failed, by a fault of its own: {error!r}")
+            failure.__cause__ = error
+            self._fail_by(failure)
 
-    def on_loop_broken(self, error: BaseException | None) -> None:
+    def on_loop_broken(self, failure: PubSubError) -> None:
         """Its loop was ended in the midst of its work: nobody would be told anything any more."""
         if self._status not in (HubStatus.CLOSED, HubStatus.FAILED):
-            self._fail_by("the hub's thread was ended", error or RuntimeError("somebody stopped its event loop"))
+            self._observer = None  # which may be what ended it, and would do so again before all who wait are told
+            self._fail_by(failure)
 
-    def _fail_by(self, what: str, error: BaseException) -> None:
-        logger.error("hub_failed", "the hub failed", exc_info=error)
-        failure = PubSubError(f"{what}: {error!r}")
-        failure.__cause__ = error
-        self.fail(failure)
+    def _fail_by(self, failure: PubSubError) -> None:
+        self.fail(failure)  # first: a handler of logging may end the loop
+        logger.error("hub_failed", "the hub failed", exc_info=failure.__cause__)
 
     @property
     def _obstacle(self) -> PubSubError | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from pgpubsub.errors import Closed, ConcurrentUse
+from pgpubsub.errors import Closed, ConcurrentUse, PubSubError, again
 
 __all__ = ["AwaitedCall", "Call", "LoopThread"]
 
@@ -109,10 +109,11 @@ class LoopThread:
 
     Args:
         on_broken: called there, with the loop at rest, if the loop ends without having been told to: by what somebody
-            raised in it that is no `Exception`, or stopped it. There is no error in the latter case.
+            raised in it that is no `Exception`, or stopped it. The error says so, and is raised by the calls that come
+            too late.
     """
 
-    def __init__(self, on_broken: Callable[[BaseException | None], None] = lambda error: None) -> None:
+    def __init__(self, on_broken: Callable[[PubSubError], None]) -> None:
         self._on_broken = on_broken
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="pgpubsub hub", daemon=True)
@@ -120,6 +121,7 @@ class LoopThread:
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._turn = 0  # how often what was posted has been taken
         self._woken_for = 0  # the next turn will be this one, or one that comes soon
+        self._broken: PubSubError | None = None
         self._ended = False
         self._finishing = False
         self._loop = asyncio.new_event_loop()
@@ -163,7 +165,7 @@ class LoopThread:
             raise
         finally:
             self._calls.pop(call, None)
-        return call.result()
+        return self._result(call)
 
     async def call_for(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """The same as `call` for a task of another loop."""
@@ -180,7 +182,15 @@ class LoopThread:
             raise
         finally:
             self._calls.pop(call, None)
-        return call.result()
+        return self._result(call)
+
+    def _result(self, call: Call[T]) -> T:
+        try:
+            return call.result()
+        except Closed as error:
+            if self._broken is None:
+                raise
+            raise again(self._broken) from error
 
     def _begin(self, call: Call[Any]) -> None:
         self._calls[call] = None
@@ -240,9 +250,15 @@ class LoopThread:
                 self._loop.run_forever()
             except BaseException as error:  # asyncio lets SystemExit and KeyboardInterrupt end the loop
                 broken_by = error
-            if broken_by is not None or not self._finishing:
-                self._on_broken(broken_by)
-            with suppress(SystemExit, KeyboardInterrupt):  # whoever raised one may raise another: all know by now
+            # Whoever raised one may raise another: that is not to keep the rest from being done.
+            with suppress(SystemExit, KeyboardInterrupt):
+                if broken_by is not None or not self._finishing:
+                    cause = broken_by or RuntimeError("somebody stopped its event loop")
+                    self._broken = PubSubError(f"the hub's thread was ended: {cause!r}")
+                    self._broken.__cause__ = cause
+                    self._finishing = True
+                    self._on_broken(self._broken)
+            with suppress(SystemExit, KeyboardInterrupt):
                 self._wind_up()
         finally:
             self._loop.close()

@@ -79,7 +79,10 @@ class Channels:
         self._followers[name] -= 1
         if not self._followers[name]:
             del self._followers[name]
-            self._left_at[name] = monotonic()
+            if name in self._live:
+                self._left_at[name] = monotonic()
+            else:  # it could not be listened to, and whoever asks for it again is somebody new
+                self.logs.pop(name, None)
 
     async def tidy(self) -> None:
         """Unsubscribe from what nobody has followed for a while."""

@@ -119,6 +119,12 @@ class Exchange:
         for line in self._lines:
             line.close()
 
+    def fail(self, error: PubSubError) -> None:
+        """Its loop has been ended: tell all who wait, and who will."""
+        self.inboxes.close(error)
+        for line in self._lines:
+            line.close()
+
     def disown(self, error: PubSubError) -> None:
         """See `hubs.forking`."""
         for line in self._lines:
@@ -128,13 +134,13 @@ class Exchange:
         self._tasks.append(asyncio.get_running_loop().create_task(self._carry_out(work, *args)))
 
     async def _carry_out(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Without it, nothing would come any more: those who wait for messages are told so."""
+        """Without it, messages would not come any more, or not go: those who wait for some are told so."""
         try:
             await work(*args)  # made here: of a task that is cancelled before it begins, nothing is left to await
         except PubSubError as error:  # the hub has failed for good
             self.inboxes.close(error)
         except Exception as error:
-            logger.exception("layer_failed", "a fault of our own; nothing is received any more")
+            logger.exception("layer_failed", "a fault of our own, which has ended the channel layer")
             self.inboxes.close(error)
 
     # -- being told

@@ -220,7 +220,7 @@ class _Running:
         self.name = uuid4().hex
         self.exchange = exchange
         self.attended: set[str] = set()
-        self.thread = LoopThread()
+        self.thread = LoopThread(exchange.fail)
         self.thread.start()
         self.thread.post(exchange.start)
         _all.add(self)

@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.rows import TupleRow
 
 from pgpubsub.drivers.psycopg3 import break_off, let_go
-from pgpubsub.drivers.psycopg3_connect import connect
+from pgpubsub.drivers.psycopg3_connect import answered_within, connect
 from pgpubsub.drivers.psycopg3_dial import SESSION_SETTINGS
 from pgpubsub.errors import ConnectionFailed, ConnectionLost, NotLive, PubSubError, SendUncertain, ServerRefused
 from pgpubsub.randomness import new_delays
@@ -67,8 +67,7 @@ class Line:
             await asyncio.sleep(delay)
             try:
                 async with self._lock:
-                    async with asyncio.timeout_at(deadline):
-                        conn = await self._connected()
+                    conn = await self._connected(deadline)
                     return await self._run(conn, query, parameters, deadline)
             except (ConnectionFailed, ConnectionLost, TimeoutError) as error:
                 why = error
@@ -90,17 +89,19 @@ class Line:
         finally:
             timer.cancel()
 
-    async def _connected(self) -> psycopg.AsyncConnection[Any]:
+    async def _connected(self, deadline: float) -> psycopg.AsyncConnection[Any]:
         conn = self._conn
         if conn is not None and _alive(conn):
             return conn
         self.close()
         try:
-            conn = await connect(await self._address())
+            async with asyncio.timeout_at(deadline):
+                conn = await connect(await self._address())
             try:
-                for statement in (SESSION_SETTINGS, SETTINGS, self._settings):
-                    await conn.execute(statement.encode())
-                standby = await (await conn.execute("SELECT pg_catalog.pg_is_in_recovery()")).fetchone()
+                with answered_within(deadline - asyncio.get_running_loop().time(), conn):
+                    for statement in (SESSION_SETTINGS, SETTINGS, self._settings):
+                        await conn.execute(statement.encode())
+                    standby = await (await conn.execute("SELECT pg_catalog.pg_is_in_recovery()")).fetchone()
                 if standby == (True,):
                     raise ConnectionFailed("it is a standby")
             except BaseException:
