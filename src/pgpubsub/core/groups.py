@@ -17,13 +17,13 @@ that member ends too, it was it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 
 from pgpubsub.core.position import Covered
 from pgpubsub.core.reading import Batch
-from pgpubsub.core.slots import UNSEEN, Item, Lane, Parked, Place, SlotState, Started, Write
+from pgpubsub.core.slots import UNSEEN, Item, Lane, Line, Parked, Place, Slot, SlotState, Started, Write
 
 __all__ = ["MANY", "Share"]
 
@@ -40,51 +40,6 @@ LONG = 1 << 20
 do."""
 
 
-class _Slot:
-    def __init__(self, number: int, place: Place) -> None:
-        self.number = number
-        self.read = place
-        """As far as it was read."""
-        self.queue: deque[tuple[int, Covered, Covered | None]] = deque()
-        """Ids of what was read and not looked at; what the slot had covered, and the target, when it was read."""
-        self.in_flight: set[int] = set()
-        self.held: set[int] = set()
-        self.dirty = False
-        self.leaving = False
-        self.written = place
-
-    @property
-    def place(self) -> Place:
-        """Before what has not been looked at."""
-        if not self.queue:
-            return self.read
-        id, covered, target = self.queue[0]
-        return Place(covered, target, id - 1)
-
-
-class _Line:
-    """Entries in order, and how many bytes those have."""
-
-    def __init__(self, items: Iterable[Item] = ()) -> None:
-        self._items = deque(items)
-        self.size = sum(item.size for item in self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Item]:
-        return iter(self._items)
-
-    def append(self, item: Item) -> None:
-        self._items.append(item)
-        self.size += item.size
-
-    def popleft(self) -> Item:
-        item = self._items.popleft()
-        self.size -= item.size
-        return item
-
-
 class Share:
     """See the module.
 
@@ -99,10 +54,10 @@ class Share:
         self._batch = batch
         self._attempts = attempts
         self._backoff = backoff
-        self._slots: dict[int, _Slot] = {}
-        self._fresh = _Line()
+        self._slots: dict[int, Slot] = {}
+        self._fresh = Line()
         self._ready: deque[Item] = deque()  # that were held, and nothing is before them any more
-        self._lanes: dict[str, _Line] = {}  # that are held, by key
+        self._lanes: dict[str, Line] = {}  # that are held, by key
         self._due: dict[int, Item] = {}
         self._retried: dict[int, Item] = {}  # parked, and in flight
         self._busy: Counter[str] = Counter()  # how many of a key are in flight
@@ -160,7 +115,7 @@ class Share:
     def lanes(self) -> Sequence[Lane]:
         """How to read on: what is in the midst of the same target together, and all that is not; but apart from the
         others what nobody has looked at, which has missed nothing of what was removed."""
-        found: dict[tuple[Covered | None, bool], list[_Slot]] = {}
+        found: dict[tuple[Covered | None, bool], list[Slot]] = {}
         for slot in self._slots.values():
             if not slot.leaving:
                 found.setdefault((slot.read.target, slot.read == UNSEEN), []).append(slot)
@@ -180,7 +135,7 @@ class Share:
 
     def on_taken(self, number: int, place: Place, blocked: Iterable[str] = ()) -> None:
         """It has one more slot. Of the keys that are `blocked`, entries are parked."""
-        self._slots[number] = _Slot(number, place)
+        self._slots[number] = Slot(number, place)
         self._blocked.update(blocked)
 
     def on_read(self, lane: Lane, items: Sequence[Item], batch: Batch) -> None:
@@ -288,7 +243,7 @@ class Share:
                 self._park(item, Parked(item.id, 0, MANY))
             else:
                 self._slots[item.slot].held.add(item.id)
-                self._lanes.setdefault(item.key, _Line()).append(item)
+                self._lanes.setdefault(item.key, Line()).append(item)
         return picked
 
     def _is_full(self, key: str) -> bool:
@@ -348,7 +303,7 @@ class Share:
             slot.read = slot.place
             slot.queue.clear()
         leaving = {number for number, slot in self._slots.items() if slot.leaving}
-        self._fresh = _Line(item for item in self._fresh if item.slot not in leaving)
+        self._fresh = Line(item for item in self._fresh if item.slot not in leaving)
         self._due = {id: item for id, item in self._due.items() if item.slot not in leaving}
 
     # -- what to write down
@@ -379,7 +334,7 @@ class Share:
 
     # -- inside
 
-    def _changed(self, item: Item) -> _Slot:
+    def _changed(self, item: Item) -> Slot:
         slot = self._slots[item.slot]
         slot.dirty = True
         return slot

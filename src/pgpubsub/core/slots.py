@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pgpubsub.core.position import NOTHING, Covered
 
-__all__ = ["SLOTS", "UNSEEN", "Item", "Lane", "Parked", "Place", "SlotState", "Started", "Write", "quota"]
+__all__ = [
+    "SLOTS",
+    "UNSEEN",
+    "Item",
+    "Lane",
+    "Line",
+    "Parked",
+    "Place",
+    "Slot",
+    "SlotState",
+    "Started",
+    "Write",
+    "quota",
+]
 
 SLOTS = 32
 """Of every group. The schema says so too."""
@@ -120,3 +134,50 @@ class Write:
     parked: list[Parked] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     """Those of which entries were parked, or were and are not any more."""
+
+
+class Slot:
+    """One that a member has, and how far it is with it."""
+
+    def __init__(self, number: int, place: Place) -> None:
+        self.number = number
+        self.read = place
+        """As far as it was read."""
+        self.queue: deque[tuple[int, Covered, Covered | None]] = deque()
+        """Ids of what was read and not looked at; what the slot had covered, and the target, when it was read."""
+        self.in_flight: set[int] = set()
+        self.held: set[int] = set()
+        self.dirty = False
+        self.leaving = False
+        self.written = place
+
+    @property
+    def place(self) -> Place:
+        """Before what has not been looked at."""
+        if not self.queue:
+            return self.read
+        id, covered, target = self.queue[0]
+        return Place(covered, target, id - 1)
+
+
+class Line:
+    """Entries in order, and how many bytes those have."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._items = deque(items)
+        self.size = sum(item.size for item in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def append(self, item: Item) -> None:
+        self._items.append(item)
+        self.size += item.size
+
+    def popleft(self) -> Item:
+        item = self._items.popleft()
+        self.size -= item.size
+        return item
