@@ -18,7 +18,7 @@ from bench.child import Pipe, child
 from bench.contestants import Contestant
 from bench.ground import Ground
 from bench.groups.ways import Way
-from bench.groups.yard import yard
+from bench.groups.yard import settle, yard
 from bench.rounds import Figures, falls_behind, latency
 
 __all__ = ["BEHIND", "RATE", "Called", "steady"]
@@ -67,7 +67,9 @@ def steady(way: Way, dsn: str, ground: Ground) -> Figures:
     gc.collect()
     with child(_take, way.take, dsn) as pipe:
         assert pipe.recv() == "ready"
-        return asyncio.run(_steady(way, dsn, pipe, round(RATE * seconds)))
+        figures = asyncio.run(_steady(way, dsn, pipe, round(RATE * seconds)))
+        settle(way.queue, dsn)  # what it has in hand when it is ended would come to the next
+        return figures
 
 
 def _take(take: Callable[[str, Desk], None], dsn: str, pipe: Pipe) -> None:

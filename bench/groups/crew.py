@@ -108,11 +108,13 @@ class Crew:
             for pipe in pipes:
                 pipe.send("go")
 
-        yield go
-        for pipe in pipes:
-            pipe.send("stop")
-        for pipe in pipes:
-            assert pipe.recv() == "ended"
+        try:
+            yield go
+        finally:
+            for pipe in pipes:
+                pipe.send("stop")
+            for pipe in pipes:
+                assert pipe.recv() == "ended"
 
     def handled(self, members: int) -> list[int]:
         """How many each of so many members has handled."""

@@ -16,7 +16,7 @@ from bench.groups.crew import PATIENCE, Crew
 from bench.groups.ways import Queue, Way
 from bench.streams.places import on_disk, with_everything
 
-__all__ = ["Yard", "disk", "next_count", "yard"]
+__all__ = ["Yard", "disk", "next_count", "settle", "yard"]
 
 TEMPLATE = "groups"
 
@@ -166,6 +166,12 @@ def next_count(rate: float, seconds: float, batch: int, least: int) -> int:
     """
     entries = max(rate * seconds, min(least, rate * LONGEST * seconds))
     return min(MOST, max(1, round(entries / batch)) * batch)
+
+
+def settle(queue: Queue, dsn: str) -> None:
+    """Wait until all that was handed out is acknowledged."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        _wait(lambda: _left(connection, queue) == 0)
 
 
 def yard(ground: Ground) -> Yard:
