@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -68,7 +69,7 @@ def test_typed_payloads_have_them_too(dsn: str, channel: str) -> None:
         pubsub.listen(numbers)
         hub.notify(numbers, 17, headers=HEADERS)
         hub.notify(channel, "seventeen", headers=HEADERS)
-        for one, other in ((events.get(PATIENCE), events.get(PATIENCE)), pubsub.get_events(PATIENCE)):
+        for one, other in ((events.get(PATIENCE), events.get(PATIENCE)), islice(pubsub.events(PATIENCE), 2)):
             assert isinstance(one, Notify)
             assert (one.payload, one.headers) == (17, HEADERS)
             assert isinstance(other, Undecodable)

@@ -43,7 +43,7 @@ VARYING = [  # in the order in which they are replaced
     (re.compile(r"Notify\(\d+,"), "Notify(9425,"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:?\d\d|Z)?"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
-    (re.compile(r"\b[\w-]{50,}\b"), "POSITION"),
+    (re.compile(r"[\w-]{50,}"), "POSITION"),
     (re.compile(r"\bpid:? \d+\b|\[\d+\]|'pid': \d+"), "PID"),
     (re.compile(r"\bxid\": ?\d+"), 'xid":XID'),
     (re.compile(r"\d+(\.\d+)? (m?s)\b"), r"N \2"),

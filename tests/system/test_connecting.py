@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,9 +27,10 @@ from pgpubsub.drivers.psycopg3_conninfo import NOT_LEFT_TO_LIBPQ, parse_conninfo
 from pgpubsub.groups import connections
 from pgpubsub.groups.connections import AsyncConnections
 from pgpubsub.streams import BEGINNING
-from pgpubsub.testing import TemporaryServer
+from pgpubsub.testing import Proxy, TemporaryServer
 from tests.system.frozen import FrozenServer
-from tests.system.streams import install
+from tests.system.streams import connect as admin_connection
+from tests.system.streams import install, one
 
 
 @pytest.fixture
@@ -253,6 +254,29 @@ def test_a_server_that_freezes_when_it_has_let_us_in_is_given_up(
     with pytest.raises(ConnectionFailed, match="no answer within 2 s"):
         pgpubsub.connect(dsn)
     assert time.monotonic() - started < 30
+
+
+def test_a_connection_that_is_called_off_is_closed_although_its_error_is_kept(session_server: TemporaryServer) -> None:
+    its = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'called off'"
+
+    async def main() -> None:
+        dsn = session_server.dsn()
+        with Proxy(make_conninfo(dsn, application_name="called off")) as proxy, admin_connection(dsn) as admin:
+            proxy.deafen("to_client")
+            task = asyncio.create_task(connect(proxy.dsn(sslmode="disable", gssencmode="disable")))
+            await eventually(lambda: one(admin, its) == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as kept:
+                await task
+            await eventually(lambda: one(admin, its) == 0)
+            assert kept.tb is not None
+
+    async def eventually(what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not what():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
 
 
 def test_such_a_server_is_given_up_without_a_descriptor_to_spare(frozen: FrozenServer) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from traceback import clear_frames
 from typing import Any
 
 from psycopg.abc import ConnDict
@@ -41,7 +42,11 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[Any]:
         # Each has its time, twice with target_session_attrs=prefer-standby. This is for what psycopg does not limit.
         limit, who = seconds * (2 * len(attempts) + 1), ""
         async with asyncio.timeout(limit):
-            return await psycopg.AsyncConnection.connect(_addressed(conninfo, attempts), autocommit=True)
+            try:
+                return await psycopg.AsyncConnection.connect(_addressed(conninfo, attempts), autocommit=True)
+            except asyncio.CancelledError as error:
+                clear_frames(error.__traceback__)  # who keeps the error would keep the half-made connection in them
+                raise
     except TimeoutError as error:
         raise psycopg.errors.ConnectionTimeout(f"no answer{who} within {limit:g} s") from error
 

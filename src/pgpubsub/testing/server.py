@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from psycopg.conninfo import make_conninfo
+
 __all__ = ["TemporaryServer", "find_binaries"]
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -94,11 +96,11 @@ class TemporaryServer:
             self._process.stdout.close()
             self._process = None
 
-    def dsn(self, **keywords: object) -> str:
+    def dsn(self, **keywords: Any) -> str:
         """A connection string, over TCP where the server listens there; `keywords` are libpq's."""
         host = "127.0.0.1" if self._configuration["tcp"] else str(self.directory)
-        given = {"host": host, "port": self.port, "user": "postgres", "dbname": "postgres", **keywords}
-        return " ".join(f"{name}={value}" for name, value in given.items())
+        given: dict[str, Any] = {"host": host, "port": self.port, "user": "postgres", "dbname": "postgres"}
+        return make_conninfo(**{**given, **keywords})
 
     @property
     def directory(self) -> Path:
