@@ -471,10 +471,12 @@ def test_a_lease_does_not_end_before_the_transaction_that_acknowledged(
     with connect(stream_server.dsn()) as admin:
         sleeping.send(signal.SIGSTOP)
         other = start("own_transaction")
-        tick = "SELECT count(*) FROM pgpubsub.member WHERE until > clock_timestamp()"
-        until(lambda: one(admin, tick) == 1, "the end of the lease")
-        before = one(admin, "SELECT max(until) FROM pgpubsub.member")
-        until(lambda: one(admin, "SELECT max(until) > %s FROM pgpubsub.member", before), "another look at it")
+        until(lambda: one(admin, "SELECT count(*) FROM pgpubsub.member") == 2)
+        over = "SELECT until < clock_timestamp() FROM pgpubsub.member WHERE name = %s"
+        until(lambda: one(admin, over, sleeping.name), "the end of the lease")
+        others = "SELECT until FROM pgpubsub.member WHERE name = %s"
+        before = one(admin, others, other.name)
+        until(lambda: one(admin, others, other.name) > before, "another look at it")
         assert not other.begun()
         sleeping.send(signal.SIGCONT)
         sleeping.tell()
@@ -484,6 +486,7 @@ def test_a_lease_does_not_end_before_the_transaction_that_acknowledged(
         until(lambda: lag(admin) == 0, "the end")
         assert handled(admin, "own_transaction") == ids
         assert other.begun()[0].ids == ids[1:2]
+        until(lambda: one(admin, "SELECT count(*) FROM pgpubsub.member") == 1, "the end of the killed one's lease")
         end(other)
         until(lambda: is_clean(admin))
 
