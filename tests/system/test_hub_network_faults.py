@@ -243,7 +243,7 @@ def test_an_idle_hub_survives_the_servers_idle_session_timeout(server: Temporary
 
 
 def test_the_session_that_listens_has_bounds_that_the_administrator_may_set(session_server: TemporaryServer) -> None:
-    with psycopg.connect(session_server.dsn(options="'-c tcp_keepalives_count=7'"), autocommit=True) as connection:
+    with psycopg.connect(session_server.dsn(options="-c tcp_keepalives_count=7"), autocommit=True) as connection:
         connection.execute(SESSION_SETTINGS)
 
         def show(name: str) -> str:

@@ -257,13 +257,13 @@ def test_a_role_that_is_serializable_reads_from_a_standby_too(
     boss.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
     boss.execute(f"ALTER ROLE {role} SET default_transaction_isolation = serializable")
     standby = make_stream_standby()
-    with new_hub(server.dsn(user="'strict role'")) as hub:
+    with new_hub(server.dsn(user="strict role")) as hub:
         stream = open_stream(hub, "s")
         workers = [Worker(lambda: stream.append("a")) for _ in range(10)]
         assert sorted(worker.outcome() for worker in workers)
         assert all_payloads(stream) == ["a"] * 10
         standby.catch_up()
-        there = open_stream(hub, "s", poll_interval=0.1, read_conninfo=standby.dsn(user="'strict role'"))
+        there = open_stream(hub, "s", poll_interval=0.1, read_conninfo=standby.dsn(user="strict role"))
         with there.read() as reader:
             assert following(reader, 10) == ["a"] * 10
             stream.append("b")
